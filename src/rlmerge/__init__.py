@@ -1,0 +1,3 @@
+"""Merge RL-trained language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,169 @@
+"""What a merge method is: one pure formula, the parameters it takes, and the statistics it needs beforehand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from rlmerge.errors import RequestError
+
+Status = Literal["exact", "second-hand", "reconstruction"]
+Formula = Callable[..., Any]
+
+_RESERVED = frozenset({"uniform", "field"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a method, as a recipe spells it.
+
+    ``per`` says whether it has one value per output tensor or one per expert. Numbers may vary from tensor to tensor
+    (gradients, filters); booleans and choices select code, so they are fixed for a whole merge. ``low`` and ``high``
+    bound a number, inclusively unless ``open_low`` says otherwise. ``argument`` is the formula's keyword when the
+    recipe's name is a Python keyword.
+    """
+
+    name: str
+    default: float | bool | str | None
+    help: str
+    per: Literal["tensor", "expert"] = "tensor"
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    argument: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.argument:
+            object.__setattr__(self, "argument", self.name)
+
+    @property
+    def is_static(self) -> bool:
+        """True for booleans and choices: they select code and cannot vary from tensor to tensor."""
+        return isinstance(self.default, bool | str) or bool(self.choices)
+
+    def problem(self, value: object) -> str | None:
+        """Why ``value`` cannot be this parameter's value, or None when it can."""
+        if self.choices:
+            if value in self.choices or (isinstance(value, bool) and value in (True, False)):
+                return None
+            return f"must be one of {', '.join(self.choices)}, not {value!r}"
+        if isinstance(self.default, bool):
+            return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            return f"must be a number, not {value!r}"
+        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
+            return f"must be {'above' if self.open_low else 'at least'} {self.low:g}, not {value:g}"
+        if self.high is not None and value > self.high:
+            return f"must be at most {self.high:g}, not {value:g}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A value of a whole tensor (or model) that a formula needs, gathered by streaming before the merge.
+
+    ``formula(xp, base, tau, **values)`` returns ``[K, n]`` or a list of ``[n]``; M is the number of its rows.
+    ``reduce`` says what becomes of each row:
+
+    - ``sum``: float64 sum, in blocks of fixed size so that the result is independent of tiles and workers.
+    - ``count``: how many entries of a mask are true.
+    - ``kth``: the r-th largest of non-negative values, exactly, where ``rank(numel, nonzero, values)`` gives r [M];
+      r = 0 gives infinity (keep nothing) and r >= nonzero gives 0 (keep every non-zero entry).
+    - ``rows``: the formula is run by NumPy in float64 on ``base`` [rows, columns] and ``tau`` [K, rows, columns] and
+      returns ``[M, rows]`` itself.
+
+    The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row). ``over`` is the tensor or
+    the whole model. ``skip(values)`` may return the value without any scan (density 1 keeps everything).
+    """
+
+    name: str
+    formula: Formula
+    reduce: Literal["sum", "count", "kth", "rows"]
+    over: Literal["tensor", "model"] = "tensor"
+    rank: Callable[[int, Any, Mapping[str, Any]], Any] | None = None
+    skip: Callable[[Mapping[str, Any]], Any] | None = None
+
+
+Stages = Sequence[Sequence[Statistic]]
+
+
+def _no_statistics(experts: int, **static: Any) -> Stages:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A merge method as data.
+
+    ``formula(xp, base, tau, **values)`` sees one tile: ``base`` [n] and ``tau`` [K, n] in arithmetic precision, and
+    returns the merged values [n]. With ``space="weights"`` the third argument holds the experts' weights instead of
+    their task vectors, and ``base`` is None where the recipe has none. It names the values it wants as keyword
+    arguments: its parameters, the statistics of ``statistics(experts, **static)`` (a sequence of stages, each of which
+    may use the stages before it), what ``derive(values)`` computes from those, ``uniform`` ([K, n] counter-based
+    numbers in [0, 1)), ``field`` ([K, n] computed row-wise by ``rows_field``), and optional extra ``inputs``
+    ([K, n] read from other checkpoints, None when absent).
+
+    ``whole`` methods get entire tensors in their own shape, always on NumPy. ``keeps_base(values)`` says that a
+    coordinate no expert changed keeps the base's bits.
+    """
+
+    name: str
+    formula: Formula
+    summary: str
+    paper: str
+    status: Status
+    parameters: tuple[Parameter, ...] = ()
+    statistics: Callable[..., Stages] = _no_statistics
+    derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    rows_field: Formula | None = None
+    inputs: tuple[str, ...] = ()
+    space: Literal["delta", "weights"] = "delta"
+    base: Literal["required", "optional", "ignored"] = "required"
+    min_experts: int = 1
+    max_experts: int | None = None
+    whole: bool = False
+    keeps_base: Callable[[Mapping[str, Any]], bool] = lambda values: True
+    check: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
+    warn: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
+    notes: tuple[str, ...] = ()
+    compat: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter a recipe calls ``name``; KeyError when there is none."""
+        return next(p for p in self.parameters if p.name == name) if name in self.names else _missing(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Recipe names of the parameters, in order."""
+        return tuple(p.name for p in self.parameters)
+
+    def preset(self, name: str, *, defaults: Mapping[str, Any], **changes: Any) -> Method:
+        """The same method under another name with other defaults: a preset, never a copy."""
+        unknown = set(defaults) - set(self.names)
+        if unknown:
+            raise KeyError(f"{self.name} has no parameter {sorted(unknown)[0]}")
+        parameters = tuple(replace(p, default=defaults.get(p.name, p.default)) for p in self.parameters)
+        return replace(self, name=name, parameters=parameters, **changes)
+
+
+def _missing(name: str) -> Parameter:
+    raise KeyError(name)
+
+
+def arguments(function: Formula, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``values`` that ``function`` names as keyword arguments (all of them with ``**``)."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return dict(values)
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    absent = [p.name for p in named if p.name not in values and p.default is p.empty]
+    if absent:
+        name = getattr(function, "__name__", "formula")
+        raise RequestError(
+            f"formula '{name}' asks for '{absent[0]}', which is no parameter, statistic or derived value of its method",
+            hint=f"It can ask for: {', '.join(sorted(set(values) | _RESERVED))}.",
+        )
+    return {p.name: values[p.name] for p in named if p.name in values}
