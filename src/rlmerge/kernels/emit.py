@@ -1,0 +1,197 @@
+"""LLVM IR for traced nodes: each node becomes a few vector instructions on W coordinates at once.
+
+IEEE arithmetic only: no fast-math flags, so that a result never depends on the vector width, the tile or the machine.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from .dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
+from .random import HIGH_WORD, MIXER
+from .trace import Tile
+
+_BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+_STORAGE = {BFLOAT16: "i16", FLOAT16: "half", FLOAT32: "float", FLOAT64: "double"}
+
+
+def storage_type(dtype: DType) -> str:
+    """IR type of one stored element."""
+    return _STORAGE[dtype]
+
+
+class Emitter:
+    """Collects IR lines for one straight-line block on vectors of ``width`` elements of ``real`` (float or double)."""
+
+    def __init__(self, width: int, real: str, prefix: str) -> None:
+        self.width = width
+        self.real = real
+        self.lines: list[str] = []
+        self._prefix = prefix
+        self._values: dict[int, str] = {}
+        self._count = 0
+
+    def vector(self, scalar: str) -> str:
+        """IR vector type of ``width`` elements."""
+        return f"<{self.width} x {scalar}>"
+
+    @property
+    def reals(self) -> str:
+        return self.vector(self.real)
+
+    @property
+    def mask(self) -> str:
+        return self.vector("i1")
+
+    @property
+    def word(self) -> str:
+        """The integer type as wide as ``real``."""
+        return "i32" if self.real == "float" else "i64"
+
+    def let(self, expression: str) -> str:
+        """A new value defined by ``expression``."""
+        self._count += 1
+        name = f"%{self._prefix}{self._count}"
+        self.lines.append(f"{name} = {expression}")
+        return name
+
+    def do(self, statement: str) -> None:
+        """An instruction without a value."""
+        self.lines.append(statement)
+
+    def splat(self, scalar: str, value: str) -> str:
+        """``value`` of type ``scalar`` in every lane."""
+        first = self.let(f"insertelement {self.vector(scalar)} poison, {scalar} {value}, i64 0")
+        zero = f"<{self.width} x i32> zeroinitializer"
+        return self.let(f"shufflevector {self.vector(scalar)} {first}, {self.vector(scalar)} poison, {zero}")
+
+    def integer(self, scalar: str, value: int) -> str:
+        """An integer constant in every lane."""
+        return "<" + ", ".join([f"{scalar} {value}"] * self.width) + ">"
+
+    def number(self, value: float) -> str:
+        """A float constant in every lane, rounded to ``real``."""
+        if self.real == "float":
+            value = struct.unpack("f", struct.pack("f", value))[0]
+        word = struct.unpack("<Q", struct.pack("<d", value))[0]
+        return "<" + ", ".join([f"{self.real} 0x{word:016X}"] * self.width) + ">"
+
+    def bind(self, tile: Tile, value: str) -> None:
+        """Give the leaf ``tile`` the IR ``value``."""
+        self._values[tile.index] = value
+
+    def load(self, dtype: DType, pointer: str, position: str) -> str:
+        """Stored elements from ``position`` on."""
+        scalar = storage_type(dtype)
+        address = self.let(f"getelementptr inbounds {scalar}, ptr {pointer}, i64 {position}")
+        return self.let(f"load {self.vector(scalar)}, ptr {address}, align 1")
+
+    def decode(self, dtype: DType, stored: str) -> str:
+        """Stored elements as ``real``."""
+        scalar, single = storage_type(dtype), self.vector("float")
+        if dtype is BFLOAT16:
+            wide = self.let(f"zext {self.vector('i16')} {stored} to {self.vector('i32')}")
+            shifted = self.let(f"shl {self.vector('i32')} {wide}, {self.integer('i32', 16)}")
+            stored, scalar = self.let(f"bitcast {self.vector('i32')} {shifted} to {single}"), "float"
+        if scalar == self.real:
+            return stored
+        return self.let(f"fpext {self.vector(scalar)} {stored} to {self.reals}")
+
+    def value(self, tile: Tile) -> str:
+        """The IR value of ``tile``; its operands are emitted first, once."""
+        if tile.index not in self._values:
+            self._values[tile.index] = self._emit(tile, [self.value(x) for x in tile.inputs])
+        return self._values[tile.index]
+
+    def _emit(self, tile: Tile, args: list[str]) -> str:
+        op, real = tile.op, self.reals
+        if op in _BINARY:
+            return self.let(f"{_BINARY[op]} {real} {args[0]}, {args[1]}")
+        if op in _COMPARE:
+            return self.compare(_COMPARE[op], args[0], args[1])
+        if op in ("and", "or"):
+            return self.let(f"{op} {self.mask} {args[0]}, {args[1]}")
+        if op == "not":
+            return self.let(f"xor {self.mask} {args[0]}, {self.integer('i1', 1)}")
+        if op == "where":
+            kind = self.mask if tile.inputs[1].is_bool else real
+            return self.let(f"select {self.mask} {args[0]}, {kind} {args[1]}, {kind} {args[2]}")
+        if op == "constant":
+            return self.number(float(tile.data))
+        if op == "neg":
+            return self.let(f"fneg {real} {args[0]}")
+        if op == "abs":
+            return self.intrinsic("fabs", args[0])
+        if op == "sqrt":
+            return self.intrinsic("sqrt", args[0])
+        if op == "sign":
+            return self._sign(args[0])
+        if op in ("minimum", "maximum"):
+            return self._extreme("olt" if op == "minimum" else "ogt", args[0], args[1])
+        if op == "isfinite":
+            return self.compare("olt", self.intrinsic("fabs", args[0]), self.number(float("inf")))
+        raise AssertionError(f"unbound leaf {op} {tile.data}")
+
+    def compare(self, predicate: str, x: str, y: str) -> str:
+        """A mask from an ordered or unordered float comparison."""
+        return self.let(f"fcmp {predicate} {self.reals} {x}, {y}")
+
+    def select(self, mask: str, x: str, y: str) -> str:
+        """Lane-wise choice between two ``real`` vectors."""
+        return self.let(f"select {self.mask} {mask}, {self.reals} {x}, {self.reals} {y}")
+
+    def intrinsic(self, name: str, x: str) -> str:
+        """A unary LLVM intrinsic; the module declares it."""
+        return self.let(f"call {self.reals} @llvm.{name}.v{self.width}{_SUFFIX[self.real]}({self.reals} {x})")
+
+    def _sign(self, x: str) -> str:
+        zero = self.number(0.0)
+        below = self.select(self.compare("olt", x, zero), self.number(-1.0), x)
+        above = self.select(self.compare("ogt", x, zero), self.number(1.0), below)
+        return self.select(self.compare("oeq", x, zero), zero, above)
+
+    def _extreme(self, predicate: str, x: str, y: str) -> str:
+        first = self.let(
+            f"or {self.mask} {self.compare(predicate, x, y)}, {self.compare('uno', x, x)}"
+        )
+        return self.select(first, x, y)
+
+    def random_bits(self, key: tuple[str, str], low: str, high: str) -> str:
+        """32 random bits a lane from two key vectors and the halves of the flat index; equals ``random.bits``."""
+        kind = self.vector("i32")
+        word = self._mix(self.let(f"xor {kind} {low}, {key[0]}"))
+        folded = self.let(f"mul {kind} {high}, {self.integer('i32', HIGH_WORD)}")
+        second = self.let(f"add {kind} {folded}, {key[1]}")
+        return self._mix(self.let(f"xor {kind} {word}, {second}"))
+
+    def _mix(self, word: str) -> str:
+        kind = self.vector("i32")
+        for shift, multiplier in MIXER:
+            shifted = self.let(f"lshr {kind} {word}, {self.integer('i32', shift)}")
+            word = self.let(f"xor {kind} {word}, {shifted}")
+            if multiplier is not None:
+                word = self.let(f"mul {kind} {word}, {self.integer('i32', multiplier)}")
+        return word
+
+    def unit(self, bits: str) -> str:
+        """32 random bits as a uniform number in [0, 1)."""
+        kind = self.vector("i32")
+        upper = self.let(f"lshr {kind} {bits}, {self.integer('i32', 8)}")
+        whole = self.let(f"uitofp {kind} {upper} to {self.reals}")
+        return self.let(f"fmul {self.reals} {whole}, {self.number(2.0**-24)}")
+
+
+_SUFFIX: Mapping[str, str] = {"float": "f32", "double": "f64"}
+
+
+def declarations(real: str, widths: tuple[int, ...]) -> str:
+    """Declarations of every intrinsic an emitter may call."""
+    lines: list[str] = []
+    for width in widths:
+        for kind in dict.fromkeys((real, "float")):
+            vector, suffix = f"<{width} x {kind}>", f"v{width}{_SUFFIX[kind]}"
+            lines += [f"declare {vector} @llvm.{name}.{suffix}({vector})" for name in ("fabs", "sqrt", "floor")]
+            lines.append(f"declare {vector} @llvm.copysign.{suffix}({vector}, {vector})")
+    return "\n".join(lines)

@@ -1,0 +1,284 @@
+"""The loop around a traced formula, as an LLVM module: decode, compute, and hand each vector to the sinks.
+
+Blocks: sums are kept in ``LANES`` float64 lanes per block of fixed length and added up lane after lane at its end, the
+remainder last. Because tiles start at block boundaries, a sum never depends on how the tensor was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .dtypes import DType
+from .emit import Emitter, declarations
+from .sinks import Body, Reduce, Slots, Write, emit_reduce, emit_write
+from .trace import Graph
+
+LANES = 16
+SIGNATURE = (
+    "i64 %n, i64 %start, i64 %block, i64 %columns, ptr %inputs, ptr %out, ptr %params, ptr %rows, i64 %row_stride, "
+    "ptr %keys, ptr %sums, ptr %counts, ptr %largest, ptr %histograms, ptr %side, ptr %side_counts, "
+    "i64 %side_capacity, ptr %selection"
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced formula with its inputs and its sink; everything a kernel is compiled from."""
+
+    graph: Graph
+    inputs: tuple[DType, ...]
+    real: str
+    sink: Write | Reduce
+    zero_nonfinite: bool = False
+
+    def used(self, op: str) -> list[int]:
+        """Indices of the leaves of kind ``op``, in order."""
+        return sorted(tile.data for tile in self.graph.nodes if tile.op == op)
+
+
+def module(program: Program) -> tuple[str, Slots]:
+    """LLVM IR of ``@kernel`` and how many sums and counts it accumulates."""
+    stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
+    vector, slots = _body(program, LANES, stochastic)
+    tail, _ = _body(program, 1, stochastic)
+    text = "\n".join(
+        [
+            declarations(program.real, (LANES, 1)),
+            "declare i64 @llvm.cttz.i64(i64, i1)",
+            f"define void @kernel({SIGNATURE}) {{",
+            "entry:",
+            *_entry(program, slots),
+            *_BLOCK_HEAD,
+            *_zero(slots, "sum", "double"),
+            *_zero(slots, "count", "i32"),
+            "br label %seg.head",
+            *_segment(program),
+            "br label %vec.head",
+            "vec.head:",
+            "%vp = load i64, ptr %at",
+            "%vmore = icmp slt i64 %vp, %vec.end",
+            "br i1 %vmore, label %vec.body, label %tail.head",
+            "vec.body:",
+            *vector,
+            f"%vnext = add i64 %vp, {LANES}",
+            "store i64 %vnext, ptr %at",
+            "br label %vec.head",
+            "tail.head:",
+            "%tp = load i64, ptr %at",
+            "%tmore = icmp slt i64 %tp, %seg.end",
+            "br i1 %tmore, label %tail.body, label %seg.head",
+            "tail.body:",
+            *tail,
+            "%tnext = add i64 %tp, 1",
+            "store i64 %tnext, ptr %at",
+            "br label %tail.head",
+            "block.done:",
+            *_flush(slots),
+            "%bnext = add i64 %b, 1",
+            "store i64 %bnext, ptr %block.index",
+            "br label %block.head",
+            "exit:",
+            *_largest(program.real),
+            "ret void",
+            "}",
+        ]
+    )
+    return text, slots
+
+
+def _body(program: Program, width: int, stochastic: bool) -> tuple[list[str], Slots]:
+    tail = width == 1
+    e = Emitter(width, program.real, "t" if tail else "v")
+    body = Body(e, "%tp" if tail else "%vp", tail)
+    keys = program.used("uniform")
+    low, high = _index(e, body.position) if keys or stochastic else ("", "")
+    for tile in program.graph.nodes:
+        suffix = f"{tile.data}{'.t' if tail else ''}"
+        if tile.op == "weight":
+            dtype = program.inputs[tile.data]
+            decoded = e.decode(dtype, e.load(dtype, f"%input{tile.data}", body.position))
+            body.track_largest("in", decoded)
+            if program.zero_nonfinite:
+                finite = e.compare("olt", e.intrinsic("fabs", decoded), e.number(float("inf")))
+                decoded = e.select(finite, decoded, e.number(0.0))
+            e.bind(tile, decoded)
+        elif tile.op == "param":
+            e.bind(tile, f"%param{suffix}")
+        elif tile.op == "row":
+            e.bind(tile, e.let(f"load {e.reals}, ptr %row{suffix}"))
+        elif tile.op == "uniform":
+            e.bind(tile, e.unit(e.random_bits(_keys(e, tile.data), low, high)))
+    if isinstance(program.sink, Write):
+        random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
+        emit_write(body, program.sink, random)
+    else:
+        emit_reduce(body, program.sink)
+    return e.lines, body.slots
+
+
+def _rounding_stream(program: Program) -> int:
+    """The key slot behind the experts' streams belongs to stochastic rounding."""
+    return max([-1, *program.used("uniform")]) + 1
+
+
+def streams(program: Program) -> int:
+    """How many random keys the kernel reads: one a uniform stream, and one for stochastic rounding."""
+    rounding = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
+    return _rounding_stream(program) + rounding
+
+
+def _keys(e: Emitter, stream: int) -> tuple[str, str]:
+    suffix = ".t" if e.width == 1 else ""
+    return f"%key{2 * stream}{suffix}", f"%key{2 * stream + 1}{suffix}"
+
+
+def _index(e: Emitter, position: str) -> tuple[str, str]:
+    kind = e.vector("i64")
+    first = e.splat("i64", e.let(f"add i64 %start, {position}"))
+    lanes = "<" + ", ".join(f"i64 {k}" for k in range(e.width)) + ">"
+    index = e.let(f"add {kind} {first}, {lanes}")
+    low = e.let(f"trunc {kind} {index} to {e.vector('i32')}")
+    upper = e.let(f"lshr {kind} {index}, {e.integer('i64', 32)}")
+    return low, e.let(f"trunc {kind} {upper} to {e.vector('i32')}")
+
+
+def _entry(program: Program, slots: Slots) -> list[str]:
+    lines = ["%at = alloca i64", "%block.index = alloca i64", "%pending = alloca i64"]
+    word = "i32" if program.real == "float" else "i64"
+    for width, suffix in ((LANES, ""), (1, ".t")):
+        e = Emitter(width, program.real, f"e{width}.")
+        lines += [f"%sum{i}{suffix} = alloca <{width} x double>" for i in range(slots.sums)]
+        lines += [f"%count{i}{suffix} = alloca <{width} x i32>" for i in range(slots.counts)]
+        lines.append(f"%scratch{suffix} = alloca <{width} x {word}>")
+        for which in ("in", "out"):
+            lines.append(f"%largest.{which}{suffix} = alloca <{width} x {word}>")
+            lines.append(f"store <{width} x {word}> zeroinitializer, ptr %largest.{which}{suffix}")
+        lines += [f"%row{i}{suffix} = alloca {e.reals}" for i in program.used("row")]
+        for i in program.used("param"):
+            lines += _splat_from(e, "params", str(i), program.real, f"%param{i}{suffix}")
+        for i in range(2 * streams(program)):
+            lines += _splat_from(e, "keys", str(i), "i32", f"%key{i}{suffix}")
+    for i in range(len(program.inputs)):
+        lines.append(f"%input{i}.at = getelementptr inbounds ptr, ptr %inputs, i64 {i}")
+        lines.append(f"%input{i} = load ptr, ptr %input{i}.at")
+    if isinstance(program.sink, Reduce) and program.sink.values:
+        names = ["shift", "bin_mask", "low_mask", "prefix_shift"]
+        names += [f"prefix{i}" for i in range(len(program.sink.values))]
+        for i, name in enumerate(names):
+            lines.append(f"%{name}.at = getelementptr inbounds i64, ptr %selection, i64 {i}")
+            wide = f"%{name}.wide" if word == "i32" else f"%{name}"
+            lines.append(f"{wide} = load i64, ptr %{name}.at")
+            if word == "i32":
+                lines.append(f"%{name} = trunc i64 {wide} to i32")
+    return [*lines, "store i64 0, ptr %block.index", "br label %block.head"]
+
+
+def _splat_from(e: Emitter, array: str, index: str, scalar: str, name: str) -> list[str]:
+    e.lines.clear()
+    address = e.let(f"getelementptr inbounds {scalar}, ptr %{array}, i64 {index}")
+    splat = e.splat(scalar, e.let(f"load {scalar}, ptr {address}"))
+    return [line.replace(f"{splat} =", f"{name} =") if line.startswith(f"{splat} =") else line for line in e.lines]
+
+
+_BLOCK_HEAD = (
+    "block.head:",
+    "%b = load i64, ptr %block.index",
+    "%block.start = mul i64 %b, %block",
+    "%bmore = icmp slt i64 %block.start, %n",
+    "br i1 %bmore, label %block.begin, label %exit",
+    "block.begin:",
+    "%block.full = add i64 %block.start, %block",
+    "%block.cut = icmp slt i64 %block.full, %n",
+    "%block.end = select i1 %block.cut, i64 %block.full, i64 %n",
+    "store i64 %block.start, ptr %at",
+)
+
+
+def _segment(program: Program) -> list[str]:
+    """Segments end at row boundaries where row-wise values change, else at the end of the block."""
+    lines = [
+        "seg.head:",
+        "%sp = load i64, ptr %at",
+        "%smore = icmp slt i64 %sp, %block.end",
+        "br i1 %smore, label %seg.begin, label %block.done",
+        "seg.begin:",
+    ]
+    rows = program.used("row")
+    if rows:
+        lines += [
+            "%flat = add i64 %start, %sp",
+            "%row = udiv i64 %flat, %columns",
+            "%row.next = add i64 %row, 1",
+            "%row.flat = mul i64 %row.next, %columns",
+            "%row.end = sub i64 %row.flat, %start",
+            "%row.cut = icmp slt i64 %row.end, %block.end",
+            "%seg.end = select i1 %row.cut, i64 %row.end, i64 %block.end",
+        ]
+        for i in rows:
+            lines.append(f"%rowbase{i} = mul i64 %row_stride, {i}")
+            lines.append(f"%rowat{i} = add i64 %rowbase{i}, %row")
+            for width, suffix in ((LANES, ""), (1, ".t")):
+                e = Emitter(width, program.real, f"r{i}.{width}.")
+                name = f"%rowvalue{i}{suffix}"
+                lines += _splat_from(e, "rows", f"%rowat{i}", program.real, name)
+                lines.append(f"store {e.reals} {name}, ptr %row{i}{suffix}")
+    else:
+        lines.append("%seg.end = add i64 %block.end, 0")
+    return [
+        *lines,
+        "%seg.length = sub i64 %seg.end, %sp",
+        f"%seg.whole = and i64 %seg.length, {-LANES}",
+        "%vec.end = add i64 %sp, %seg.whole",
+    ]
+
+
+def _zero(slots: Slots, kind: str, scalar: str) -> list[str]:
+    count = slots.sums if kind == "sum" else slots.counts
+    return [
+        f"store <{width} x {scalar}> zeroinitializer, ptr %{kind}{i}{suffix}"
+        for i in range(count)
+        for width, suffix in ((LANES, ""), (1, ".t"))
+    ]
+
+
+def _flush(slots: Slots) -> list[str]:
+    """Write the block's sums, lane after lane and the remainder last; add its counts to the totals."""
+    e = Emitter(LANES, "double", "f")
+    row = e.let(f"mul i64 %b, {slots.sums}")
+    for i in range(slots.sums):
+        total = _add_lanes(e, f"%sum{i}", "double", "fadd")
+        place = e.let(f"getelementptr inbounds double, ptr %sums, i64 {e.let(f'add i64 {row}, {i}')}")
+        e.do(f"store double {total}, ptr {place}")
+    for i in range(slots.counts):
+        total = e.let(f"zext i32 {_add_lanes(e, f'%count{i}', 'i32', 'add')} to i64")
+        place = e.let(f"getelementptr inbounds i64, ptr %counts, i64 {i}")
+        before = e.let(f"load i64, ptr {place}")
+        e.do(f"store i64 {e.let(f'add i64 {before}, {total}')}, ptr {place}")
+    return e.lines
+
+
+def _add_lanes(e: Emitter, slot: str, scalar: str, add: str) -> str:
+    lanes = e.let(f"load {e.vector(scalar)}, ptr {slot}")
+    total = e.let(f"extractelement {e.vector(scalar)} {lanes}, i64 0")
+    for k in range(1, LANES):
+        total = e.let(f"{add} {scalar} {total}, {e.let(f'extractelement {e.vector(scalar)} {lanes}, i64 {k}')}")
+    rest = e.let(f"load <1 x {scalar}>, ptr {slot}.t")
+    return e.let(f"{add} {scalar} {total}, {e.let(f'extractelement <1 x {scalar}> {rest}, i64 0')}")
+
+
+def _largest(real: str) -> list[str]:
+    e = Emitter(LANES, real, "x")
+    word = e.word
+    for index, which in enumerate(("in", "out")):
+        lanes = e.let(f"load {e.vector(word)}, ptr %largest.{which}")
+        rest = e.let(f"load <1 x {word}>, ptr %largest.{which}.t")
+        largest = e.let(f"extractelement <1 x {word}> {rest}, i64 0")
+        for k in range(LANES):
+            lane = e.let(f"extractelement {e.vector(word)} {lanes}, i64 {k}")
+            more = e.let(f"icmp ugt {word} {lane}, {largest}")
+            largest = e.let(f"select i1 {more}, {word} {lane}, {word} {largest}")
+        wide = largest if word == "i64" else e.let(f"zext i32 {largest} to i64")
+        place = e.let(f"getelementptr inbounds i64, ptr %largest, i64 {index}")
+        e.do(f"store i64 {wide}, ptr {place}")
+    return e.lines

@@ -1,0 +1,282 @@
+"""What a kernel does with traced values: write them rounded, account for what survived, add up, count, histogram.
+
+A sink emits IR into the loop body; its accumulators are stack slots that the optimiser turns into registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .dtypes import BFLOAT16, FLOAT16, DType
+from .emit import Emitter, storage_type
+from .rounding import Rounding
+from .trace import Tile
+
+BIN_BITS = 16
+BINS = 1 << BIN_BITS
+
+
+@dataclass
+class Slots:
+    """Names of the accumulators: S float64 sums and C counts per block, and the largest input and output words."""
+
+    sums: int = 0
+    counts: int = 0
+
+
+@dataclass(frozen=True)
+class Write:
+    """Round ``merged`` to ``dtype`` and store it; with a base, tell what survived.
+
+    Counts, in order: coordinates any expert changed; of these, those whose output differs from the rounded base; then
+    per expert: changed, changed and survived, unique (no other expert changed it). Sums, per expert, in order:
+    Σ(out−θ₀)τ and Στ² over unique coordinates, then the same over all coordinates.
+    """
+
+    merged: Tile
+    dtype: DType
+    rounding: Rounding
+    base: Tile | None
+    deltas: Sequence[Tile]
+    keeps_base: bool
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Float64 sums of ``sums``, counts of the masks ``counts``, and exact-selection histograms of ``values`` >= 0."""
+
+    sums: Sequence[Tile] = ()
+    counts: Sequence[Tile] = ()
+    values: Sequence[Tile] = ()
+
+
+@dataclass
+class Body:
+    """One loop body being emitted: the emitter, the position and the flat index it stands at."""
+
+    emitter: Emitter
+    position: str
+    tail: bool
+    slots: Slots = field(default_factory=Slots)
+
+    def add_sum(self, value: str) -> None:
+        """Add a ``real`` vector to the next float64 accumulator."""
+        e = self.emitter
+        wide = value if e.real == "double" else e.let(f"fpext {e.reals} {value} to {e.vector('double')}")
+        slot, kind = self._slot("sum", self.slots.sums), e.vector("double")
+        self.slots.sums += 1
+        total = e.let(f"fadd {kind} {e.let(f'load {kind}, ptr {slot}')}, {wide}")
+        e.do(f"store {kind} {total}, ptr {slot}")
+
+    def add_count(self, mask: str) -> None:
+        """Add a mask to the next counter."""
+        e = self.emitter
+        slot, kind = self._slot("count", self.slots.counts), e.vector("i32")
+        self.slots.counts += 1
+        ones = e.let(f"sext {e.mask} {mask} to {kind}")
+        total = e.let(f"sub {kind} {e.let(f'load {kind}, ptr {slot}')}, {ones}")
+        e.do(f"store {kind} {total}, ptr {slot}")
+
+    def track_largest(self, which: str, value: str) -> None:
+        """Remember the largest magnitude word, from which NaN and infinity are recognised afterwards."""
+        e = self.emitter
+        kind = e.vector(e.word)
+        magnitude = self.magnitude_word(value)
+        slot = f"%largest.{which}{'.t' if self.tail else ''}"
+        old = e.let(f"load {kind}, ptr {slot}")
+        more = e.let(f"icmp ugt {kind} {magnitude}, {old}")
+        e.do(f"store {kind} {e.let(f'select {e.mask} {more}, {kind} {magnitude}, {kind} {old}')}, ptr {slot}")
+
+    def magnitude_word(self, value: str) -> str:
+        """The bits of ``value`` without its sign."""
+        e = self.emitter
+        kind = e.vector(e.word)
+        word = e.let(f"bitcast {e.reals} {value} to {kind}")
+        return e.let(f"and {kind} {word}, {e.integer(e.word, (1 << (31 if e.word == 'i32' else 63)) - 1)}")
+
+    def _slot(self, kind: str, index: int) -> str:
+        return f"%{kind}{index}{'.t' if self.tail else ''}"
+
+
+def emit_write(body: Body, sink: Write, random: str | None) -> None:
+    """Round, store and account; ``random`` is a vector of 32 random bits for stochastic rounding."""
+    e = body.emitter
+    merged = e.value(sink.merged)
+    base = e.value(sink.base) if sink.base is not None else None
+    deltas = [e.value(tile) for tile in sink.deltas] if base is not None else []
+    changed = [e.compare("une", delta, e.number(0.0)) for delta in deltas]
+    touched = changed[0] if changed else ""
+    for mask in changed[1:]:
+        touched = e.let(f"or {e.mask} {touched}, {mask}")
+    if base is not None and sink.keeps_base:
+        merged = e.select(touched, merged, base)
+    stored = encode(e, merged, sink.dtype, random if sink.rounding == "stochastic" else None)
+    scalar = storage_type(sink.dtype)
+    address = e.let(f"getelementptr inbounds {scalar}, ptr %out, i64 {body.position}")
+    e.do(f"store {e.vector(scalar)} {stored}, ptr {address}, align 1")
+    final = _as_real(e, sink.dtype, stored)
+    body.track_largest("out", final)
+    if base is None:
+        return
+    reference = _as_real(e, sink.dtype, encode(e, base, sink.dtype, None))
+    survived = e.compare("une", final, reference)
+    body.add_count(touched)
+    body.add_count(e.let(f"and {e.mask} {touched}, {survived}"))
+    uniques: list[str] = []
+    for k, mask in enumerate(changed):
+        unique = mask
+        for other in changed[:k] + changed[k + 1 :]:
+            alone = e.let(f"xor {e.mask} {other}, {e.integer('i1', 1)}")
+            unique = e.let(f"and {e.mask} {unique}, {alone}")
+        uniques.append(unique)
+        for counted in (mask, e.let(f"and {e.mask} {mask}, {survived}"), unique):
+            body.add_count(counted)
+    moved = e.let(f"fsub {e.reals} {final}, {base}")
+    zero = e.number(0.0)
+    products = [e.let(f"fmul {e.reals} {moved}, {delta}") for delta in deltas]
+    squares = [e.let(f"fmul {e.reals} {delta}, {delta}") for delta in deltas]
+    for unique, product, square in zip(uniques, products, squares, strict=True):
+        body.add_sum(e.select(unique, product, zero))
+        body.add_sum(e.select(unique, square, zero))
+        body.add_sum(product)
+        body.add_sum(square)
+
+
+def emit_reduce(body: Body, sink: Reduce) -> None:
+    """Accumulate sums, counts and histograms."""
+    e = body.emitter
+    for tile in sink.sums:
+        body.add_sum(e.value(tile))
+    for tile in sink.counts:
+        body.add_count(e.value(tile))
+    for index, tile in enumerate(sink.values):
+        _emit_histogram(body, index, e.value(tile))
+
+
+def _emit_histogram(body: Body, index: int, value: str) -> None:
+    """Count the words of one value by their leading bits; words with low bits set also go to the side list."""
+    e, word = body.emitter, body.emitter.word
+    kind = e.vector(word)
+    words = body.magnitude_word(value)
+    shifted = e.let(f"lshr {kind} {words}, {e.splat(word, '%prefix_shift')}")
+    wanted = e.splat(word, f"%prefix{index}")
+    match = e.let(f"icmp eq {kind} {shifted}, {wanted}")
+    nonzero = e.let(f"icmp ne {kind} {words}, zeroinitializer")
+    lanes = f"i{e.width}"
+    mask = e.let(f"bitcast {e.mask} {e.let(f'and {e.mask} {match}, {nonzero}')} to {lanes}")
+    scratch = f"%scratch{'.t' if body.tail else ''}"
+    e.do(f"store {kind} {words}, ptr {scratch}")
+    e.do(f"store i64 {e.let(f'zext {lanes} {mask} to i64')}, ptr %pending")
+    label = f"h{index}{'t' if body.tail else 'v'}"
+    e.do(f"br label %{label}.head")
+    e.do(f"{label}.head:")
+    left = e.let("load i64, ptr %pending")
+    e.do(f"br i1 {e.let(f'icmp eq i64 {left}, 0')}, label %{label}.done, label %{label}.body")
+    e.do(f"{label}.body:")
+    lane = e.let(f"call i64 @llvm.cttz.i64(i64 {left}, i1 true)")
+    lower = e.let(f"sub i64 {left}, 1")
+    e.do(f"store i64 {e.let(f'and i64 {left}, {lower}')}, ptr %pending")
+    one = e.let(f"load {word}, ptr {e.let(f'getelementptr inbounds {word}, ptr {scratch}, i64 {lane}')}")
+    bin_word = e.let(f"and {word} {e.let(f'lshr {word} {one}, %shift')}, %bin_mask")
+    bin_index = bin_word if word == "i64" else e.let(f"zext {word} {bin_word} to i64")
+    place = e.let(f"add i64 {bin_index}, {index * BINS}")
+    counter = e.let(f"getelementptr inbounds i64, ptr %histograms, i64 {place}")
+    seen = e.let(f"load i64, ptr {counter}")
+    e.do(f"store i64 {e.let(f'add i64 {seen}, 1')}, ptr {counter}")
+    low = e.let(f"and {word} {one}, %low_mask")
+    e.do(f"br i1 {e.let(f'icmp eq {word} {low}, 0')}, label %{label}.head, label %{label}.side")
+    e.do(f"{label}.side:")
+    used = e.let(f"getelementptr inbounds i64, ptr %side_counts, i64 {index}")
+    length = e.let(f"load i64, ptr {used}")
+    e.do(f"store i64 {e.let(f'add i64 {length}, 1')}, ptr {used}")
+    e.do(f"br i1 {e.let(f'icmp ult i64 {length}, %side_capacity')}, label %{label}.keep, label %{label}.head")
+    e.do(f"{label}.keep:")
+    offset = e.let(f"add i64 {length}, {e.let(f'mul i64 %side_capacity, {index}')}")
+    target = e.let(f"getelementptr inbounds {word}, ptr %side, i64 {offset}")
+    e.do(f"store {word} {one}, ptr {target}")
+    e.do(f"br label %{label}.head")
+    e.do(f"{label}.done:")
+
+
+def encode(e: Emitter, value: str, dtype: DType, random: str | None) -> str:
+    """``value`` rounded to storage elements of ``dtype``; equals ``rounding.encode`` bit for bit."""
+    scalar = storage_type(dtype)
+    if dtype not in (BFLOAT16, FLOAT16):
+        if scalar == e.real:
+            return value
+        cast = "fptrunc" if e.real == "double" else "fpext"
+        return e.let(f"{cast} {e.reals} {value} to {e.vector(scalar)}")
+    single = _single_odd(e, value)
+    if dtype is FLOAT16:
+        if random is not None:
+            single = _stochastic_half(e, single, random)
+        return e.let(f"fptrunc {e.vector('float')} {single} to {e.vector('half')}")
+    return _brain(e, single, random)
+
+
+def _brain(e: Emitter, single: str, random: str | None) -> str:
+    kind, floats = e.vector("i32"), e.vector("float")
+    word = e.let(f"bitcast {floats} {single} to {kind}")
+    upper = e.let(f"lshr {kind} {word}, {e.integer('i32', 16)}")
+    if random is None:
+        odd = e.let(f"and {kind} {upper}, {e.integer('i32', 1)}")
+        push = e.let(f"add {kind} {odd}, {e.integer('i32', 0x7FFF)}")
+    else:
+        push = e.let(f"lshr {kind} {random}, {e.integer('i32', 16)}")
+    rounded = e.let(f"lshr {kind} {e.let(f'add {kind} {word}, {push}')}, {e.integer('i32', 16)}")
+    if random is not None:
+        magnitude = e.let(f"and {kind} {word}, {e.integer('i32', 0x7FFFFFFF)}")
+        infinite = e.let(f"icmp eq {kind} {magnitude}, {e.integer('i32', 0x7F800000)}")
+        rounded = e.let(f"select {e.mask} {infinite}, {kind} {upper}, {kind} {rounded}")
+    quiet = e.let(f"or {kind} {upper}, {e.integer('i32', 0x40)}")
+    nan = e.let(f"fcmp uno {floats} {single}, {single}")
+    chosen = e.let(f"select {e.mask} {nan}, {kind} {quiet}, {kind} {rounded}")
+    return e.let(f"trunc {kind} {chosen} to {e.vector('i16')}")
+
+
+def _single_odd(e: Emitter, value: str) -> str:
+    if e.real == "float":
+        return value
+    kind, floats = e.vector("i32"), e.vector("float")
+    nearest = e.let(f"fptrunc {e.reals} {value} to {floats}")
+    back = e.let(f"fpext {floats} {nearest} to {e.reals}")
+    word = e.let(f"bitcast {floats} {nearest} to {kind}")
+    above = e.compare("ogt", e.intrinsic("fabs", back), e.intrinsic("fabs", value))
+    less = e.let(f"sub {kind} {word}, {e.integer('i32', 1)}")
+    word = e.let(f"select {e.mask} {above}, {kind} {less}, {kind} {word}")
+    odd = e.let(f"or {kind} {word}, {e.integer('i32', 1)}")
+    inexact = e.compare("one", back, value)
+    word = e.let(f"select {e.mask} {inexact}, {kind} {odd}, {kind} {word}")
+    return e.let(f"bitcast {kind} {word} to {floats}")
+
+
+def _stochastic_half(e: Emitter, single: str, random: str) -> str:
+    kind = e.vector("i32")
+    half = Emitter(e.width, "float", "")
+    half.let, half.do = e.let, e.do  # the same block, with float instead of double arithmetic
+    floats = half.reals
+    word = e.let(f"bitcast {floats} {single} to {kind}")
+    dropped, kept = e.integer("i32", 19), e.integer("i32", 0xFFFFE000)
+    pushed = e.let(f"add {kind} {word}, {e.let(f'lshr {kind} {random}, {dropped}')}")
+    normal = e.let(f"bitcast {kind} {e.let(f'and {kind} {pushed}, {kept}')} to {floats}")
+    size = half.intrinsic("fabs", single)
+    steps = e.let(f"fmul {floats} {size}, {half.number(2.0**24)}")
+    whole = half.intrinsic("floor", steps)
+    up = half.compare("ogt", e.let(f"fsub {floats} {steps}, {whole}"), half.unit(random))
+    whole = half.select(up, e.let(f"fadd {floats} {whole}, {half.number(1.0)}"), whole)
+    small = e.let(f"fmul {floats} {whole}, {half.number(2.0**-24)}")
+    name = f"@llvm.copysign.v{e.width}f32"
+    small = e.let(f"call {floats} {name}({floats} {small}, {floats} {single})")
+    tiny = half.compare("olt", size, half.number(2.0**-14))
+    rounded = half.select(tiny, small, normal)
+    finite = half.compare("olt", size, half.number(float("inf")))
+    return half.select(finite, rounded, single)
+
+
+def _as_real(e: Emitter, dtype: DType, stored: str) -> str:
+    if storage_type(dtype) == "float" and e.real == "double":
+        return e.let(f"fpext {e.vector('float')} {stored} to {e.reals}")
+    if storage_type(dtype) == "double" and e.real == "float":
+        return e.let(f"fptrunc {e.vector('double')} {stored} to {e.reals}")
+    return e.decode(dtype, stored)
