@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """One element type. ``storage`` is how its bytes are viewed; bfloat16 is viewed as uint16 because NumPy lacks it."""
+    """One element type. ``storage`` is how its bytes are viewed: uint16 for bfloat16, which NumPy lacks."""
 
     name: str
     code: str

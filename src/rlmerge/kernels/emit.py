@@ -153,9 +153,7 @@ class Emitter:
         return self.select(self.compare("oeq", x, zero), zero, above)
 
     def _extreme(self, predicate: str, x: str, y: str) -> str:
-        first = self.let(
-            f"or {self.mask} {self.compare(predicate, x, y)}, {self.compare('uno', x, x)}"
-        )
+        first = self.let(f"or {self.mask} {self.compare(predicate, x, y)}, {self.compare('uno', x, x)}")
         return self.select(first, x, y)
 
     def random_bits(self, key: tuple[str, str], low: str, high: str) -> str:

@@ -14,18 +14,18 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from .loops import LANES, Program, module, streams
-from .sinks import BINS, Slots
+from .loops import Program, module, streams
+from .sinks import BINS
 
 BLOCK = 1 << 16
-"""Elements per block of a sum; tiles of elementwise methods start at multiples of it."""
+"""Elements per block of a statistic's sum; tiles of elementwise methods start at multiples of it."""
 
-assert BLOCK % LANES == 0
+ACCOUNT_BLOCK = 1 << 14
+"""Elements per block of the sums that account for a merge."""
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTION = ctypes.CFUNCTYPE(None, *([_INT] * 4), *([_POINTER] * 4), _INT, *([_POINTER] * 7), _INT, _POINTER)
 _lock = threading.Lock()
-_machine: llvm.TargetMachine | None = None
 
 
 @dataclass(frozen=True)
@@ -127,29 +127,17 @@ def _selection_words(selection: Selection | None) -> np.ndarray | None:
     return np.array([*fixed, *selection.prefixes], np.uint64)
 
 
-def _target_machine() -> llvm.TargetMachine:
-    global _machine
-    if _machine is None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        features = llvm.get_host_cpu_features().flatten()
-        target = llvm.Target.from_default_triple()
-        _machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=2, jit=True)
-    return _machine
-
-
 def _compile(text: str) -> tuple[llvm.ExecutionEngine, int]:
     with _lock:
-        machine = _target_machine()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
+        )
         parsed = llvm.parse_assembly(text)
         parsed.verify()
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        passes = llvm.create_pass_builder(machine, options)
+        passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
         passes.getModulePassManager().run(parsed, passes)
-        engine = llvm.create_mcjit_compiler(parsed, llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True))
+        engine = llvm.create_mcjit_compiler(parsed, machine)
         engine.finalize_object()
         return engine, engine.get_function_address("kernel")
-
-
-__all__ = ["BLOCK", "Counts", "Kernel", "Selection", "Slots"]

@@ -1,12 +1,11 @@
 """The loop around a traced formula, as an LLVM module: decode, compute, and hand each vector to the sinks.
 
-Blocks: sums are kept in ``LANES`` float64 lanes per block of fixed length and added up lane after lane at its end, the
+Blocks: sums are kept in ``LANES`` lanes per block of fixed length and added up lane after lane at its end, the
 remainder last. Because tiles start at block boundaries, a sum never depends on how the tensor was cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .dtypes import DType
@@ -32,6 +31,11 @@ class Program:
     sink: Write | Reduce
     zero_nonfinite: bool = False
 
+    @property
+    def lane(self) -> str:
+        """Type of a sum's lanes: float64 for statistics, the arithmetic's own for accounting."""
+        return self.real if isinstance(self.sink, Write) else "double"
+
     def used(self, op: str) -> list[int]:
         """Indices of the leaves of kind ``op``, in order."""
         return sorted(tile.data for tile in self.graph.nodes if tile.op == op)
@@ -50,7 +54,7 @@ def module(program: Program) -> tuple[str, Slots]:
             "entry:",
             *_entry(program, slots),
             *_BLOCK_HEAD,
-            *_zero(slots, "sum", "double"),
+            *_zero(slots, "sum", program.lane),
             *_zero(slots, "count", "i32"),
             "br label %seg.head",
             *_segment(program),
@@ -74,7 +78,7 @@ def module(program: Program) -> tuple[str, Slots]:
             "store i64 %tnext, ptr %at",
             "br label %tail.head",
             "block.done:",
-            *_flush(slots),
+            *_flush(slots, program.lane),
             "%bnext = add i64 %b, 1",
             "store i64 %bnext, ptr %block.index",
             "br label %block.head",
@@ -148,7 +152,7 @@ def _entry(program: Program, slots: Slots) -> list[str]:
     word = "i32" if program.real == "float" else "i64"
     for width, suffix in ((LANES, ""), (1, ".t")):
         e = Emitter(width, program.real, f"e{width}.")
-        lines += [f"%sum{i}{suffix} = alloca <{width} x double>" for i in range(slots.sums)]
+        lines += [f"%sum{i}{suffix} = alloca <{width} x {program.lane}>" for i in range(slots.sums)]
         lines += [f"%count{i}{suffix} = alloca <{width} x i32>" for i in range(slots.counts)]
         lines.append(f"%scratch{suffix} = alloca <{width} x {word}>")
         for which in ("in", "out"):
@@ -242,12 +246,14 @@ def _zero(slots: Slots, kind: str, scalar: str) -> list[str]:
     ]
 
 
-def _flush(slots: Slots) -> list[str]:
+def _flush(slots: Slots, lane: str) -> list[str]:
     """Write the block's sums, lane after lane and the remainder last; add its counts to the totals."""
     e = Emitter(LANES, "double", "f")
     row = e.let(f"mul i64 %b, {slots.sums}")
     for i in range(slots.sums):
-        total = _add_lanes(e, f"%sum{i}", "double", "fadd")
+        total = _add_lanes(e, f"%sum{i}", lane, "fadd")
+        if lane != "double":
+            total = e.let(f"fpext {lane} {total} to double")
         place = e.let(f"getelementptr inbounds double, ptr %sums, i64 {e.let(f'add i64 {row}, {i}')}")
         e.do(f"store double {total}, ptr {place}")
     for i in range(slots.counts):

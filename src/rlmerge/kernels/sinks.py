@@ -19,7 +19,7 @@ BINS = 1 << BIN_BITS
 
 @dataclass
 class Slots:
-    """Names of the accumulators: S float64 sums and C counts per block, and the largest input and output words."""
+    """How many accumulators a body uses: S sums and C counts."""
 
     sums: int = 0
     counts: int = 0
@@ -31,7 +31,9 @@ class Write:
 
     Counts, in order: coordinates any expert changed; of these, those whose output differs from the rounded base; then
     per expert: changed, changed and survived, unique (no other expert changed it). Sums, per expert, in order:
-    Σ(out−θ₀)τ and Στ² over unique coordinates, then the same over all coordinates.
+    Σ(out−θ₀)τ and Στ² over unique coordinates, then the same over all coordinates. The lanes of these sums have the
+    arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers a lane, so a sum of squares is
+    good to 2^-14 at worst.
     """
 
     merged: Tile
@@ -44,7 +46,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Reduce:
-    """Float64 sums of ``sums``, counts of the masks ``counts``, and exact-selection histograms of ``values`` >= 0."""
+    """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, and selection histograms of ``values`` >= 0."""
 
     sums: Sequence[Tile] = ()
     counts: Sequence[Tile] = ()
@@ -60,11 +62,12 @@ class Body:
     tail: bool
     slots: Slots = field(default_factory=Slots)
 
-    def add_sum(self, value: str) -> None:
-        """Add a ``real`` vector to the next float64 accumulator."""
+    def add_sum(self, value: str, scalar: str) -> None:
+        """Add a ``real`` vector to the next accumulator, whose lanes are of type ``scalar``."""
         e = self.emitter
-        wide = value if e.real == "double" else e.let(f"fpext {e.reals} {value} to {e.vector('double')}")
-        slot, kind = self._slot("sum", self.slots.sums), e.vector("double")
+        kind = e.vector(scalar)
+        wide = value if e.real == scalar else e.let(f"fpext {e.reals} {value} to {kind}")
+        slot = self._slot("sum", self.slots.sums)
         self.slots.sums += 1
         total = e.let(f"fadd {kind} {e.let(f'load {kind}, ptr {slot}')}, {wide}")
         e.do(f"store {kind} {total}, ptr {slot}")
@@ -137,17 +140,15 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     products = [e.let(f"fmul {e.reals} {moved}, {delta}") for delta in deltas]
     squares = [e.let(f"fmul {e.reals} {delta}, {delta}") for delta in deltas]
     for unique, product, square in zip(uniques, products, squares, strict=True):
-        body.add_sum(e.select(unique, product, zero))
-        body.add_sum(e.select(unique, square, zero))
-        body.add_sum(product)
-        body.add_sum(square)
+        for summed in (e.select(unique, product, zero), e.select(unique, square, zero), product, square):
+            body.add_sum(summed, e.real)
 
 
 def emit_reduce(body: Body, sink: Reduce) -> None:
     """Accumulate sums, counts and histograms."""
     e = body.emitter
     for tile in sink.sums:
-        body.add_sum(e.value(tile))
+        body.add_sum(e.value(tile), "double")
     for tile in sink.counts:
         body.add_count(e.value(tile))
     for index, tile in enumerate(sink.values):
