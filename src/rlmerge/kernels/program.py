@@ -7,7 +7,7 @@ Values keep their kind: booleans, strings and None are part of the program; a nu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,16 +180,25 @@ def merge_kernel(
 def reduce_kernel(
     formula: Formula, layout: Layout, values: Mapping[str, Any], reduce: str, *, zero_nonfinite: bool = False
 ) -> Kernel:
-    """A kernel that sums (``sum``), counts (``count``) or histograms (``kth``) what the formula returns."""
+    """A kernel that sums (``sum``), counts (``count``) or histograms (``kth``) what the formula returns.
+
+    With ``several`` the formula returns a mapping with any of the keys ``sums``, ``counts`` and ``values``, and one pass
+    does all of them.
+    """
+    field = {"sum": "sums", "count": "counts", "kth": "values"}
 
     def make() -> Program:
         tracer = _Tracer(layout, values)
         result = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
-        tiles = [_tile(tracer, x) for x in (result if isinstance(result, Stack | list | tuple) else [result])]
-        sink = {"sum": Reduce(sums=tiles), "count": Reduce(counts=tiles), "kth": Reduce(values=tiles)}[reduce]
+        named = result if reduce == "several" else {field[reduce]: result}
+        sink = Reduce(**{name: [_tile(tracer, x) for x in _tiles(found)] for name, found in named.items()})
         return tracer.program(layout, sink, zero_nonfinite)
 
     return _cached((reduce, formula, layout, signature(values), zero_nonfinite), make)
+
+
+def _tiles(result: Any) -> Iterable[Any]:
+    return result if isinstance(result, Stack | list | tuple) else [result]
 
 
 def _tile(tracer: _Tracer, value: Any) -> Tile:

@@ -1,8 +1,8 @@
 """Counter-based random numbers: a hash of key and flat index, so that tiles, workers and resume never matter.
 
 The key is a digest of what the stream belongs to (seed, purpose, expert, tensor); the counter is the entry's flat
-index. Each 32-bit word passes twice through a bijective xor-shift-multiply mixer. The same integers come out of the NumPy
-version below, of the traced kernels and of torch.
+index. Each 32-bit word passes twice through a bijective xor-shift-multiply mixer. The same integers come out of the
+NumPy version below, of the traced kernels and of torch.
 """
 
 from __future__ import annotations

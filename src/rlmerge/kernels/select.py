@@ -94,7 +94,7 @@ class Selector:
     def count_nonzero(self) -> np.ndarray:
         """Non-zero entries of each value, int64 [M]; known once the first pass is complete."""
         if self.nonzero is None:
-            self.nonzero = self.tally.histograms.sum(axis=1)
+            self.nonzero = np.asarray(self.tally.histograms.sum(axis=1))
         return self.nonzero
 
     def advance(self, ranks: np.ndarray) -> bool:

@@ -46,7 +46,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Reduce:
-    """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, and selection histograms of ``values`` >= 0."""
+    """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, selection histograms of ``values`` >= 0."""
 
     sums: Sequence[Tile] = ()
     counts: Sequence[Tile] = ()
