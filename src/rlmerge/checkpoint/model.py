@@ -1,0 +1,134 @@
+"""A model directory opened: every tensor's place across the shards, the configuration, and the files to copy along."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rlmerge.checkpoint import hub, strictjson
+from rlmerge.checkpoint.fingerprint import fingerprint
+from rlmerge.checkpoint.header import Header, TensorInfo, read_header
+from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
+from rlmerge.checkpoint.side_files import find_side_files
+from rlmerge.checkpoint.weights import INDEX, entries, find_weights, refuse_delta
+from rlmerge.errors import CheckpointError
+
+_MAX_CONFIG = 16 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a model directory holds; nothing of the weights but their headers has been read.
+
+    ``reference`` is what the user wrote, ``path`` the resolved directory, ``revision`` the Hub commit if it came from
+    there. ``tensors`` are in the order in which their bytes lie, shard after shard.
+    """
+
+    reference: str
+    path: Path
+    revision: str | None
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any] | None
+    side_files: tuple[Path, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def tied_embeddings(self) -> bool:
+        """Whether the output head shares the input embedding's weights."""
+        config = self.config or {}
+        text = config.get("text_config")
+        for part in (config, text if isinstance(text, dict) else {}):
+            if isinstance(part.get("tie_word_embeddings"), bool):
+                return part["tie_word_embeddings"]
+        return not any(name.endswith("lm_head.weight") for name in self.tensors)
+
+    def fingerprint(self) -> str:
+        """Hex identity of the weights; see ``checkpoint.fingerprint`` for what it covers. Computed once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.tensors)
+
+
+def open_checkpoint(reference: str | os.PathLike[str], *, revision: str | None = None) -> Checkpoint:
+    """The checkpoint at a local directory, or else at a Hub id ``org/name[@revision]``.
+
+    CheckpointError if there is none, or it is malformed, unsafe, or holds something other than a model's weights.
+    """
+    text = os.fspath(reference)
+    root, commit = _locate(text, revision)
+    names = entries(root)
+    shards, warnings = find_weights(root, names)
+    tensors: dict[str, TensorInfo] = {}
+    for name, listed in shards.items():
+        header = read_header(inside(root, name))
+        refuse_delta(header.metadata, header.file)
+        warnings += _check_against_index(header, listed, tensors)
+        tensors.update(header.tensors)
+    if not tensors:
+        hint = "Download or save the model again."
+        raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
+    config = _read_config(root) if "config.json" in names else None
+    if config is None:
+        warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
+    return Checkpoint(text, root, commit, tensors, config, find_side_files(root), tuple(warnings))
+
+
+def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
+    """(resolved directory, Hub commit or None)."""
+    path = Path(text).expanduser()
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise unreadable(path, error) from error
+        found = hub.parse_id(text)
+        if found is None:
+            hint = "Name a model directory, or a Hub model as org/name[@revision]."
+            raise CheckpointError("no such directory", where=text, hint=hint) from None
+        return hub.fetch(found[0], revision or found[1])
+    if not is_directory:
+        hint = f"Name the directory that holds the model: '{path.parent}'."
+        raise CheckpointError("is a file, not a model directory", where=text, hint=hint)
+    if revision is not None:
+        hint = f"Remove '@{revision}', or name a Hub model as org/name@{revision}."
+        raise CheckpointError("is a local directory, which has no revisions", where=text, hint=hint)
+    return path.resolve(), None
+
+
+def _check_against_index(header: Header, listed: list[str], earlier: Mapping[str, TensorInfo]) -> list[str]:
+    """CheckpointError if the shard lacks a listed tensor or repeats one; warnings about tensors that are not listed."""
+    where = str(header.file)
+    missing = [name for name in listed if name not in header.tensors]
+    if missing:
+        what = f"lacks tensor {missing[0]!r}, which {INDEX} places there ({len(missing)} missing in all)"
+        raise CheckpointError(what, where=where, hint="Index and shards do not belong together; download both again.")
+    repeated = next((name for name in header.tensors if name in earlier), None)
+    if repeated is not None:
+        what = f"tensor {repeated!r} is also in {earlier[repeated].file.name}"
+        raise CheckpointError(what, where=where, hint="Which of them counts is undefined; save the model again.")
+    unlisted = set(header.tensors).difference(listed) if listed else set[str]()
+    if not unlisted:
+        return []
+    return [
+        f"{where} holds {len(unlisted)} tensors that {INDEX} does not list, such as {min(unlisted)!r}; they are used"
+    ]
+
+
+def _read_config(root: Path) -> Mapping[str, Any]:
+    path = inside(root, "config.json")
+    config = strictjson.parse(read_bytes(path, _MAX_CONFIG), str(path), unique_keys=False)
+    if not isinstance(config, dict):
+        raise CheckpointError("must hold a JSON object", where=str(path), hint="Download or save the model again.")
+    return config
