@@ -182,8 +182,8 @@ def reduce_kernel(
 ) -> Kernel:
     """A kernel that sums (``sum``), counts (``count``) or histograms (``kth``) what the formula returns.
 
-    With ``several`` the formula returns a mapping with any of the keys ``sums``, ``counts`` and ``values``, and one pass
-    does all of them.
+    With ``several`` the formula returns a mapping with any of the keys ``sums``, ``counts`` and ``values``, and one
+    pass does all of them.
     """
     field = {"sum": "sums", "count": "counts", "kth": "values"}
 

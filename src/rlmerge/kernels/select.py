@@ -46,7 +46,7 @@ class Selector:
 
     For each tile of a pass: a fresh ``selection()`` for the kernel, then ``tally.add(collect(selection))``. After the
     pass ``advance(ranks)``, until it says that ``result`` [M] is exact: infinity for rank 0, and 0 when the rank
-    reaches the number of non-zero entries.
+    exceeds the number of non-zero entries.
     """
 
     def __init__(self, dtype: np.dtype, count: int) -> None:
@@ -102,7 +102,7 @@ class Selector:
         if self.nonzero is None:
             nonzero = self.count_nonzero()
             self.result = np.where(np.asarray(ranks) <= 0, np.inf, 0.0)
-            self._left = {i: int(r) for i, r in enumerate(ranks) if 0 < r < nonzero[i]}
+            self._left = {i: int(r) for i, r in enumerate(ranks) if 0 < r <= nonzero[i]}
         narrowed = {i: self._narrow(i, rank) for i, rank in self._left.items()}
         self._left = {i: rank for i, rank in narrowed.items() if rank}
         for i in range(self.count):

@@ -71,7 +71,7 @@ class Statistic:
     - ``sum``: float64 sum, in blocks of fixed size so that the result is independent of tiles and workers.
     - ``count``: how many entries of a mask are true.
     - ``kth``: the r-th largest of non-negative values, exactly, where ``rank(numel, nonzero, values)`` gives r [M];
-      r = 0 gives infinity (keep nothing) and r >= nonzero gives 0 (keep every non-zero entry).
+      r = 0 gives infinity (keep nothing) and r > nonzero gives 0 (keep every non-zero entry).
     - ``rows``: the formula is run by NumPy in float64 on ``base`` [rows, columns] and ``tau`` [K, rows, columns] and
       returns ``[M, rows]`` itself.
 

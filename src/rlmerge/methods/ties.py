@@ -1,0 +1,45 @@
+"""TIES-Merging: Yadav et al., 2023, arXiv 2306.01708, §4: trim, elect sign, disjoint mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .method import Method, Parameter, Stages
+from .parts import LAMBDA, WEIGHT, density, elected_sum, normalize, threshold, trim
+
+
+def ties_formula(xp: Any, base: Any, tau: Any, *, threshold: Any, weight: Any, lam: Any, normalize: bool) -> Any:
+    """θ* = θ₀ + λ · disjoint mean of the trimmed task vectors over the experts that agree with the elected sign."""
+    return base + lam * elected_sum(xp, trim(xp, tau, threshold), weight, normalize)
+
+
+def _statistics(experts: int, *, scope: str, **_: Any) -> Stages:
+    return ((threshold("model" if scope == "global" else "tensor"),),)
+
+
+TIES = Method(
+    name="ties",
+    formula=ties_formula,
+    summary="Trim small changes, elect a sign per coordinate, average the changes that agree.",
+    paper="TIES-Merging, arXiv 2306.01708",
+    status="exact",
+    parameters=(
+        WEIGHT,
+        density("Share of each task vector's entries kept, largest magnitudes first."),
+        LAMBDA,
+        normalize(True),
+        Parameter(
+            "scope",
+            "tensor",
+            "Trim within each tensor, or over the whole task vector as in the paper.",
+            choices=("tensor", "global"),
+        ),
+    ),
+    statistics=_statistics,
+    notes=(
+        "Equal magnitudes at the threshold are all kept, so more than the density may stay; zeros never count as kept.",
+        "A weighted sum of exactly 0 elects +.",
+    ),
+)
+
+METHODS = (TIES,)
