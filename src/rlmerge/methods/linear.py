@@ -29,12 +29,10 @@ LINEAR = Method(
     status="exact",
     parameters=(WEIGHT, normalize(True)),
     space="weights",
-    base="optional",
+    base="ignored",
     keeps_base=lambda values: bool(values["normalize"]),
     check=weights_do_not_cancel,
-    notes=(
-        "A base_model serves as the reference for survival and lineage; it is averaged only when listed in models.",
-    ),
+    notes=("A base_model is the reference for survival and lineage; it is averaged only when listed in models.",),
 )
 
 TASK_ARITHMETIC = Method(

@@ -24,7 +24,7 @@ def normalize(default: bool) -> Parameter:
 
 
 def trim(xp: Any, tau: Any, threshold: Any) -> Any:
-    """Keep entries of magnitude ``threshold`` or more: TIES step 1 (arXiv 2306.01708, §4). All equal magnitudes stay."""
+    """Keep magnitudes of ``threshold`` or more, so equal ones all stay: TIES step 1 (arXiv 2306.01708, §4)."""
     return xp.where(xp.abs(tau) >= threshold, tau, 0.0)
 
 

@@ -115,7 +115,7 @@ RAM = Method(
         Parameter(
             "active",
             "epsilon",
-            "When a change counts: above epsilon; stored bits differ; at least the tensor's percentile; strictly above both.",
+            "When a change counts: above epsilon; bits differ; at least the tensor's percentile; strictly above both.",
             choices=("epsilon", "bits", "percentile", "strict"),
         ),
         Parameter(
