@@ -39,11 +39,15 @@ class Extra:
 
 @dataclass(frozen=True)
 class Layout:
-    """The inputs of a tile: the base if any, the experts, and whether a formula wants deltas or weights."""
+    """The inputs of a tile: the base if any, the experts, and whether a formula wants deltas or weights.
+
+    ``wide`` asks for float64 arithmetic whatever the inputs are.
+    """
 
     base: DType | None
     experts: tuple[DType, ...]
     deltas: bool
+    wide: bool = False
 
     @property
     def inputs(self) -> tuple[DType, ...]:
@@ -53,7 +57,7 @@ class Layout:
     @property
     def real(self) -> np.dtype:
         """What merging computes in: float64 when an input is float64, else float32."""
-        return np.dtype(np.float64 if FLOAT64 in self.inputs else np.float32)
+        return np.dtype(np.float64 if self.wide or FLOAT64 in self.inputs else np.float32)
 
 
 def is_static(value: Any) -> bool:

@@ -30,8 +30,8 @@ class Write:
     """Round ``merged`` to ``dtype`` and store it; with a base, tell what survived.
 
     Counts, in order: coordinates any expert changed; of these, those whose output differs from the rounded base; then
-    per expert: changed, changed and survived, unique (no other expert changed it). Sums, per expert, in order:
-    Σ(out−θ₀)τ and Στ² over unique coordinates, then the same over all coordinates. The lanes of these sums have the
+    per expert: changed, changed and survived, unique (no other expert changed it). Sums, per expert, in order: over
+    unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all coordinates Σ(out−θ₀)τ and Στ². The lanes of these sums have the
     arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers a lane, so a sum of squares is
     good to 2^-14 at worst.
     """
@@ -137,10 +137,14 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
             body.add_count(counted)
     moved = e.let(f"fsub {e.reals} {final}, {base}")
     zero = e.number(0.0)
-    products = [e.let(f"fmul {e.reals} {moved}, {delta}") for delta in deltas]
-    squares = [e.let(f"fmul {e.reals} {delta}, {delta}") for delta in deltas]
-    for unique, product, square in zip(uniques, products, squares, strict=True):
-        for summed in (e.select(unique, product, zero), e.select(unique, square, zero), product, square):
+    asked = e.let(f"fsub {e.reals} {merged}, {base}")
+    for unique, delta in zip(uniques, deltas, strict=True):
+        wanted = e.let(f"fmul {e.reals} {asked}, {delta}")
+        product = e.let(f"fmul {e.reals} {moved}, {delta}")
+        square = e.let(f"fmul {e.reals} {delta}, {delta}")
+        for summed in (wanted, product, square):
+            body.add_sum(e.select(unique, summed, zero), e.real)
+        for summed in (product, square):
             body.add_sum(summed, e.real)
 
 
