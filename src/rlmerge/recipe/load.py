@@ -1,0 +1,150 @@
+"""Where a recipe comes from: a file, text, Python data, or command-line flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlmerge.errors import RequestError, nearest
+from rlmerge.methods.method import Method
+from rlmerge.recipe.model import Recipe
+from rlmerge.recipe.parse import Lookup, build
+from rlmerge.recipe.tree import MAX_BYTES, Node, failure, from_text, from_value
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], *, lookup: Lookup | None = None) -> Recipe:
+    """Read and check a recipe: a YAML file, YAML text (a str with a line break or brace), or a mapping.
+
+    ``lookup(name) -> Method`` finds the method; by default it is rlmerge's registry. RecipeError carries every problem
+    at once, each with its line; RequestError says that there is no such file.
+    """
+    lookup = lookup or _registered
+    if isinstance(source, Mapping):
+        return build(from_value(source), None, lookup)
+    if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
+        return build(from_text(source, "recipe"), None, lookup)
+    path = Path(source)
+    return build(from_text(_read(path), str(path)), str(path), lookup)
+
+
+def recipe_from_flags(
+    method: str,
+    base: str | None,
+    experts: Sequence[str],
+    parameters: Mapping[str, str | float | bool | Sequence[float]] | None = None,
+    *,
+    dtype: str | None = None,
+    out_dtype: str | None = None,
+    compat: bool = False,
+    lookup: Lookup | None = None,
+) -> Recipe:
+    """The recipe a command line or a function call spells out.
+
+    Text values are YAML (``0.5``, ``true``, ``[0, 1]``). A comma-separated list is one value per expert for a parameter
+    that has one (``weight=0.5,0.3``), and a gradient over the layers for any other. RecipeError as for a file.
+    """
+    lookup = lookup or _registered
+    top = {"merge_method": Node(method, "--method", text=method)}
+    if base is not None:
+        top["base_model"] = Node(base, "--base", text=base)
+    for key, name, flag in (("dtype", dtype, "--dtype"), ("out_dtype", out_dtype, "--out-dtype")):
+        if name is not None:
+            top[key] = Node(name, flag, text=name)
+    if compat:
+        top["compat"] = Node("mergekit", "--compat", text="mergekit")
+    shared, own = _split_parameters(method, len(experts), parameters or {}, lookup)
+    top["parameters"] = Node(shared, "-p")
+    models = [_model_entry(expert, own, index) for index, expert in enumerate(experts)]
+    top["models"] = Node(models, "models")
+    return build(Node(top, "--method"), None, lookup)
+
+
+def _model_entry(expert: str, own: Mapping[str, list[Node]], index: int) -> Node:
+    parameters = {name: values[index] for name, values in own.items()}
+    return Node({"model": Node(expert, expert, text=expert), "parameters": Node(parameters, "-p")}, expert)
+
+
+def _split_parameters(
+    method: str, count: int, parameters: Mapping[str, Any], lookup: Lookup
+) -> tuple[dict[str, Node], dict[str, list[Node]]]:
+    """Parameters for all experts, and those given one by one."""
+    try:
+        per_expert = {p.name for p in lookup(method).parameters if p.per == "expert"}
+    except RequestError:  # reading the recipe reports it, with everything else
+        per_expert = set[str]()
+    shared: dict[str, Node] = {}
+    own: dict[str, list[Node]] = {}
+    for name, value in parameters.items():
+        node = _flag_value(name, value)
+        listed = (isinstance(value, str) and "," in value and not value.lstrip().startswith("[")) or (
+            not isinstance(value, str) and isinstance(node.value, list)
+        )
+        if name not in per_expert or not listed:
+            shared[name] = node
+        elif len(node.items) != count:
+            raise failure(
+                f"'{name}' has {len(node.items)} values for {count} experts",
+                f"-p {name}",
+                "Give one value for all, or one per expert in their order.",
+            )
+        else:
+            own[name] = node.items
+    return shared, own
+
+
+def _flag_value(name: str, value: Any) -> Node:
+    where = f"-p {name}"
+    if not isinstance(value, str):
+        return from_value(value, where)
+    flow = f"[{value}]" if "," in value and not value.lstrip().startswith(("[", "{")) else value
+    if not flow.strip():
+        raise failure("needs a value", where, f"Write -p {name}=VALUE.")
+    return _relocated(from_text(flow, where), where)
+
+
+def _relocated(node: Node, where: str) -> Node:
+    """The same node without line numbers, which mean nothing in a flag."""
+    if isinstance(node.value, list):
+        return Node([_relocated(item, where) for item in node.value], where)
+    if isinstance(node.value, dict):
+        return Node({key: _relocated(entry, where) for key, entry in node.value.items()}, where)
+    return Node(node.value, where, text=node.text)
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.is_dir():
+            raise RequestError(
+                "this is a directory, not a recipe",
+                where=str(path),
+                hint="Give a YAML file, or name a method: --method NAME --base BASE EXPERT...",
+            )
+        if path.stat().st_size > MAX_BYTES:
+            raise failure(f"recipe is larger than {MAX_BYTES // 1_000_000} MB", str(path), "Is this file a recipe?")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise failure("recipe is not UTF-8 text", str(path), "Is this file a recipe?") from error
+    except FileNotFoundError as error:
+        raise RequestError("no such recipe file", where=str(path), hint=_near_files(path)) from error
+    except OSError as error:
+        raise RequestError(f"cannot read the recipe: {error.strerror}", where=str(path)) from error
+
+
+def _near_files(path: Path) -> str | None:
+    """A hint at the YAML file beside ``path`` that was most likely meant."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"There is no directory '{folder}'."
+    names = [entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"}]
+    close = nearest(path.name, names)
+    if close:
+        return f"Did you mean '{folder / close}'?"
+    return f"Recipes there: {', '.join(sorted(names)[:5])}." if names else None
+
+
+def _registered(name: str) -> Method:
+    """rlmerge's own registry, imported when first asked."""
+    from rlmerge.methods import get
+
+    return get(name)
