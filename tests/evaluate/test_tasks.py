@@ -1,0 +1,104 @@
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.evaluate.tasks import Item, answer, bootstrap, read_items, read_vocabulary, retention, score
+
+VOCABULARY = {"_": 0, "$": 1, "a": 2, "b": 3}
+
+
+@dataclass
+class Chain:
+    """Stands for a model whose next token depends on the last one alone, with the given probabilities."""
+
+    rows: np.ndarray
+
+    def logits(self, tokens, start=0):
+        return np.log(self.rows[tokens[:, start:]]) + 3.0
+
+    def greedy(self, tokens, steps):
+        out = [tokens[:, -1]]
+        for _ in range(steps):
+            out.append(self.rows[out[-1]].argmax(axis=-1))
+        return np.stack(out[1:], axis=1)
+
+
+#                         _     $     a     b   is followed by
+CHAIN = Chain(np.array([[0.10, 0.20, 0.30, 0.40],
+                        [0.25, 0.25, 0.25, 0.25],
+                        [0.05, 0.60, 0.15, 0.20],
+                        [0.10, 0.20, 0.50, 0.20]]))  # fmt: skip
+
+
+def test_probability_is_the_product_over_answer_and_end():
+    items = [Item("t", "__", "ba"), Item("t", "_", "a"), Item("u", "a_", "b"), Item("u", "__", "aa")]
+    scores = score(CHAIN, items, VOCABULARY)
+    # _→b→a→$, _→a→$, _→b→$ and _→a→a→$ read off the matrix.
+    np.testing.assert_allclose(
+        scores.probability, [0.4 * 0.5 * 0.6, 0.3 * 0.6, 0.4 * 0.2, 0.3 * 0.15 * 0.6], rtol=1e-12
+    )
+    # From _ the likeliest chain is b, a, $; every other answer is wrong.
+    assert scores.greedy.tolist() == [True, False, False, False]
+    assert scores.on("u").probability.tolist() == scores.probability[2:].tolist()
+    assert scores.on("u").tasks.tolist() == ["u", "u"]
+
+
+def test_batches_and_lengths_do_not_matter():
+    items = [Item("t", "_" * (1 + i % 3), "ab"[i % 2] * (1 + i % 2)) for i in range(400)]
+    together = score(CHAIN, items, VOCABULARY)
+    alone = [score(CHAIN, [item], VOCABULARY).probability[0] for item in items[:6]]
+    assert together.probability[:6].tolist() == alone
+    assert together.probability[6:12].tolist() == alone
+
+
+def test_greedy_answer_stops_at_the_end():
+    assert answer(CHAIN, "__", VOCABULARY) == "ba"
+    assert answer(CHAIN, "_", VOCABULARY, limit=1) == "b"
+
+
+def test_an_unknown_character_is_named():
+    with pytest.raises(RequestError, match=r"no token for 'z'"):
+        score(CHAIN, [Item("t", "_z", "a")], VOCABULARY)
+
+
+def test_read_items(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"task": "rev", "prompt": "Rab=", "answer": "ba"}\n')
+    assert read_items(file) == (Item("rev", "Rab=", "ba"),)
+    file.write_text('{"task": "rev", "prompt": "Rab=", "answer": "ba"}\n{"task": "rev"}\n')
+    with pytest.raises(RequestError, match=r"items.jsonl:2: "):
+        read_items(file)
+    with pytest.raises(RequestError, match=r"absent.jsonl: cannot be read"):
+        read_items(tmp_path / "absent.jsonl")
+
+
+def test_read_vocabulary(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"model": {"vocab": VOCABULARY}}))
+    assert read_vocabulary(tmp_path) == VOCABULARY
+    file.write_text(json.dumps({"model": {"vocab": {"the": 0}}}))
+    with pytest.raises(CheckpointError, match="'the' is not a single character"):
+        read_vocabulary(tmp_path)
+    file.write_text("{}")
+    with pytest.raises(CheckpointError, match="holds no vocabulary"):
+        read_vocabulary(tmp_path)
+
+
+def test_retention_is_the_share_of_the_gain():
+    base, expert, merged = np.array([0.1, 0.3]), np.array([0.5, 0.7]), np.array([0.4, 0.2])
+    # gains: expert 0.6 − 0.2, merged 0.3 − 0.2
+    assert retention(base, expert, merged) == pytest.approx(0.25)
+
+
+def test_bootstrap_resamples_pairs():
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 10, 400)
+    shift = random.normal(1, 0.1, 400)
+    found = bootstrap(lambda a, b: float((b - a).mean()), noise, noise + shift)
+    # Paired, the noise cancels: the standard error is 0.1 / sqrt(400) = 0.005, so the interval spans 4 × 0.005 or so.
+    assert found.low < found.value < found.high
+    assert 0.01 < found.high - found.low < 0.03
+    assert found == bootstrap(lambda a, b: float((b - a).mean()), noise, noise + shift)
