@@ -1,0 +1,30 @@
+"""What is on disk: model directories read without trust and without copies, output directories that appear complete."""
+
+from rlmerge.checkpoint.header import Header, TensorInfo, read_header
+from rlmerge.checkpoint.journal import JournalEntry
+from rlmerge.checkpoint.layout import OutputTensor, ShardPlan, plan_shards
+from rlmerge.checkpoint.manifest import Manifest, read_manifest
+from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
+from rlmerge.checkpoint.partial import PartialDirectory
+from rlmerge.checkpoint.shard_writer import ShardWriter
+from rlmerge.checkpoint.slices import TensorReader
+from rlmerge.checkpoint.verify import VerifyResult, verify
+
+__all__ = [
+    "Checkpoint",
+    "Header",
+    "JournalEntry",
+    "Manifest",
+    "OutputTensor",
+    "PartialDirectory",
+    "ShardPlan",
+    "ShardWriter",
+    "TensorInfo",
+    "TensorReader",
+    "VerifyResult",
+    "open_checkpoint",
+    "plan_shards",
+    "read_header",
+    "read_manifest",
+    "verify",
+]

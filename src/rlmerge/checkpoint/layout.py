@@ -1,0 +1,92 @@
+"""Where every output byte will lie: tensors to shards, shards to headers and an index. Pure data, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rlmerge.checkpoint.weights import SINGLE
+from rlmerge.errors import RequestError
+from rlmerge.kernels.dtypes import DType
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """A tensor to be written."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One file to be written: its name, and its tensors in the order in which their bytes lie."""
+
+    name: str
+    tensors: tuple[OutputTensor, ...]
+
+    @cached_property
+    def header(self) -> bytes:
+        """The file's first bytes: header length and JSON, padded so that the data begins at a multiple of 8."""
+        content: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for tensor in self.tensors:
+            offsets = [offset, offset + tensor.nbytes]
+            content[tensor.name] = {"dtype": tensor.dtype.code, "shape": tensor.shape, "data_offsets": offsets}
+            offset += tensor.nbytes
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
+
+
+def plan_shards(tensors: Sequence[OutputTensor], shard_size: int) -> tuple[ShardPlan, ...]:
+    """Cut ``tensors``, in their order, into files of at most ``shard_size`` bytes of weights.
+
+    A larger tensor gets a file of its own. Within a file, wider element types come first, so that each tensor begins at
+    a multiple of its element size; otherwise the order is kept.
+    """
+    if shard_size <= 0:
+        raise RequestError(f"the shard size must be positive, not {shard_size}", hint="Give a size such as 5GB.")
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ValueError("output tensors must have distinct names")
+    groups: list[list[OutputTensor]] = [[]]
+    held = 0
+    for tensor in tensors:
+        if groups[-1] and held + tensor.nbytes > shard_size:
+            groups.append([])
+            held = 0
+        groups[-1].append(tensor)
+        held += tensor.nbytes
+    count = len(groups)
+    names = [SINGLE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    ordered = (sorted(group, key=lambda tensor: -tensor.dtype.itemsize) for group in groups)
+    return tuple(ShardPlan(name, tuple(group)) for name, group in zip(names, ordered, strict=True))
+
+
+def index_json(shards: Sequence[ShardPlan]) -> bytes:
+    """The content of ``model.safetensors.index.json`` for several shards."""
+    placed = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
+    tensors = [tensor for shard in shards for tensor in shard.tensors]
+    metadata = {
+        "total_parameters": sum(tensor.numel for tensor in tensors),
+        "total_size": sum(tensor.nbytes for tensor in tensors),
+    }
+    content = {"metadata": metadata, "weight_map": dict(sorted(placed.items()))}
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,50 @@
+"""What a resumed run may keep of a shard: the finished tensors whose bytes still have the digests in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlmerge.checkpoint.hashing import ShardHash, read_through
+from rlmerge.checkpoint.header import read_header
+from rlmerge.checkpoint.journal import JournalEntry
+from rlmerge.checkpoint.paths import unreadable
+from rlmerge.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class KeptShard:
+    """A shard's leading bytes up to the data, the names of its first finished tensors, and the digest of all that."""
+
+    header: bytes
+    names: tuple[str, ...]
+    digest: ShardHash
+
+
+def recheck(file: Path, claims: Mapping[str, JournalEntry], advance: Callable[[int], None]) -> KeptShard | None:
+    """Read the tensors that ``claims`` names, in file order up to the first that is not claimed or not as claimed.
+
+    None if not even the header is sound. ``advance`` is told the bytes read.
+    """
+    try:
+        header = read_header(file)
+    except CheckpointError:
+        return None
+    try:
+        with file.open("rb", buffering=0) as handle:
+            leading = handle.read(8)
+            leading += handle.read(int.from_bytes(leading, "little"))
+            running = ShardHash(leading)
+            kept = KeptShard(leading, (), running.copy())
+            for tensor in header.tensors.values():
+                claim = claims.get(tensor.name)
+                if claim is None or not read_through(handle.fileno(), tensor.start, tensor.nbytes, running.update):
+                    break
+                advance(tensor.nbytes)
+                if running.finish_tensor() != claim.xxh3:
+                    break
+                kept = KeptShard(leading, (*kept.names, tensor.name), running.copy())
+            return kept
+    except OSError as error:
+        raise unreadable(file, error) from error
