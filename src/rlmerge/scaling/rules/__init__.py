@@ -1,0 +1,1 @@
+"""The paper's statements as data, one file a study: each with how our result is judged against it."""

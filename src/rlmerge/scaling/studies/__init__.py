@@ -1,0 +1,1 @@
+"""The computations: one file a study, each with one function ``run(seed, …)`` that returns a frozen dataclass."""
