@@ -5,6 +5,7 @@ IEEE arithmetic only: no fast-math flags, so that a result never depends on the 
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Mapping
 
@@ -74,7 +75,7 @@ class Emitter:
     def number(self, value: float) -> str:
         """A float constant in every lane, rounded to ``real``."""
         if self.real == "float":
-            value = struct.unpack("f", struct.pack("f", value))[0]
+            value = ctypes.c_float(value).value
         word = struct.unpack("<Q", struct.pack("<d", value))[0]
         return "<" + ", ".join([f"{self.real} 0x{word:016X}"] * self.width) + ">"
 
@@ -97,12 +98,20 @@ class Emitter:
             stored, scalar = self.let(f"bitcast {self.vector('i32')} {shifted} to {single}"), "float"
         if scalar == self.real:
             return stored
-        return self.let(f"fpext {self.vector(scalar)} {stored} to {self.reals}")
+        cast = "fptrunc" if scalar == "double" else "fpext"
+        return self.let(f"{cast} {self.vector(scalar)} {stored} to {self.reals}")
 
     def value(self, tile: Tile) -> str:
         """The IR value of ``tile``; its operands are emitted first, once."""
-        if tile.index not in self._values:
-            self._values[tile.index] = self._emit(tile, [self.value(x) for x in tile.inputs])
+        pending = [tile]
+        while pending:
+            top = pending[-1]
+            missing = [x for x in reversed(top.inputs) if x.index not in self._values]
+            if top.index not in self._values and not missing:
+                self._values[top.index] = self._emit(top, [self._values[x.index] for x in top.inputs])
+            pending += missing
+            if not missing:
+                pending.pop()
         return self._values[tile.index]
 
     def _emit(self, tile: Tile, args: list[str]) -> str:
@@ -116,10 +125,12 @@ class Emitter:
         if op == "not":
             return self.let(f"xor {self.mask} {args[0]}, {self.integer('i1', 1)}")
         if op == "where":
-            kind = self.mask if tile.inputs[1].is_bool else real
+            kind = self.mask if tile.is_bool else real
             return self.let(f"select {self.mask} {args[0]}, {kind} {args[1]}, {kind} {args[2]}")
         if op == "constant":
             return self.number(float(tile.data))
+        if op == "truth":
+            return self.integer("i1", int(tile.data))
         if op == "neg":
             return self.let(f"fneg {real} {args[0]}")
         if op == "abs":

@@ -14,8 +14,10 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
+from .dtypes import FLOAT16
 from .loops import Program, module, streams
-from .sinks import BINS
+from .sinks import BINS, Write
+from .trace import UntraceableError
 
 BLOCK = 1 << 16
 """Elements per block of a statistic's sum; tiles of elementwise methods start at multiples of it."""
@@ -60,10 +62,14 @@ class Kernel:
     """A compiled program. Calls are thread-safe and release the interpreter lock."""
 
     def __init__(self, program: Program) -> None:
+        host = _host()
+        if FLOAT16 in (*program.inputs, getattr(program.sink, "dtype", None)) and not host.converts_float16:
+            raise UntraceableError("this processor cannot convert float16 to float32 by itself")
         text, self.slots = module(program)
         self.streams = streams(program)
         self.real = np.dtype(np.float32 if program.real == "float" else np.float64)
-        self._engine, address = _compile(text)
+        self._program = program
+        self._engine, address = _compile(text, host)
         self._function = _FUNCTION(address)
 
     def __call__(
@@ -84,10 +90,6 @@ class Kernel:
         ``rows`` [R, all rows of the tensor] holds the row-wise values, ``columns`` the tensor's last dimension.
         """
         n = len(inputs[0])
-        if any(len(x) != n or not x.flags.c_contiguous for x in inputs):
-            raise ValueError("inputs of a kernel must be contiguous and equally long")
-        if len(keys) != self.streams:
-            raise ValueError(f"kernel takes {self.streams} random keys, got {len(keys)}")
         sums = np.zeros((-(-n // block), self.slots.sums))
         counts = np.zeros(self.slots.counts, np.int64)
         largest = np.zeros(2, np.uint64)
@@ -96,6 +98,12 @@ class Kernel:
         words = np.asarray(keys, np.uint32).reshape(-1)
         table = None if rows is None else np.ascontiguousarray(rows, self.real)
         chosen = _selection_words(selection)
+        self._check(inputs, out, selection)
+        wanted = {"param": len(scalars), "row": 0 if table is None else len(table)}
+        if len(keys) != self.streams or any(len(self._program.used(op)) != found for op, found in wanted.items()):
+            raise ValueError("a kernel takes as many parameters, row-wise values and random keys as its formula")
+        if table is not None and table.shape[1] * columns < start + n:
+            raise ValueError(f"{table.shape[1]} rows of {columns} columns end before the tile does")
         self._function(
             n,
             start,
@@ -113,6 +121,21 @@ class Kernel:
         infinite = np.uint64(0x7F800000 if self.real == np.float32 else 0x7FF0000000000000)
         return Counts(sums, counts, bool(largest[0] >= infinite), bool(largest[1] >= infinite))
 
+    def _check(self, inputs: Sequence[np.ndarray], out: np.ndarray | None, selection: Selection | None) -> None:
+        """Refuse arrays that the compiled code would read or write out of bounds."""
+        sink, n = self._program.sink, len(inputs[0])
+        arrays, dtypes = list(inputs), list(self._program.inputs)
+        if isinstance(sink, Write):
+            if out is None:
+                raise ValueError("a kernel that writes needs 'out'")
+            arrays, dtypes = [*arrays, out], [*dtypes, sink.dtype]
+        elif sink.values and (selection is None or len(selection.prefixes) != len(sink.values)):
+            raise ValueError(f"a kernel that selects needs a selection of {len(sink.values)} values")
+        if len(arrays) != len(dtypes) or any(x.shape != (n,) or not x.flags.c_contiguous for x in arrays):
+            raise ValueError(f"a kernel takes {len(dtypes)} contiguous arrays of the same length")
+        if any(x.dtype != dtype.storage for x, dtype in zip(arrays, dtypes, strict=True)):
+            raise ValueError(f"a kernel takes arrays of {', '.join(str(dtype.storage) for dtype in dtypes)}")
+
 
 def _address(array: Any) -> int | None:
     return None if array is None else array.ctypes.data
@@ -127,17 +150,38 @@ def _selection_words(selection: Selection | None) -> np.ndarray | None:
     return np.array([*fixed, *selection.prefixes], np.uint64)
 
 
-def _compile(text: str) -> tuple[llvm.ExecutionEngine, int]:
+@dataclass(frozen=True)
+class Host:
+    """The processor to compile for: LLVM's name of it and the features it has."""
+
+    cpu: str
+    features: str
+    converts_float16: bool
+
+
+def _host() -> Host:
+    features = llvm.get_host_cpu_features()
+    native = not llvm.get_process_triple().startswith(("x86", "i386", "i686")) or bool(features.get("f16c"))
+    return Host(llvm.get_host_cpu_name(), features.flatten(), native)
+
+
+def _compile(text: str, host: Host) -> tuple[llvm.ExecutionEngine, int]:
+    """Machine code for ``@kernel``. The IR is vectorised already: it needs registers for its slots and a clean-up."""
     with _lock:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
+            cpu=host.cpu, features=host.features, opt=2, jit=True
         )
         parsed = llvm.parse_assembly(text)
         parsed.verify()
-        passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-        passes.getModulePassManager().run(parsed, passes)
+        passes = llvm.create_new_function_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+        passes.run(
+            parsed.get_function("kernel"), llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+        )
         engine = llvm.create_mcjit_compiler(parsed, machine)
         engine.finalize_object()
         return engine, engine.get_function_address("kernel")

@@ -7,6 +7,8 @@ backends agree bit for bit.
 
 from __future__ import annotations
 
+import operator
+from functools import reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,18 +38,32 @@ class NumpyNamespace:
     def __init__(self, dtype: np.dtype | type = np.float32) -> None:
         self.dtype = np.dtype(dtype)
 
-    abs = staticmethod(np.abs)
-    sign = staticmethod(np.sign)
-    sqrt = staticmethod(np.sqrt)
-    isfinite = staticmethod(np.isfinite)
+    def abs(self, x: Any) -> Any:
+        """Magnitude."""
+        return np.abs(self._cast(x))
 
+    def sign(self, x: Any) -> Any:
+        """-1, 0 or 1; +0 for -0, NaN for NaN."""
+        return np.sign(self._cast(x))
+
+    def sqrt(self, x: Any) -> Any:
+        """Square root, correctly rounded; NaN below zero."""
+        return np.sqrt(self._cast(x))
+
+    def isfinite(self, x: Any) -> Any:
+        """Whether a value is neither infinite nor NaN."""
+        return np.isfinite(self._cast(x))
+
+    # np.minimum and np.maximum leave the sign of min(0, -0) to the processor.
     def minimum(self, x: Any, y: Any) -> Any:
-        """The smaller of two values; NaN if either is."""
-        return np.minimum(self._cast(x), self._cast(y))
+        """The smaller of two values; NaN if either is; ``y`` of two zeros."""
+        x, y = self._cast(x), self._cast(y)
+        return np.where((x < y) | (x != x), x, y)
 
     def maximum(self, x: Any, y: Any) -> Any:
-        """The larger of two values; NaN if either is."""
-        return np.maximum(self._cast(x), self._cast(y))
+        """The larger of two values; NaN if either is; ``y`` of two zeros."""
+        x, y = self._cast(x), self._cast(y)
+        return np.where((x > y) | (x != x), x, y)
 
     def where(self, condition: Any, x: Any, y: Any) -> Any:
         """``x`` where ``condition`` holds, else ``y``."""
@@ -55,14 +71,13 @@ class NumpyNamespace:
 
     def sum(self, x: Any) -> Any:
         """Sum over experts, first to last: [K, …] to […]."""
-        total = x[0]
-        for row in x[1:]:
-            total = total + row
-        return total
+        if any(isinstance(row, np.ndarray) and row.dtype == np.bool_ for row in x):
+            raise TypeError("xp.sum adds numbers, not masks; use xp.count")
+        return reduce(operator.add, x)
 
     def count(self, mask: Any) -> Any:
         """Number of experts for which ``mask`` holds, as a float: [K, …] to […]."""
-        return self.sum(np.asarray(mask, self.dtype))
+        return self.sum([self.where(row, 1.0, 0.0) for row in mask])
 
     def any(self, mask: Any) -> Any:
         """Whether ``mask`` holds for some expert."""
@@ -74,11 +89,11 @@ class NumpyNamespace:
 
     def max(self, x: Any) -> Any:
         """Largest value over experts."""
-        return np.maximum.reduce(x, axis=0)
+        return reduce(self.maximum, x)
 
     def min(self, x: Any) -> Any:
         """Smallest value over experts."""
-        return np.minimum.reduce(x, axis=0)
+        return reduce(self.minimum, x)
 
     def _cast(self, x: Any) -> Any:
         return x if isinstance(x, np.ndarray) else np.asarray(x, self.dtype)

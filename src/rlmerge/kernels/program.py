@@ -18,7 +18,7 @@ from .jit import Kernel
 from .loops import Program
 from .rounding import Rounding
 from .sinks import Reduce, Write
-from .trace import Graph, Stack, Tile, TraceNamespace
+from .trace import Graph, Stack, Tile, TraceNamespace, UntraceableError
 
 Formula = Callable[..., Any]
 
@@ -174,7 +174,7 @@ def merge_kernel(
     def make() -> Program:
         tracer = _Tracer(layout, values)
         merged = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
-        sink = Write(_tile(tracer, merged), out, rounding, tracer.base, tracer.deltas, keeps_base)
+        sink = Write(tracer.graph.number(_tile(tracer, merged)), out, rounding, tracer.base, tracer.deltas, keeps_base)
         return tracer.program(layout, sink, zero_nonfinite)
 
     key = ("merge", formula, layout, signature(values), out, rounding, keeps_base, zero_nonfinite)
@@ -195,7 +195,8 @@ def reduce_kernel(
         tracer = _Tracer(layout, values)
         result = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
         named = result if reduce == "several" else {field[reduce]: result}
-        sink = Reduce(**{name: [_tile(tracer, x) for x in _tiles(found)] for name, found in named.items()})
+        kind = {"sums": tracer.graph.number, "counts": tracer.graph.mask, "values": tracer.graph.number}
+        sink = Reduce(**{name: [kind[name](_tile(tracer, x)) for x in _tiles(found)] for name, found in named.items()})
         return tracer.program(layout, sink, zero_nonfinite)
 
     return _cached((reduce, formula, layout, signature(values), zero_nonfinite), make)
@@ -206,7 +207,11 @@ def _tiles(result: Any) -> Iterable[Any]:
 
 
 def _tile(tracer: _Tracer, value: Any) -> Tile:
-    return value if isinstance(value, Tile) else tracer.graph.constant(float(value))
+    if isinstance(value, Tile):
+        return value
+    if type(value) not in (bool, int, float):
+        raise UntraceableError(f"a formula returns one value per coordinate [n], not {type(value).__name__}")
+    return tracer.graph.constant(value)
 
 
 def rows_of(result: Any) -> list[np.ndarray]:

@@ -124,7 +124,7 @@ class Selector:
         self._prefixes[i] = prefix
         if self._shift == 0:
             self.result[i] = self._value(prefix)
-            return True
+            return 0
         side = self.tally.side[i]
         if side is None:
             return rank

@@ -31,9 +31,9 @@ class Write:
 
     Counts, in order: coordinates any expert changed; of these, those whose output differs from the rounded base; then
     per expert: changed, changed and survived, unique (no other expert changed it). Sums, per expert, in order: over
-    unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all coordinates Σ(out−θ₀)τ and Στ². The lanes of these sums have the
-    arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers a lane, so a sum of squares is
-    good to 2^-14 at worst.
+    unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all coordinates Σ(out−θ₀)τ and Στ².
+    The lanes of these sums have the arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers
+    a lane, so a sum of squares is good to 2^-14 at worst.
     """
 
     merged: Tile
@@ -109,8 +109,10 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     base = e.value(sink.base) if sink.base is not None else None
     deltas = [e.value(tile) for tile in sink.deltas] if base is not None else []
     changed = [e.compare("une", delta, e.number(0.0)) for delta in deltas]
-    touched = changed[0] if changed else ""
+    touched, several = (changed[0], e.integer("i1", 0)) if changed else ("", "")
     for mask in changed[1:]:
+        again = e.let(f"and {e.mask} {touched}, {mask}")
+        several = e.let(f"or {e.mask} {several}, {again}")
         touched = e.let(f"or {e.mask} {touched}, {mask}")
     if base is not None and sink.keeps_base:
         merged = e.select(touched, merged, base)
@@ -118,21 +120,17 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     scalar = storage_type(sink.dtype)
     address = e.let(f"getelementptr inbounds {scalar}, ptr %out, i64 {body.position}")
     e.do(f"store {e.vector(scalar)} {stored}, ptr {address}, align 1")
-    final = _as_real(e, sink.dtype, stored)
+    final = e.decode(sink.dtype, stored)
     body.track_largest("out", final)
     if base is None:
         return
-    reference = _as_real(e, sink.dtype, encode(e, base, sink.dtype, None))
+    reference = e.decode(sink.dtype, encode(e, base, sink.dtype, None))
     survived = e.compare("une", final, reference)
     body.add_count(touched)
     body.add_count(e.let(f"and {e.mask} {touched}, {survived}"))
-    uniques: list[str] = []
-    for k, mask in enumerate(changed):
-        unique = mask
-        for other in changed[:k] + changed[k + 1 :]:
-            alone = e.let(f"xor {e.mask} {other}, {e.integer('i1', 1)}")
-            unique = e.let(f"and {e.mask} {unique}, {alone}")
-        uniques.append(unique)
+    single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")
+    uniques = [e.let(f"and {e.mask} {mask}, {single}") for mask in changed]
+    for mask, unique in zip(changed, uniques, strict=True):
         for counted in (mask, e.let(f"and {e.mask} {mask}, {survived}"), unique):
             body.add_count(counted)
     moved = e.let(f"fsub {e.reals} {final}, {base}")
@@ -277,11 +275,3 @@ def _stochastic_half(e: Emitter, single: str, random: str) -> str:
     rounded = half.select(tiny, small, normal)
     finite = half.compare("olt", size, half.number(float("inf")))
     return half.select(finite, rounded, single)
-
-
-def _as_real(e: Emitter, dtype: DType, stored: str) -> str:
-    if storage_type(dtype) == "float" and e.real == "double":
-        return e.let(f"fpext {e.vector('float')} {stored} to {e.reals}")
-    if storage_type(dtype) == "double" and e.real == "float":
-        return e.let(f"fptrunc {e.vector('double')} {stored} to {e.reals}")
-    return e.decode(dtype, stored)

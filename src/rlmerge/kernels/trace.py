@@ -12,6 +12,10 @@ from typing import Any, NoReturn
 Number = int | float
 
 
+_LOGIC = frozenset({"and", "or", "not"})
+_TESTS = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "isfinite"})
+
+
 class UntraceableError(TypeError):
     """The formula did something that has no meaning for one coordinate at a time; it runs on NumPy instead."""
 
@@ -23,9 +27,10 @@ class Graph:
         self.nodes: list[Tile] = []
         self._known: dict[tuple[Any, ...], Tile] = {}
 
-    def node(self, op: str, *operands: Tile | Number, is_bool: bool = False) -> Tile:
+    def node(self, op: str, *operands: Tile | Number) -> Tile:
         """The node for ``op`` on ``operands``; Python numbers become constants."""
-        inputs = tuple(x if isinstance(x, Tile) else self.constant(x) for x in operands)
+        inputs = self._operands(op, operands)
+        is_bool = op in _LOGIC or op in _TESTS or (op == "where" and inputs[1].is_bool)
         return self._intern(op, inputs, None, is_bool)
 
     def constant(self, value: Number) -> Tile:
@@ -35,6 +40,32 @@ class Graph:
     def leaf(self, op: str, index: int) -> Tile:
         """A value that comes from outside: ``weight``, ``param``, ``row`` or ``uniform`` number ``index``."""
         return self._intern(op, (), index, False)
+
+    def number(self, tile: Tile) -> Tile:
+        """``tile`` itself, or 1 where a mask holds and 0 elsewhere."""
+        return self.node("where", tile, 1.0, 0.0) if tile.is_bool else tile
+
+    def mask(self, tile: Tile) -> Tile:
+        """``tile`` itself if it is a mask, else where it is not zero."""
+        return tile if tile.is_bool else self.node("ne", tile, 0.0)
+
+    def _operands(self, op: str, operands: Sequence[Tile | Number]) -> tuple[Tile, ...]:
+        """Operands of the kinds ``op`` takes. Masks turn into numbers only where NumPy keeps the tile's float type."""
+        if op in _LOGIC:
+            tiles = [self._intern("truth", (), x, True) if isinstance(x, bool) else x for x in operands]
+            if not all(isinstance(x, Tile) and x.is_bool for x in tiles):
+                raise UntraceableError(f"'{op}' takes masks; compare numbers first, as in (x > 0) & (y > 0)")
+            return tuple(x for x in tiles if isinstance(x, Tile))
+        lifted = tuple(x if isinstance(x, Tile) else self.constant(x) for x in operands)
+        if op == "where":
+            condition, x, y = lifted
+            branches = (x, y) if x.is_bool and y.is_bool else (self.number(x), self.number(y))
+            return self.mask(condition), *branches
+        if not any(x.is_bool for x in lifted):
+            return lifted
+        if all(x.is_bool or x.op == "constant" for x in lifted):
+            raise UntraceableError(f"'{op}' takes numbers, not masks; use xp.where, xp.count or the operators & | ~")
+        return tuple(self.number(x) for x in lifted)
 
     def _intern(self, op: str, inputs: tuple[Tile, ...], data: Any, is_bool: bool) -> Tile:
         key = (op, tuple(x.index for x in inputs), data)
@@ -49,14 +80,35 @@ def _refuse(self: Any, *_: Any) -> NoReturn:
     raise UntraceableError("a traced tile has no truth value or number of its own; use xp.where")
 
 
+def _refuse_items(self: Any, *_: Any) -> NoReturn:
+    raise UntraceableError("a traced tile is one number per coordinate; only experts [K, n] can be indexed or reduced")
+
+
+def _refuse_operator(self: Any, *_: Any) -> NoReturn:
+    raise UntraceableError("a traced tile knows + - * / < <= > >= == != & | ~ only; write x * x for a square")
+
+
+def _refuse_numpy(self: Any, function: Any = None, *_: Any, **__: Any) -> NoReturn:
+    name = getattr(function, "__name__", "asarray")
+    raise UntraceableError(f"numpy.{name} cannot take a traced tile; use the operations of xp and Python numbers")
+
+
 class _Operators:
     """Arithmetic shared by tiles and stacks; ``_apply`` broadcasts."""
 
     __hash__ = object.__hash__
-    __bool__ = __float__ = __int__ = _refuse
+    __bool__ = __float__ = __int__ = __index__ = _refuse
+    __pow__ = __rpow__ = __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __matmul__ = __rmatmul__ = _refuse_operator
+    __xor__ = __rxor__ = __lshift__ = __rshift__ = __setitem__ = _refuse_operator
+    __array__ = __array_ufunc__ = __array_function__ = _refuse_numpy
 
-    def _apply(self, op: str, *operands: Any, is_bool: bool = False) -> Any:
-        return _broadcast(op, operands, is_bool)
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UntraceableError(f"a traced tile has no '.{name}'; use the operations of xp")
+
+    def _apply(self, op: str, *operands: Any) -> Any:
+        return _broadcast(op, operands)
 
     def __add__(self, other: Any) -> Any:
         return self._apply("add", self, other)
@@ -86,31 +138,43 @@ class _Operators:
         return self._apply("neg", self)
 
     def __lt__(self, other: Any) -> Any:
-        return self._apply("lt", self, other, is_bool=True)
+        return self._apply("lt", self, other)
 
     def __le__(self, other: Any) -> Any:
-        return self._apply("le", self, other, is_bool=True)
+        return self._apply("le", self, other)
 
     def __gt__(self, other: Any) -> Any:
-        return self._apply("gt", self, other, is_bool=True)
+        return self._apply("gt", self, other)
 
     def __ge__(self, other: Any) -> Any:
-        return self._apply("ge", self, other, is_bool=True)
+        return self._apply("ge", self, other)
 
     def __eq__(self, other: Any) -> Any:
-        return self._apply("eq", self, other, is_bool=True)
+        return self._apply("eq", self, other)
 
     def __ne__(self, other: Any) -> Any:
-        return self._apply("ne", self, other, is_bool=True)
+        return self._apply("ne", self, other)
 
     def __and__(self, other: Any) -> Any:
-        return self._apply("and", self, other, is_bool=True)
+        return self._apply("and", self, other)
 
     def __or__(self, other: Any) -> Any:
-        return self._apply("or", self, other, is_bool=True)
+        return self._apply("or", self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return self._apply("and", other, self)
+
+    def __ror__(self, other: Any) -> Any:
+        return self._apply("or", other, self)
+
+    def __abs__(self) -> Any:
+        return self._apply("abs", self)
+
+    def __pos__(self) -> Any:
+        return self
 
     def __invert__(self) -> Any:
-        return self._apply("not", self, is_bool=True)
+        return self._apply("not", self)
 
 
 class Tile(_Operators):
@@ -124,7 +188,7 @@ class Tile(_Operators):
         self.data = data
         self.is_bool = is_bool
 
-    __iter__ = __len__ = __getitem__ = _refuse
+    __iter__ = __len__ = __getitem__ = _refuse_items
 
 
 class Stack(_Operators):
@@ -139,26 +203,32 @@ class Stack(_Operators):
     def __iter__(self) -> Iterator[Tile]:
         return iter(self.tiles)
 
-    def __getitem__(self, index: int) -> Tile:
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Stack(self.tiles[index])
+        if not isinstance(index, int):
+            raise UntraceableError("traced experts can be indexed by an expert's number or a slice of experts only")
         return self.tiles[index]
 
 
-def _broadcast(op: str, operands: Sequence[Any], is_bool: bool) -> Any:
+def _broadcast(op: str, operands: Sequence[Any]) -> Any:
     for operand in operands:
-        if not isinstance(operand, Tile | Stack | int | float):
-            raise UntraceableError(f"cannot trace '{op}' with {type(operand).__name__}")
+        # NumPy scalars are refused: they would widen float32 tiles to float64 on NumPy, but not here.
+        if not isinstance(operand, Tile | Stack) and type(operand) not in (bool, int, float):
+            kind = type(operand)
+            raise UntraceableError(f"cannot trace '{op}' with {kind.__module__}.{kind.__name__}; use Python numbers")
     lengths = {len(x) for x in operands if isinstance(x, Stack)} - {1}
     if len(lengths) > 1:
         raise UntraceableError(f"cannot trace '{op}' on stacks of {sorted(lengths)} experts")
     graph = next(t.graph for x in operands for t in (x.tiles if isinstance(x, Stack) else (x,)) if isinstance(t, Tile))
     if not any(isinstance(x, Stack) for x in operands):
-        return graph.node(op, *operands, is_bool=is_bool)
+        return graph.node(op, *operands)
     rows = lengths.pop() if lengths else 1
 
     def row(x: Any, k: int) -> Any:
         return x[k if len(x) > 1 else 0] if isinstance(x, Stack) else x
 
-    return Stack([graph.node(op, *(row(x, k) for x in operands), is_bool=is_bool) for k in range(rows)])
+    return Stack([graph.node(op, *(row(x, k) for x in operands)) for k in range(rows)])
 
 
 class TraceNamespace:
@@ -170,9 +240,8 @@ class TraceNamespace:
     def __getattr__(self, name: str) -> NoReturn:
         raise UntraceableError(f"xp.{name} is not an operation on one coordinate at a time")
 
-    def _call(self, op: str, *operands: Any, is_bool: bool = False) -> Any:
-        lifted = [self._graph.constant(x) if isinstance(x, int | float) else x for x in operands]
-        return _broadcast(op, lifted, is_bool)
+    def _call(self, op: str, *operands: Any) -> Any:
+        return _broadcast(op, [self._graph.constant(x) if type(x) in (bool, int, float) else x for x in operands])
 
     def abs(self, x: Any) -> Any:
         return self._call("abs", x)
@@ -193,19 +262,24 @@ class TraceNamespace:
         return self._call("where", condition, x, y)
 
     def isfinite(self, x: Any) -> Any:
-        return self._call("isfinite", x, is_bool=True)
+        return self._call("isfinite", x)
 
     def sum(self, x: Any) -> Any:
+        if any(isinstance(tile, Tile) and tile.is_bool for tile in x):
+            raise UntraceableError("xp.sum adds numbers, not masks; use xp.count")
         return _fold(lambda a, b: a + b, x)
 
     def count(self, mask: Any) -> Any:
         return self.sum(self.where(mask, 1.0, 0.0))
 
     def any(self, mask: Any) -> Any:
-        return _fold(lambda a, b: a | b, mask)
+        return self._logic("or", mask)
 
     def all(self, mask: Any) -> Any:
-        return _fold(lambda a, b: a & b, mask)
+        return self._logic("and", mask)
+
+    def _logic(self, op: str, mask: Any) -> Any:
+        return _fold(lambda a, b: self._graph.node(op, a, b), [self._graph.mask(tile) for tile in mask])
 
     def max(self, x: Any) -> Any:
         return _fold(self.maximum, x)
