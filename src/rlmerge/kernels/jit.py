@@ -67,6 +67,7 @@ class Kernel:
             raise UntraceableError("this processor cannot convert float16 to float32 by itself")
         text, self.slots = module(program)
         self.streams = streams(program)
+        self.selected = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
         self.real = np.dtype(np.float32 if program.real == "float" else np.float64)
         self._program = program
         self._engine, address = _compile(text, host)

@@ -106,6 +106,8 @@ class Method:
     numbers in [0, 1)), ``field`` ([K, n] computed row-wise by ``rows_field``), and optional extra ``inputs``
     ([K, n] read from other checkpoints, None when absent).
 
+    Every formula may also ask for ``experts`` (K) and ``numel`` (entries of the tensor).
+
     ``whole`` methods get entire tensors in their own shape, always on NumPy. ``keeps_base(values)`` says that a
     coordinate no expert changed keeps the base's bits.
     """

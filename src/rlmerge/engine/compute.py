@@ -1,0 +1,252 @@
+"""One tile through a formula: by a fused kernel, or on NumPy where the formula cannot be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlmerge.checkpoint import TensorReader
+from rlmerge.kernels import random
+from rlmerge.kernels.account import account
+from rlmerge.kernels.dtypes import DType, decode
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Kernel
+from rlmerge.kernels.namespace import NumpyNamespace
+from rlmerge.kernels.program import (
+    Extra,
+    Layout,
+    Uniform,
+    bind,
+    merge_kernel,
+    numpy_values,
+    reduce_kernel,
+    rows_of,
+)
+from rlmerge.kernels.rounding import Rounding, encode
+from rlmerge.kernels.select import Selector, Tally
+from rlmerge.kernels.trace import UntraceableError
+
+from .tiles import Tile
+from .values import Values
+
+Keys = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], and whether inputs or output were not finite."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    nonfinite_in: bool = False
+    nonfinite_out: bool = False
+
+
+def read_tile(reader: TensorReader, tile: Tile) -> list[np.ndarray]:
+    """Storage arrays [n] of base, experts and further inputs."""
+    return [reader.read(info, tile.start, tile.stop) for info in tile.inputs]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A range on NumPy: ``base`` [n] or None, ``stack`` [K, n] as the formula wants it, ``deltas`` [K, n] if any."""
+
+    base: np.ndarray | None
+    stack: np.ndarray
+    deltas: np.ndarray | None
+    extras: Mapping[str, np.ndarray]
+    finite: bool
+
+
+def decode_tile(
+    inputs: Sequence[np.ndarray], layout: Layout, extra_names: Mapping[str, int], zero: bool, real: np.dtype
+) -> Decoded:
+    """Decode storage arrays; ``zero`` replaces NaN and infinity by 0; ``extra_names`` maps names to how many inputs."""
+
+    def numbers(array: np.ndarray, dtype: DType) -> np.ndarray:
+        return decode(array, dtype).astype(real, copy=False)
+
+    weights = [numbers(x, dtype) for x, dtype in zip(inputs, layout.inputs, strict=False)]
+    finite = all(bool(np.isfinite(w).all()) for w in weights)
+    if zero and not finite:
+        weights = [np.where(np.isfinite(w), w, real.type(0)) for w in weights]
+    base = weights.pop(0) if layout.base is not None else None
+    theta = np.stack(weights)
+    deltas = None if base is None else theta - base
+    rest = list(inputs[len(layout.inputs) :])
+    extras: dict[str, np.ndarray] = {}
+    for name, count in extra_names.items():
+        extras[name] = np.stack([np.asarray(x, real) for x in rest[:count]])
+        rest = rest[count:]
+    stack = deltas if layout.deltas and deltas is not None else theta
+    return Decoded(base, stack, deltas, extras, finite)
+
+
+class Formula:
+    """A formula bound to the values of one tensor, ready to run on its tiles from any thread."""
+
+    def __init__(
+        self, formula: Callable[..., Any], layout: Layout, values: Values, keys: Keys, *, zero: bool, columns: int
+    ) -> None:
+        self.formula = formula
+        self.layout = layout
+        self.values = values
+        self.keys = keys
+        self.zero = zero
+        self.columns = max(1, columns)
+        self.params, self.rows = bind(values)
+        self.uniforms = sum(v.count for v in values.values() if isinstance(v, Uniform))
+        self.extra_names = {name: len(v.dtypes) for name, v in sorted(values.items()) if isinstance(v, Extra)}
+
+    def run(self, kernel: Kernel, tile: Tile, inputs: Sequence[np.ndarray], block: int, **more: Any) -> Any:
+        """Call a kernel of this formula."""
+        used = [*self.keys[: self.uniforms], self.keys[-1]][: kernel.streams]
+        return kernel(
+            self.ordered(inputs),
+            start=tile.start,
+            block=block,
+            columns=self.columns,
+            params=self.params,
+            rows=self.rows,
+            keys=used,
+            **more,
+        )
+
+    def ordered(self, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Inputs the formula uses: weights, then its own further inputs."""
+        return inputs[: len(self.layout.inputs) + sum(self.extra_names.values())]
+
+    def on_numpy(self, decoded: Decoded, start: int) -> Any:
+        """The formula on a decoded range that starts at flat index ``start``."""
+        real = decoded.stack.dtype
+        count = decoded.stack.shape[-1]
+        extra: dict[str, np.ndarray] = dict(decoded.extras)
+        for name, value in self.values.items():
+            if isinstance(value, Uniform):
+                draws = [random.uniform(key, start, count, real) for key in self.keys[: value.count]]
+                extra[name] = np.stack(draws)
+        values = numpy_values(self.values, real, start, count, self.columns, extra)
+        with np.errstate(all="ignore"):
+            return self.formula(NumpyNamespace(real), decoded.base, decoded.stack, **values)
+
+    def pieces(self, tile: Tile, inputs: Sequence[np.ndarray]) -> list[tuple[int, Decoded]]:
+        """The tile decoded in short ranges, so that NumPy's intermediates stay small: (offset, range)."""
+        return [
+            (i, decode_tile([x[i : i + BLOCK] for x in inputs], self.layout, self.extra_names, self.zero, self.real))
+            for i in range(0, tile.count, BLOCK)
+        ]
+
+    @property
+    def real(self) -> np.dtype:
+        """Arithmetic type."""
+        return self.layout.real
+
+
+class Merger(Formula):
+    """Merges tiles of one tensor into output buffers and accounts for them."""
+
+    def __init__(self, *args: Any, out: DType, rounding: Rounding, keeps_base: bool, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.out = out
+        self.rounding: Rounding = rounding
+        self.keeps_base = keeps_base
+        try:
+            self.kernel: Kernel | None = merge_kernel(
+                self.formula,
+                self.layout,
+                self.values,
+                out,
+                rounding=rounding,
+                keeps_base=keeps_base,
+                zero_nonfinite=self.zero,
+            )
+        except UntraceableError:
+            self.kernel = None
+
+    def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], buffer: np.ndarray) -> Numbers:
+        """Merge one tile into ``buffer`` [tile.count], in storage values of the output type."""
+        if self.kernel is not None:
+            found = self.run(self.kernel, tile, inputs, ACCOUNT_BLOCK, out=buffer)
+            return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
+        parts = [self._piece(tile, offset, piece, buffer) for offset, piece in self.pieces(tile, inputs)]
+        return Numbers(
+            np.stack([part.sums for part in parts]),
+            np.sum([part.counts for part in parts], axis=0),
+            any(part.nonfinite_in for part in parts),
+            any(part.nonfinite_out for part in parts),
+        )
+
+    def _piece(self, tile: Tile, offset: int, piece: Decoded, buffer: np.ndarray) -> Numbers:
+        start = tile.start + offset
+        count = piece.stack.shape[-1]
+        merged = np.broadcast_to(np.asarray(self.on_numpy(piece, start), self.real), (count,))
+        if piece.base is not None and piece.deltas is not None and self.keeps_base:
+            merged = np.where((piece.deltas != 0).any(0), merged, piece.base)
+        bits = random.bits(self.keys[-1], start, count) if self.rounding == "stochastic" else None
+        stored = encode(merged, self.out, self.rounding, bits)
+        buffer[offset : offset + count] = stored
+        overflow = not bool(np.isfinite(decode(stored, self.out)).all())
+        if piece.base is None or piece.deltas is None:
+            return Numbers(np.zeros(0), np.zeros(0, np.int64), not piece.finite, overflow)
+        counts, sums = account(piece.base, list(piece.deltas), merged, stored, self.out)
+        return Numbers(sums, counts, not piece.finite, overflow)
+
+
+class Reducer(Formula):
+    """Sums, counts or histograms what a statistic's formula returns on tiles of one tensor."""
+
+    def __init__(self, *args: Any, reduce: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reduce = reduce
+        try:
+            self.kernel: Kernel | None = reduce_kernel(
+                self.formula, self.layout, self.values, reduce, zero_nonfinite=self.zero
+            )
+        except UntraceableError:
+            self.kernel = None
+
+    def numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
+        """Block sums [blocks, M] or counts [M] of one tile."""
+        if self.kernel is not None:
+            found = self.run(self.kernel, tile, inputs, tile.block)
+            return Numbers(found.sums, found.counts, found.nonfinite_in)
+        pieces = self.pieces(tile, inputs)
+        results = [rows_of(self.on_numpy(piece, tile.start + offset)) for offset, piece in pieces]
+        bad = any(not piece.finite for _, piece in pieces)
+        if self.reduce == "count":
+            return Numbers(np.zeros((1, 0)), np.sum([[np.count_nonzero(r) for r in rows] for rows in results], 0), bad)
+        sums = np.array([[np.sum(r, dtype=np.float64) for r in rows] for rows in results])
+        return Numbers(sums, np.zeros(0, np.int64), bad)
+
+    def tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
+        """Histogram of one tile for the selector's current pass."""
+        if self.kernel is None:
+            raise UntraceableError("a statistic that selects must use the operations of xp alone")
+        selection = selector.selection()
+        found = self.run(self.kernel, tile, inputs, tile.block, selection=selection)
+        return selector.collect(selection), found.nonfinite_in
+
+    def rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """Row-wise values [M, rows of the tile] in float64; the tile must hold whole rows."""
+        found = decode_tile(inputs, self.layout, self.extra_names, self.zero, np.dtype(np.float64))
+        shape = (-1, self.columns)
+        base = None if found.base is None else found.base.reshape(shape)
+        stack = found.stack.reshape(len(found.stack), *(-1, self.columns))
+        extra = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
+        values = {
+            name: extra[name] if isinstance(value, Extra) else self._row_value(value, tile)
+            for name, value in self.values.items()
+        }
+        with np.errstate(all="ignore"):
+            return np.asarray(self.formula(NumpyNamespace(np.float64), base, stack, **values)), not found.finite
+
+    def _row_value(self, value: Any, tile: Tile) -> Any:
+        array = np.asarray(value) if isinstance(value, np.ndarray) else value
+        if isinstance(array, np.ndarray) and array.ndim == 2:
+            first, last = tile.start // self.columns, tile.stop // self.columns
+            return array[:, first:last, None]
+        if isinstance(array, np.ndarray) and array.ndim == 1:
+            return array[:, None, None]
+        return array

@@ -1,0 +1,128 @@
+"""Accumulators of statistics: partial results of tiles come in any order and add up to the same value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlmerge.errors import RequestError
+from rlmerge.kernels.select import Selector
+from rlmerge.methods import Statistic
+
+from .compute import Reducer
+from .tiles import Tile
+
+
+class Gather(Protocol):
+    """One statistic being gathered: ``partial`` on worker threads, ``add`` and ``advance`` on one thread."""
+
+    def prepare(self, reducer: Reducer) -> None:
+        """Told of every reducer before the pass."""
+        ...
+
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+        """The result of one tile, and whether its inputs held NaN or infinity."""
+        ...
+
+    def add(self, tile: Tile, result: Any) -> None:
+        """Merge the result of one tile."""
+        ...
+
+    def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
+        """After a pass over all tiles: the value, or None when another pass is needed."""
+        ...
+
+
+def gather(statistic: Statistic) -> Gather:
+    """A fresh accumulator for ``statistic``."""
+    return {"sum": _Sum, "count": _Count, "rows": _Rows, "kth": _Kth}[statistic.reduce](statistic)
+
+
+class _Unprepared:
+    def prepare(self, reducer: Reducer) -> None:
+        """Sums, counts and rows need to know nothing beforehand."""
+
+
+class _Sum(_Unprepared):
+    """Float64 sums: block sums are added exactly (fsum), hence in any order."""
+
+    def __init__(self, statistic: Statistic) -> None:
+        self.parts: list[np.ndarray] = []
+
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+        found = reducer.numbers(tile, inputs)
+        return found.sums, found.nonfinite_in
+
+    def add(self, tile: Tile, result: Any) -> None:
+        self.parts.append(result)
+
+    def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
+        return np.array([math.fsum(column) for column in np.concatenate(self.parts).T])
+
+
+class _Count(_Unprepared):
+    """Integer counts."""
+
+    def __init__(self, statistic: Statistic) -> None:
+        self.total: Any = 0
+
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+        found = reducer.numbers(tile, inputs)
+        return found.counts, found.nonfinite_in
+
+    def add(self, tile: Tile, result: Any) -> None:
+        self.total = self.total + result
+
+    def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
+        return np.asarray(self.total)
+
+
+class _Rows(_Unprepared):
+    """Row-wise values, put together in row order."""
+
+    def __init__(self, statistic: Statistic) -> None:
+        self.parts: dict[int, np.ndarray] = {}
+
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+        return reducer.rows(tile, inputs)
+
+    def add(self, tile: Tile, result: Any) -> None:
+        self.parts[tile.start] = result
+
+    def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
+        return np.concatenate([self.parts[start] for start in sorted(self.parts)], axis=1)
+
+
+class _Kth:
+    """Exact order statistics in one or more passes."""
+
+    def __init__(self, statistic: Statistic) -> None:
+        assert statistic.rank is not None
+        self.rank = statistic.rank
+        self.selector: Selector | None = None
+
+    def prepare(self, reducer: Reducer) -> None:
+        """Make the selector once the arithmetic and the number of values are known."""
+        if self.selector is None and reducer.kernel is not None:
+            self.selector = Selector(reducer.real, reducer.kernel.selected)
+        if self.selector is not None and self.selector.dtype != reducer.real:
+            raise RequestError(
+                "a threshold over the whole model needs one arithmetic precision, but some tensors are float64",
+                hint="Set dtype: float64.",
+            )
+
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+        assert self.selector is not None
+        return reducer.tally(self.selector, tile, inputs)
+
+    def add(self, tile: Tile, result: Any) -> None:
+        assert self.selector is not None
+        self.selector.tally.add(result)
+
+    def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
+        assert self.selector is not None
+        ranks = np.asarray(self.rank(numel, self.selector.count_nonzero(), values))
+        return self.selector.result if self.selector.advance(ranks) else None

@@ -1,0 +1,109 @@
+"""Tiles through worker threads: read ahead, bounded in flight, results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from rlmerge.checkpoint import TensorReader
+
+from .compute import read_tile
+from .tiles import Tile
+
+PREFETCH_BYTES = 64 * 2**20
+"""Input bytes the kernel is asked to read ahead of the tile that is handed out."""
+
+Result = TypeVar("Result")
+
+
+class Progress(Protocol):
+    """Told what is going on; every call is cheap and comes from one thread."""
+
+    def start(self, phase: str, total_bytes: int) -> None:
+        """A phase begins that will process ``total_bytes``."""
+        ...
+
+    def advance(self, nbytes: int) -> None:
+        """``nbytes`` more are done."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+    def done(self) -> None:
+        """The phase is over."""
+        ...
+
+
+class Quiet:
+    """A ``Progress`` that says nothing."""
+
+    def start(self, phase: str, total_bytes: int) -> None: ...
+
+    def advance(self, nbytes: int) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def done(self) -> None: ...
+
+
+class Workers:
+    """Threads that compute tiles, and the reader they share."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.reader = TensorReader()
+        self.pool = ThreadPoolExecutor(threads, "rlmerge-worker")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        self.reader.close()
+
+    def submit(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Future[Result]:
+        """Read ``tile`` and give it to ``work`` on some thread; its pages are given back afterwards."""
+        return self.pool.submit(self._run, tile, work)
+
+    def _run(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Result:
+        result = work(tile, read_tile(self.reader, tile))
+        for info in tile.inputs:
+            self.reader.release(info, tile.start, tile.stop)
+        return result
+
+    def map(
+        self, tiles: Iterable[Tile], work: Callable[[Tile, Sequence[np.ndarray]], Result]
+    ) -> Iterator[tuple[Tile, Result]]:
+        """(tile, result) in order, with at most two tiles a thread in flight."""
+        flying: deque[tuple[Tile, Future[Result]]] = deque()
+        ahead = self.prefetched(tiles)
+        for tile in islice(ahead, 2 * self.threads):
+            flying.append((tile, self.submit(tile, work)))
+        while flying:
+            tile, future = flying.popleft()
+            result = future.result()
+            for following in islice(ahead, 1):
+                flying.append((following, self.submit(following, work)))
+            yield tile, result
+
+    def prefetched(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
+        """The same tiles, each handed out after those of the next ``PREFETCH_BYTES`` were asked for."""
+        waiting: deque[Tile] = deque()
+        held = 0
+        for tile in tiles:
+            for info in tile.inputs:
+                self.reader.prefetch(info, tile.start, tile.stop)
+            waiting.append(tile)
+            held += tile.nbytes
+            while held > PREFETCH_BYTES:
+                first = waiting.popleft()
+                held -= first.nbytes
+                yield first
+        yield from waiting

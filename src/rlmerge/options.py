@@ -1,0 +1,58 @@
+"""How to run a merge: what does not belong in a recipe because it changes no formula."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from rlmerge.errors import RequestError, did_you_mean
+
+MIN_MEMORY = 32 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Resources and policies of one run.
+
+    ``memory`` is the budget of anonymous memory for tiles and statistics, in bytes, on top of the interpreter.
+    ``workers`` is the number of computing threads (None: one per usable core, at most 16). ``seed`` feeds every random
+    number. ``dtype`` and ``out_dtype`` override the recipe's. ``shard_size`` is in bytes. ``on_nonfinite`` says whether
+    NaN and infinity in a model stop the merge, pass through, or count as 0. ``cache`` keeps statistics between runs.
+    Only ``seed``, ``dtype``, ``out_dtype``, ``rounding``, ``shard_size`` and ``on_nonfinite`` decide output bytes.
+    """
+
+    memory: int = 512 * 2**20
+    workers: int | None = None
+    seed: int = 0
+    dtype: str | None = None
+    out_dtype: str | None = None
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    shard_size: int = 5 * 10**9
+    resume: bool = False
+    force: bool = False
+    on_nonfinite: Literal["error", "keep", "zero"] = "error"
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        """RequestError for values no run could use."""
+        if self.memory < MIN_MEMORY:
+            raise RequestError(f"a memory budget of {self.memory} bytes is too small", hint="Give at least 32MiB.")
+        if self.workers is not None and not 1 <= self.workers <= 256:
+            raise RequestError(f"workers must be between 1 and 256, not {self.workers}")
+        if self.shard_size < 1:
+            raise RequestError(f"a shard size of {self.shard_size} bytes is too small", hint="Give a size such as 5GB.")
+        for name, value, known in (
+            ("rounding", self.rounding, ("nearest", "stochastic")),
+            ("on_nonfinite", self.on_nonfinite, ("error", "keep", "zero")),
+        ):
+            if value not in known:
+                raise RequestError(f"{name} cannot be '{value}'", hint=did_you_mean(value, known))
+
+    @property
+    def threads(self) -> int:
+        """Computing threads of this run."""
+        if self.workers is not None:
+            return self.workers
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(16, usable)

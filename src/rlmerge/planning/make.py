@@ -1,0 +1,96 @@
+"""Makes a plan from a recipe: opens the models, pairs their tensors, and checks every value before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlmerge.checkpoint import OutputTensor, plan_shards
+from rlmerge.errors import RecipeError, RequestError
+from rlmerge.kernels.dtypes import BY_NAME, FLOAT64, MERGEABLE, DType
+from rlmerge.kernels.program import Layout
+from rlmerge.kernels.rounding import STOCHASTIC
+from rlmerge.options import Options
+from rlmerge.recipe import Recipe, canonical_dtype, layer_count
+
+from .compare import open_models, pair_tensors
+from .plan import Plan, TensorPlan
+
+
+def make_plan(recipe: Recipe, out: Path | None, options: Options) -> Plan:
+    """Open the recipe's models and plan their merge; nothing is written and no weight is read.
+
+    CheckpointError if a model cannot be used; RecipeError with every mismatch between models and every value a method
+    refuses; RequestError if the output would not fit on the disk.
+    """
+    base, experts = open_models(recipe)
+    template = base or experts[0]
+    pairs = pair_tensors(recipe, base, experts, options)
+    layers = layer_count(template.tensors)
+    dtype = _out_dtype(recipe, options)
+    wide = _named(options.dtype or recipe.dtype, "--dtype") is FLOAT64
+    problems: dict[str, RequestError] = {}
+    tensors: dict[str, TensorPlan] = {}
+    for name, (base_info, expert_infos) in pairs.matched.items():
+        sample = base_info or expert_infos[0]
+        merge = sample.dtype in MERGEABLE
+        values: dict[str, Any] = {}
+        if merge:
+            values = {**recipe.values(name, layers), "experts": float(len(experts)), "numel": sample.numel}
+            for problem in recipe.method.check(values):
+                problems.setdefault(problem, RequestError(problem, where=f"{recipe.origin or 'recipe'}: {name}"))
+        output = OutputTensor(name, (dtype or sample.dtype) if merge else sample.dtype, sample.shape)
+        layout = Layout(
+            base_info.dtype if base_info else None,
+            tuple(x.dtype for x in expert_infos),
+            recipe.method.space == "delta",
+            wide,
+        )
+        tensors[name] = TensorPlan(
+            output, "merge" if merge else "copy", base_info, expert_infos, values, pairs.extras.get(name, {}), layout
+        )
+    if options.rounding == "stochastic":
+        _check_stochastic(tensors, problems)
+    if problems:
+        raise RecipeError(problems.values())
+    shards = plan_shards([t.output for t in tensors.values()], options.shard_size)
+    ordered = {o.name: tensors[o.name] for shard in shards for o in shard.tensors}
+    warnings = (*recipe.warnings, *pairs.warnings, *_unused(recipe, ordered))
+    plan = Plan(recipe, options, base, experts, template, ordered, shards, out, warnings)
+    _check_disk(plan)
+    return plan
+
+
+def _named(name: str | None, where: str) -> DType | None:
+    return None if name is None else BY_NAME[canonical_dtype(name, where)]
+
+
+def _out_dtype(recipe: Recipe, options: Options) -> DType | None:
+    """What merged tensors are stored in; None: each as in the base."""
+    if options.out_dtype or recipe.out_dtype:
+        return _named(options.out_dtype or recipe.out_dtype, "--out-dtype")
+    return _named(options.dtype or recipe.dtype, "--dtype")
+
+
+def _check_stochastic(tensors: Mapping[str, TensorPlan], problems: dict[str, RequestError]) -> None:
+    wrong = [t.output for t in tensors.values() if t.action == "merge" and t.output.dtype not in STOCHASTIC]
+    if wrong:
+        problems["stochastic"] = RequestError(
+            f"stochastic rounding writes bfloat16 or float16, but '{wrong[0].name}' would be {wrong[0].dtype.name}",
+            hint="Set --out-dtype bfloat16, or leave --rounding at nearest: float32 keeps every change anyway.",
+        )
+
+
+def _unused(recipe: Recipe, tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
+    return tuple(f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(tensors))
+
+
+def _check_disk(plan: Plan) -> None:
+    free = plan.free_disk
+    if free is not None and free < plan.bytes_written:
+        raise RequestError(
+            f"the merge needs {plan.bytes_written / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free",
+            where=str(plan.out),
+            hint="Free some space, or write to another disk with -o.",
+        )

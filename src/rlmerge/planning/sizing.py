@@ -1,0 +1,78 @@
+"""How large tiles may be, so that all that is in flight fits the memory budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlmerge.errors import RequestError
+from rlmerge.kernels.jit import BLOCK
+from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
+from rlmerge.kernels.sinks import BINS
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+LARGEST_TILE = 1 << 20
+"""Elements; larger tiles leave the processor's caches and gain nothing."""
+
+_QUEUE = 4
+"""Finished tiles that may wait for the writer."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """``tile`` elements per tile (a multiple of ``BLOCK``), ``buffers`` output tiles in flight, ``peak`` bytes."""
+
+    tile: int
+    buffers: int
+    peak: int
+
+
+def sizing(plan: Plan) -> Sizing:
+    """The largest tile whose peak stays in the budget. RequestError when not even the smallest does."""
+    threads = plan.options.threads
+    buffers = threads + _QUEUE
+    fixed, per_element = _costs(plan)
+    tile = LARGEST_TILE
+    while True:
+        peak = fixed + buffers * tile * _out_size(plan) + threads * int(tile * per_element)
+        if peak <= plan.options.memory or tile == BLOCK:
+            break
+        tile //= 2
+    if peak > plan.options.memory:
+        needed = -(-peak // 2**20)
+        raise RequestError(
+            f"this merge needs about {needed} MiB, but the budget is {plan.options.memory // 2**20} MiB",
+            hint=f"Give --memory {needed}MiB, or fewer --workers.",
+        )
+    return Sizing(tile, buffers, peak)
+
+
+def _out_size(plan: Plan) -> int:
+    return max((t.output.dtype.itemsize for t in plan.tensors.values() if t.action == "merge"), default=1)
+
+
+def _costs(plan: Plan) -> tuple[int, float]:
+    """Fixed bytes, and bytes per element of a tile and worker beyond its output buffer."""
+    threads, experts = plan.options.threads, len(plan.experts)
+    statistics = [statistic for stage in plan.stages for statistic in stage]
+    merged = [t for t in plan.tensors.values() if t.action == "merge"]
+    fixed = 0
+    per_element = 0.0
+    if any(statistic.reduce == "kth" for statistic in statistics):
+        fixed += experts * (BINS * 8 * (threads + 2) + SIDE_CAPACITY * 4 * threads + SIDE_TOTAL * 4)
+    if any(statistic.reduce == "rows" for statistic in statistics):
+        # Rows are never split: float64 copies of base, experts and a few intermediates of at least one row.
+        widest = max((t.columns for t in merged), default=1)
+        fixed += threads * widest * 8 * 3 * (experts + 1)
+        fixed += max((t.output.numel // max(1, t.columns) for t in merged), default=0) * 8 * 3 * experts
+        per_element = max(per_element, 8.0 * 3 * (experts + 1))
+    if plan.method.rows_field is not None:
+        widest = max((t.columns for t in merged), default=1)
+        fixed += threads * widest * 4 * 4 * (experts + 1)
+        per_element = max(per_element, 4.0 * 4 * (experts + 1))
+    if plan.method.whole:
+        largest = max((t.output.numel for t in merged), default=0)
+        return fixed + largest * 4 * (experts + 3), per_element
+    return fixed, per_element
