@@ -18,13 +18,13 @@ _CHUNK = 1 << 20
 def refuse_nonfinite(reader: TensorReader, tile: Tile) -> NoReturn:
     """CheckpointError naming model file, tensor, how many values are not finite, and the first."""
     for info in tile.inputs:
-        count, first = 0, -1
+        count, first, value = 0, -1, 0.0
         for start in range(0, info.numel, _CHUNK):
             values = decode(reader.read(info, start, min(info.numel, start + _CHUNK)), info.dtype)
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad) and first < 0:
                 first = start + int(bad[0])
-                value = values[bad[0]]
+                value = float(values[bad[0]])
             count += len(bad)
         if count:
             index = [int(i) for i in np.unravel_index(first, info.shape)]

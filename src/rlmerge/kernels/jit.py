@@ -16,7 +16,7 @@ import numpy as np
 
 from .dtypes import FLOAT16
 from .loops import Program, module, streams
-from .sinks import BINS, Write
+from .sinks import BINS, Reduce, Write
 from .trace import UntraceableError
 
 BLOCK = 1 << 16
@@ -59,7 +59,10 @@ class Counts:
 
 
 class Kernel:
-    """A compiled program. Calls are thread-safe and release the interpreter lock."""
+    """A compiled program. Calls are thread-safe and release the interpreter lock.
+
+    ``streams`` random keys go in; ``selected`` values are histogrammed.
+    """
 
     def __init__(self, program: Program) -> None:
         host = _host()

@@ -76,7 +76,8 @@ class Statistic:
       returns ``[M, rows]`` itself.
 
     The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row). ``over`` is the tensor or
-    the whole model. ``skip(values)`` may return the value without any scan (density 1 keeps everything).
+    the whole model. ``skip(values)`` may return the value without any scan (density 1 keeps everything). ``uses`` names
+    the values that ``rank`` and ``skip`` look at, so that a cached statistic is not taken for another's.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Statistic:
     over: Literal["tensor", "model"] = "tensor"
     rank: Callable[[int, Any, Mapping[str, Any]], Any] | None = None
     skip: Callable[[Mapping[str, Any]], Any] | None = None
+    uses: tuple[str, ...] = ()
 
 
 Stages = Sequence[Sequence[Statistic]]

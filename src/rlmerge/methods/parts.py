@@ -47,7 +47,7 @@ def keep_all(values: Mapping[str, Any]) -> np.ndarray | None:
 
 def threshold(over: str) -> Statistic:
     """The magnitude threshold of a top-``density`` trim per expert, over the tensor or the whole model."""
-    return Statistic("threshold", magnitude, "kth", over, rank=top_share, skip=keep_all)  # type: ignore[arg-type]
+    return Statistic("threshold", magnitude, "kth", over, top_share, keep_all, ("density",))  # type: ignore[arg-type]
 
 
 def elect_sign(xp: Any, weighted: Any) -> Any:

@@ -72,10 +72,12 @@ def _no_rescaling(values: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def _statistics(experts: int, *, active: str, scope: str, **_: Any) -> Stages:
-    overlap = Statistic("overlap", _overlap, "count", "model" if scope == "global" else "tensor", skip=_no_rescaling)
+    overlap = Statistic(
+        "overlap", _overlap, "count", "model" if scope == "global" else "tensor", skip=_no_rescaling, uses=("r",)
+    )
     if active in ("epsilon", "bits"):
         return ((overlap,),)
-    threshold = Statistic("threshold", magnitude, "kth", rank=_percentile_rank)
+    threshold = Statistic("threshold", magnitude, "kth", rank=_percentile_rank, uses=("percentile",))
     return ((threshold,), (overlap, Statistic("active_count", _active, "count")))
 
 
