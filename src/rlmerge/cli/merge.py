@@ -1,0 +1,42 @@
+"""`rlmerge merge`: a recipe in, a sealed model directory out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.request import FORMAT, read_request, request_options
+
+
+@click.command()
+@request_options
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@FORMAT
+def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
+    """Merge the models of a recipe into a new model directory.
+
+    The directory appears under its name only once it is complete. An interrupted merge continues with --resume.
+
+    \b
+    rlmerge merge recipe.yaml -o merged
+    rlmerge merge --method ram --base BASE MATH CODE -p r=0.2 -o merged
+    """
+    recipe, options = read_request(request)
+    from rlmerge.cli.progress import show_progress
+    from rlmerge.engine import run
+    from rlmerge.plan import make_plan
+    from rlmerge.report.terminal import merge_text
+
+    plan = make_plan(recipe, out, options)
+    with show_progress(quiet) as progress:
+        for warning in plan.warnings:
+            progress.message(f"warning: {warning}")
+        result = run(plan, out, options, progress).to_dict()
+    if output_format == "json":
+        emit_json(result)
+    else:
+        emit(merge_text(result, width=width(), color=color()))

@@ -1,0 +1,31 @@
+"""`rlmerge plan`: every error and every cost of a merge, before a byte of weights is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.request import FORMAT, read_request, request_options
+
+
+@click.command()
+@request_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT", help="Where the merge would write.")
+@FORMAT
+def command(out: Path | None, output_format: str, **request: Any) -> None:
+    """Say what a merge would read, write and need; write nothing.
+
+    Takes the arguments of `rlmerge merge` and finds everything that is wrong with them at once.
+    """
+    recipe, options = read_request(request)
+    from rlmerge.plan import make_plan
+    from rlmerge.report.terminal import plan_text
+
+    plan = make_plan(recipe, out, options).to_dict()
+    if output_format == "json":
+        emit_json(plan)
+    else:
+        emit(plan_text(plan, width=width(), color=color()))

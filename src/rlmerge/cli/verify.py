@@ -1,0 +1,32 @@
+"""`rlmerge verify`: is an output directory what its manifest says?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.request import FORMAT
+
+
+@click.command()
+@click.argument("directory", metavar="OUT", type=click.Path(path_type=Path))
+@FORMAT
+def command(directory: Path, output_format: str) -> None:
+    """Check an output directory against its manifest.
+
+    Hashes every file and tensor again and looks for missing and extra files. Exit code 1 when something differs.
+    """
+    from rlmerge.checkpoint import verify
+    from rlmerge.report.terminal import verify_text
+
+    found = verify(directory)
+    result = {"out": str(directory), "ok": found.ok, **asdict(found)}
+    if output_format == "json":
+        emit_json(result)
+    else:
+        emit(verify_text(result, width=width(), color=color()))
+    if not found.ok:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,191 @@
+"""Results as text for a terminal. Plain data in, text out: the same keys that `--format json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+Result = Mapping[str, Any]
+
+
+def size_text(nbytes: int) -> str:
+    """Bytes in decimal units with three digits: ``512 B``, ``1.98 GB``."""
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB" if size < 999.5 else f"{size:.0f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """``0.42 s`` below a minute, ``1:05`` or ``2:03:09`` from there on."""
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def merge_text(result: Result, *, width: int, color: bool) -> str:
+    """What a merge did: per expert what survived and at which coefficient, then cost and warnings."""
+    table = _table("expert", ">changed", ">unique", ">survived", ">coefficient")
+    for expert in result["experts"]:
+        changed, unique = expert["changed"], expert["unique"]
+        table.add_row(
+            str(expert["name"]),
+            f"{changed:,}",
+            f"{unique:,}",
+            _percent(expert["survived"], changed),
+            f"{_coefficient(expert['requested'])} → {_coefficient(expert['realised'])}",
+        )
+    seconds, read, written = result["seconds"], result["bytes_read"], result["bytes_written"]
+    rate = f" ({size_text(round((read + written) / seconds))}/s)" if seconds > 0 else ""
+    cost = (
+        f"{result['tensors']} tensors, {size_text(read)} read, {size_text(written)} written "
+        f"in {duration_text(seconds)}{rate}, peak memory {size_text(result['peak_memory'])}"
+    )
+    return _render([f"{result['method']} → {result['out']}", table, cost, *_warnings(result)], width, color)
+
+
+def plan_text(plan: Result, *, width: int, color: bool) -> str:
+    """What a merge would do and need."""
+    table = _table()
+    for label, value in (
+        ("method", str(plan["method"])),
+        ("base", str(plan["base"] or "none")),
+        ("experts", "\n".join(str(expert) for expert in plan["experts"])),
+        ("output", str(plan["out"] or "not given")),
+        ("tensors", f"{plan['tensors']:,}"),
+        ("passes over the inputs", str(plan["passes"])),
+        ("to read", size_text(plan["bytes_read"])),
+        ("to write", size_text(plan["bytes_written"])),
+        ("peak memory", size_text(plan["peak_memory"])),
+        ("free disk", "unknown" if plan["free_disk"] is None else size_text(plan["free_disk"])),
+    ):
+        table.add_row(label, value)
+    return _render([table, *_warnings(plan)], width, color)
+
+
+def verify_text(result: Result, *, width: int, color: bool) -> str:
+    """Whether a directory is what its manifest says, and where it is not."""
+    counted = f"{result['files']} files, {result['tensors']} tensors, {size_text(result['bytes'])}"
+    if result["ok"]:
+        return _render([f"{result['out']}: ok ({counted})"], width, color)
+    head = f"{result['out']}: {len(result['problems'])} problem(s) in {counted}"
+    return _render([head, *(f"- {problem}" for problem in result["problems"])], width, color)
+
+
+def methods_text(sheet: Result, *, width: int, color: bool) -> str:
+    """All methods, a line each."""
+    table = _table("method", "status", "summary")
+    for method in sheet["methods"]:
+        table.add_row(method["name"], method["status"], method["summary"])
+    return _render([table, "`rlmerge methods NAME` shows formula and parameters."], width, color)
+
+
+def method_text(sheet: Result, *, width: int, color: bool) -> str:
+    """One method: what it is, its parameters, notes, variants, and the formula as it runs."""
+    experts = sheet["experts"]
+    most = "" if experts["max"] == experts["min"] else f" to {experts['max']}" if experts["max"] else " or more"
+    head = (
+        f"{sheet['name']} ({sheet['status']}): {sheet['summary']}\n"
+        f"{sheet['paper']}\nbase {sheet['base']}; experts: {experts['min']}{most}"
+    )
+    parts: list[RenderableType] = [head]
+    if sheet["parameters"]:
+        table = _table("parameter", "default", "values", "per", "meaning")
+        for parameter in sheet["parameters"]:
+            table.add_row(
+                parameter["name"], _default(parameter), _bounds(parameter), parameter["per"], parameter["help"]
+            )
+        parts.append(table)
+    parts += ["\n".join(f"- {note}" for note in sheet["notes"])] if sheet["notes"] else []
+    if sheet["variants"]:
+        lines = (f"- {other['name']}: {other['summary']}" for other in sheet["variants"])
+        parts.append("\n".join(["Variants of the same formula:", *lines]))
+    if sheet["formula"]:
+        parts.append(sheet["formula"].rstrip())
+    return _render(parts, width, color)
+
+
+def _default(parameter: Result) -> str:
+    text = _value(parameter["default"])
+    return text if parameter["mergekit"] is None else f"{text} (compat: {_value(parameter['mergekit'])})"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "required"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _bounds(parameter: Result) -> str:
+    if parameter["choices"]:
+        return ", ".join(parameter["choices"])
+    if isinstance(parameter["default"], bool):
+        return "true, false"
+    low, high = parameter["low"], parameter["high"]
+    if low is None and high is None:
+        return "any number"
+    if low is None:
+        return f"up to {high:g}"
+    above = f"above {low:g}" if parameter["open_low"] else f"{low:g}"
+    if high is None:
+        return above if parameter["open_low"] else f"at least {low:g}"
+    return f"{above} to {high:g}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _coefficient(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def _warnings(result: Result) -> Iterable[RenderableType]:
+    from rich.text import Text
+
+    for warning in result["warnings"]:
+        yield Text.assemble(("warning: ", "bold yellow"), str(warning))
+
+
+def _table(*columns: str) -> Table:
+    """A table without rules; a column named with ``>`` is aligned right."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=bool(columns), pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        justify = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
+    return table
+
+
+def _render(parts: Iterable[RenderableType], width: int, color: bool) -> str:
+    """The parts, a blank line between, without trailing blanks; strings are printed as they are, never as markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    stream = StringIO()
+    console = Console(
+        file=stream,
+        width=max(width, 40),
+        force_terminal=color,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    for index, part in enumerate(parts):
+        if index:
+            console.print()
+        console.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
