@@ -23,10 +23,6 @@ class Gather(Protocol):
         """Told of every reducer before the pass."""
         ...
 
-    def prepare(self, reducer: Reducer) -> None:
-        """Told of every reducer before the pass."""
-        ...
-
     def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
         """The result of one tile, and whether its inputs held NaN or infinity."""
         ...
@@ -43,11 +39,6 @@ class Gather(Protocol):
 def gather(statistic: Statistic) -> Gather:
     """A fresh accumulator for ``statistic``."""
     return {"sum": _Sum, "count": _Count, "rows": _Rows, "kth": _Kth}[statistic.reduce](statistic)
-
-
-class _Unprepared:
-    def prepare(self, reducer: Reducer) -> None:
-        """Sums, counts and rows need to know nothing beforehand."""
 
 
 class _Unprepared:

@@ -1,0 +1,98 @@
+"""Statistics of earlier scans, kept by the content they were computed from.
+
+One small ``.npz`` a scan under ``$XDG_CACHE_HOME/rlmerge/statistics`` (``~/.cache`` by default). The name is a digest of
+the models' fingerprints, the statistics' definitions and every value they use; a file that cannot be read is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlmerge import __version__
+from rlmerge.kernels.program import is_static
+from rlmerge.methods import Statistic, arguments
+from rlmerge.planning import Plan, TensorPlan
+
+from .values import base_values
+
+Known = dict[str, dict[str, np.ndarray]]
+_SEPARATOR = "\x1f"
+
+
+def cache_directory() -> Path:
+    """Where scans are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "rlmerge" / "statistics"
+
+
+def _file(plan: Plan) -> Path:
+    models = [plan.base, *plan.experts] if plan.base else list(plan.experts)
+    statistics = [statistic for stage in plan.stages for statistic in stage]
+    content = {
+        "version": __version__,
+        "models": [model.fingerprint() for model in models],
+        "method": plan.method.name,
+        "static": {name: str(value) for name, value in plan.recipe.static().items()},
+        "seed": plan.options.seed,
+        "nonfinite": plan.options.on_nonfinite,
+        "tensors": {
+            name: [_key(plan, tensor, statistic) for statistic in statistics]
+            for name, tensor in plan.tensors.items()
+            if tensor.action == "merge"
+        },
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return cache_directory() / f"{digest}.npz"
+
+
+def _key(plan: Plan, tensor: TensorPlan, statistic: Statistic) -> list[Any]:
+    """What one statistic of one tensor depends on."""
+    values = base_values(plan.method, tensor.values, tensor.extras)
+    names = {s.name for stage in plan.stages for s in stage}
+    known = {**values, **dict.fromkeys(names)}
+    used = {**arguments(statistic.formula, known), **{name: values[name] for name in statistic.uses}}
+    plain = {
+        name: str(value) if is_static(value) else np.asarray(value).tolist()
+        for name, value in used.items()
+        if isinstance(value, float | int | str | np.ndarray)
+    }
+    return [statistic.name, statistic.reduce, statistic.over, tensor.layout.real.name, plain]
+
+
+def load(plan: Plan) -> Known:
+    """Statistics of an equal scan, or nothing."""
+    if not plan.options.cache or not plan.stages:
+        return {}
+    known: Known = {}
+    try:
+        with np.load(_file(plan), allow_pickle=False) as archive:
+            for key in archive.files:
+                tensor, _, name = key.partition(_SEPARATOR)
+                known.setdefault(tensor, {})[name] = archive[key]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+    return known
+
+
+def save(plan: Plan, known: Known) -> None:
+    """Keep a finished scan; a cache that cannot be written costs nothing but the next scan."""
+    if not plan.options.cache or not plan.stages:
+        return
+    arrays = {f"{tensor}{_SEPARATOR}{name}": value for tensor, found in known.items() for name, value in found.items()}
+    target = _file(plan)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent)
+        with os.fdopen(descriptor, "wb") as handle:
+            np.savez(handle, allow_pickle=False, **arrays)
+        Path(temporary).replace(target)
+    except OSError:
+        return

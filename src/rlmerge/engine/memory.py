@@ -1,0 +1,51 @@
+"""The process's peak of anonymous memory: what a machine really has to have, file pages aside."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+_STATUS = Path("/proc/self/status")
+_EVERY = 0.02
+
+
+def anonymous_now() -> int | None:
+    """Anonymous resident bytes at this moment; None where the system does not tell."""
+    try:
+        text = _STATUS.read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+class PeakMemory:
+    """Samples anonymous memory on a thread of its own while the ``with`` block runs."""
+
+    def __init__(self) -> None:
+        self.peak = anonymous_now()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="rlmerge-memory", daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        if self.peak is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._sample()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_EVERY):
+            self._sample()
+
+    def _sample(self) -> None:
+        now = anonymous_now()
+        if now is not None and self.peak is not None:
+            self.peak = max(self.peak, now)

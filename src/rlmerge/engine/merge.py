@@ -1,0 +1,275 @@
+"""Runs a plan: scan, merge tile by tile, write in order, seal."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlmerge.checkpoint import PartialDirectory, ShardWriter
+from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.planning import Plan, TensorPlan
+from rlmerge.planning.sizing import sizing
+
+from . import cache
+from .compute import Merger, Numbers
+from .memory import PeakMemory
+from .nonfinite import refuse_nonfinite, refuse_overflow
+from .result import Account, MergeResult
+from .scan import Scan
+from .seal import write_side_files
+from .stream import Progress, Quiet, Workers
+from .tiles import Tile, cut
+from .values import for_formula, random_keys
+
+
+@dataclass
+class _Piece:
+    """A tile on its way to the writer: the future of its accounting and the buffer it fills."""
+
+    tile: Tile
+    future: Future[Any]
+    buffer: np.ndarray | None
+    last: bool
+
+
+class _Stopped(Exception):
+    """The writer has failed; its error is raised instead."""
+
+
+class _Merge:
+    """One run: the main thread plans tiles, worker threads compute them, a writer thread writes them in order."""
+
+    def __init__(self, plan: Plan, partial: PartialDirectory, workers: Workers, progress: Progress) -> None:
+        self.plan = plan
+        self.partial = partial
+        self.workers = workers
+        self.progress = progress
+        self.size = sizing(plan)
+        self.account = Account([expert.reference for expert in plan.experts])
+        self.degenerate: Counter[str] = Counter()
+        self.scan = Scan(plan, workers, self.size.tile, progress, cache.load(plan))
+        self.buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self.pieces: queue.Queue[_Piece | None] = queue.Queue()
+        self.failure: BaseException | None = None
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Merge everything that is not completed yet. Raises what any thread raised first."""
+        self.scan.scan_model()
+        completed = self.partial.completed()
+        for entry in completed.values():
+            self.account.add(entry.stats)
+        left = [t for name, t in self.plan.tensors.items() if name not in completed]
+        self.progress.start("merge", sum(info.nbytes for tensor in left for info in tensor.sources))
+        largest = max((t.output.dtype.itemsize for t in left), default=1)
+        for _ in range(self.size.buffers):
+            self.buffers.put(np.empty(self.size.tile * largest, np.uint8))
+        writer = threading.Thread(target=self._write_all, name="rlmerge-writer")
+        writer.start()
+        try:
+            for tensor in left:
+                self._submit(tensor)
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.stop.set()
+        finally:
+            self.pieces.put(None)
+            writer.join()
+        if self.failure is not None:
+            raise self.failure
+        self.progress.done()
+        if not completed:
+            cache.save(self.plan, self.scan.known)
+
+    def _submit(self, tensor: TensorPlan) -> None:
+        """Hand a tensor's tiles to the workers and, in order, to the writer."""
+        if not tensor.output.numel:
+            self._enqueue(
+                _Piece(Tile(tensor, 0, 0), _done(Numbers(np.zeros((0, 0)), np.zeros(0, np.int64))), None, True)
+            )
+            return
+        work = self._copier() if tensor.action == "copy" else self._merger(tensor)
+        by_rows = tensor.action == "merge" and self.plan.method.rows_field is not None
+        size = tensor.output.numel if tensor.action == "merge" and self.plan.method.whole else self.size.tile
+        for tile in self.workers.prefetched(cut(tensor, size, by_rows=by_rows)):
+            buffer = None
+            if tensor.action == "merge":
+                buffer = self._take(tile.count * tensor.output.dtype.itemsize).view(tensor.output.dtype.storage)
+            future = self.workers.submit(tile, lambda tile, inputs, buffer=buffer: work(tile, inputs, buffer))
+            self._enqueue(_Piece(tile, future, buffer, tile.stop == tensor.output.numel))
+
+    def _take(self, nbytes: int) -> np.ndarray:
+        """A free buffer of ``nbytes``; waits for the writer, which may have failed."""
+        while True:
+            try:
+                whole = self.buffers.get(timeout=0.2)
+            except queue.Empty:
+                if self.stop.is_set():
+                    raise _Stopped from None
+                continue
+            if self.stop.is_set():
+                raise _Stopped
+            return whole[:nbytes] if nbytes <= len(whole) else np.empty(nbytes, np.uint8)
+
+    def _enqueue(self, piece: _Piece) -> None:
+        if self.stop.is_set():
+            raise _Stopped
+        self.pieces.put(piece)
+
+    def _merger(self, tensor: TensorPlan) -> Any:
+        self.scan.scan_tensor(tensor)
+        values = self.scan.values(tensor)
+        method, options = self.plan.method, self.plan.options
+        self.degenerate.update(method.warn(values))
+        arguments: dict[str, Any] = {
+            "out": tensor.output.dtype,
+            "rounding": options.rounding,
+            "keeps_base": tensor.base is not None and method.keeps_base(values),
+            "zero": options.on_nonfinite == "zero",
+            "columns": tensor.columns,
+        }
+        keys = random_keys(options.seed, tensor.output.name, len(tensor.experts))
+        return Merger(method.formula, tensor.layout, for_formula(method.formula, values), keys, **arguments)
+
+    def _copier(self) -> Any:
+        def copy(tile: Tile, inputs: Sequence[np.ndarray], buffer: None) -> np.ndarray:
+            for info, other in zip(tile.inputs[1:], inputs[1:], strict=True):
+                if not np.array_equal(inputs[0].view(np.uint8), other.view(np.uint8)):
+                    raise CheckpointError(
+                        f"differs from {tile.inputs[0].file.parent}; {info.dtype.name} tensors are copied, not merged",
+                        where=f"{info.file}: {info.name}",
+                        hint="Merge models whose integer tensors are identical.",
+                    )
+            return inputs[0]
+
+        return copy
+
+    def _write_all(self) -> None:
+        """The writer thread: takes pieces in order until None."""
+        try:
+            self._write_in_order()
+        except BaseException as error:
+            self.failure = error
+            self.stop.set()
+            while self.pieces.get() is not None:
+                continue
+
+    def _write_in_order(self) -> None:
+        writers: dict[str, ShardWriter] = {}
+        shard_of = {output.name: shard for shard in self.plan.shards for output in shard.tensors}
+        parts: list[Numbers] = []
+        while (piece := self.pieces.get()) is not None:
+            name = piece.tile.tensor.output.name
+            shard = shard_of[name]
+            if shard.name not in writers:
+                writers[shard.name] = self.partial.shard_writer(shard)
+            found = piece.future.result()
+            if piece.buffer is None:
+                if piece.tile.count:
+                    writers[shard.name].write(name, found)
+            else:
+                self._check(piece.tile, found)
+                writers[shard.name].write(name, piece.buffer)
+                parts.append(found)
+                self._give_back(piece.buffer)
+            self.progress.advance(piece.tile.nbytes)
+            if piece.last:
+                stats = _stats(parts)
+                writers[shard.name].finish_tensor(name, stats)
+                self.account.add(stats)
+                parts = []
+
+    def _check(self, tile: Tile, found: Numbers) -> None:
+        if self.plan.options.on_nonfinite == "keep":
+            return
+        if found.nonfinite_in and self.plan.options.on_nonfinite == "error":
+            refuse_nonfinite(self.workers.reader, tile)
+        if found.nonfinite_out:
+            refuse_overflow(tile)
+
+    def _give_back(self, buffer: np.ndarray) -> None:
+        whole = buffer
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        self.buffers.put(whole)
+
+
+def _done(value: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
+
+
+def _stats(parts: Sequence[Numbers]) -> dict[str, Any]:
+    if not parts:
+        return {}
+    return Account.stats(np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0))
+
+
+Documents = Callable[[Plan, MergeResult], Mapping[str, bytes]]
+
+
+def run(
+    plan: Plan, out: str | Path, progress: Progress | None = None, documents: Documents = lambda plan, result: {}
+) -> MergeResult:
+    """Carry out ``plan`` into the directory ``out``, which appears when it is complete.
+
+    ``documents`` gives further files, such as the model card, from what happened; their bytes must not depend on time.
+
+    RequestError (nothing written) if an input turns out to be wrong or ``out`` exists without ``force``; RunError (the
+    partial directory is kept for ``resume``) if writing fails.
+    """
+
+    began = time.perf_counter()
+    progress = progress or Quiet()
+    options = plan.options
+    with PartialDirectory(Path(out), plan.digest, resume=options.resume, force=options.force) as partial:
+        with PeakMemory() as memory, Workers(options.threads) as workers:
+            merge = _Merge(plan, partial, workers, progress)
+            try:
+                merge.run()
+            except RequestError:
+                partial.abandon()
+                raise
+        warnings = [*plan.warnings, *_counted(merge.degenerate, len(plan.tensors))]
+        dtypes = ", ".join(sorted({t.output.dtype.name for t in plan.tensors.values() if t.action == "merge"}))
+        warnings += merge.account.warnings(options.rounding, dtypes)
+        survival = merge.account.survival()
+        counts = merge.account.counts
+        result = MergeResult(
+            out=Path(out),
+            method=plan.method.name,
+            status=plan.method.status,
+            seconds=0.0,
+            bytes_read=plan.bytes_read,
+            bytes_written=plan.bytes_written,
+            peak_memory=memory.peak,
+            tensors=len(plan.tensors),
+            resumed=len(partial.completed()),
+            parameters=sum(t.output.numel for t in plan.tensors.values()),
+            changed=int(counts[0]),
+            survived=int(counts[1]),
+            experts=survival,
+            warnings=tuple(warnings),
+        )
+        progress.start("seal", 0)
+        write_side_files(plan, partial, documents(plan, result))
+        partial.seal(plan.shards)
+        progress.done()
+
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+def _counted(found: Counter[str], tensors: int) -> list[str]:
+    return [f"{text} ({count} of {tensors} tensors)" for text, count in found.items()]

@@ -1,0 +1,129 @@
+"""What a merge did: frozen data for people, scripts and the model card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ERASED_WARNING = 0.10
+"""Share of an expert's changes lost to rounding above which a merge warns."""
+
+
+@dataclass(frozen=True)
+class ExpertSurvival:
+    """What became of one expert's changes.
+
+    ``changed`` coordinates differ from the base; ``survived`` of them still do after rounding to the output type;
+    ``unique`` ones no other expert changed. ``requested`` is the coefficient Σ(merged − θ₀)τ / Στ² that the formula
+    gave the expert's unique changes, ``realised`` the same of what is stored; ``projection`` is ⟨out − θ₀, τ⟩ / ‖τ‖²
+    over all coordinates. None where there is nothing to divide by.
+    """
+
+    name: str
+    changed: int
+    survived: int
+    unique: int
+    requested: float | None
+    realised: float | None
+    projection: float | None
+
+    @property
+    def survival(self) -> float | None:
+        """Share of the changes that survived."""
+        return self.survived / self.changed if self.changed else None
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A finished merge. Sizes in bytes; ``seconds`` is wall time; ``peak_memory`` is the process's anonymous peak."""
+
+    out: Path
+    method: str
+    status: str
+    seconds: float
+    bytes_read: int
+    bytes_written: int
+    peak_memory: int | None
+    tensors: int
+    resumed: int
+    parameters: int
+    changed: int
+    survived: int
+    experts: tuple[ExpertSurvival, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able data."""
+        return {
+            **asdict(self),
+            "out": str(self.out),
+            "experts": [{**asdict(expert), "survival": expert.survival} for expert in self.experts],
+            "warnings": list(self.warnings),
+        }
+
+
+class Account:
+    """Adds up the accounting of all tensors; order does not matter."""
+
+    def __init__(self, experts: Sequence[str]) -> None:
+        self.experts = experts
+        self.counts = np.zeros(2 + 3 * len(experts), np.int64)
+        self.sums: list[list[float]] = []
+
+    @staticmethod
+    def stats(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+        """JSON-able stats of one tensor from block sums [blocks, 5K] and counts [2 + 3K]; empty without a base."""
+        if not counts.size:
+            return {}
+        return {"counts": counts.tolist(), "sums": [math.fsum(column) for column in sums.T]}
+
+    def add(self, stats: Mapping[str, Any]) -> None:
+        """Add one tensor's stats."""
+        if stats:
+            self.counts += np.asarray(stats["counts"], np.int64)
+            self.sums.append(list(stats["sums"]))
+
+    def survival(self) -> tuple[ExpertSurvival, ...]:
+        """Per expert totals; empty without a base."""
+        if not self.sums:
+            return ()
+        sums = [math.fsum(column) for column in zip(*self.sums, strict=True)]
+        found: list[ExpertSurvival] = []
+        for k, name in enumerate(self.experts):
+            changed, survived, unique = (int(x) for x in self.counts[2 + 3 * k : 5 + 3 * k])
+            asked, stored, square, projected, total = sums[5 * k : 5 * k + 5]
+            found.append(
+                ExpertSurvival(
+                    name,
+                    changed,
+                    survived,
+                    unique,
+                    _ratio(asked, square),
+                    _ratio(stored, square),
+                    _ratio(projected, total),
+                )
+            )
+        return tuple(found)
+
+    def warnings(self, rounding: str, dtype: str) -> Iterable[str]:
+        """Warnings about changes that rounding erased, with the remedies."""
+        for expert in self.survival():
+            lost = 1 - (expert.survival if expert.survival is not None else 1.0)
+            asked = expert.requested
+            if lost > ERASED_WARNING and (asked is None or asked != 0):
+                remedies = ["write --out-dtype float32", "raise the coefficient (lambda or weight)"]
+                if rounding == "nearest":
+                    remedies.insert(0, "use --rounding stochastic")
+                yield (
+                    f"{lost:.0%} of the changes of {expert.name} did not survive the merge and its rounding to "
+                    f"{dtype}; {', '.join(remedies[:-1])}, or {remedies[-1]}"
+                )
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator > 0 else None
