@@ -57,6 +57,7 @@ class Selector:
         self._word = np.uint32 if self.dtype == np.float32 else np.uint64
         self._prefixes = [0] * count
         self._left: dict[int, int] = {}
+        self._started = False
         self._prefix_shift = 31 if self.dtype == np.float32 else 63
         self._shift = self._prefix_shift - 16
         self.tally = self._empty()
@@ -99,7 +100,8 @@ class Selector:
 
     def advance(self, ranks: np.ndarray) -> bool:
         """Use the finished pass for the r-th largest, ``ranks`` [M]; True when every result is exact."""
-        if self.nonzero is None:
+        if not self._started:
+            self._started = True
             nonzero = self.count_nonzero()
             self.result = np.where(np.asarray(ranks) <= 0, np.inf, 0.0)
             self._left = {i: int(r) for i, r in enumerate(ranks) if 0 < r <= nonzero[i]}
