@@ -1,6 +1,6 @@
 """Write synthetic checkpoints: a base and K experts of a chosen size, type, share of changed entries and overlap.
 
-    python bench/generate.py OUT --parameters 500M --experts 3 --changed 0.15 --overlap 0.2
+    python bench/generate.py OUT --parameters 500M --experts 3 --changed 0.3 --overlap 0.2
 
 OUT/base and OUT/expert-0 … are Hugging Face Llama directories. They are written as a stream, a million entries at a
 time, so any size costs the same memory; the same arguments give the same bytes.
@@ -43,7 +43,7 @@ class Spec:
 
     experts: int = 3
     dtype: str = "bfloat16"
-    changed: float = 0.15
+    changed: float = 0.3
     overlap: float | None = None
     kind: str = "rl"
     seed: int = 0
