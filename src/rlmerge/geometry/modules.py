@@ -1,0 +1,55 @@
+"""What a tensor is for, read off its name: module type and layer, for the common architectures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+KINDS = {
+    "embedding": r"(embed_tokens|word_embeddings|tok_embeddings|embeddings?|wte|wpe|embed_positions|embed_in)",
+    "head": r"(lm_head|output_head|embed_out)",
+    "expert gate": r"experts.*\.(gate_proj|w1)",
+    "expert up": r"experts.*\.(up_proj|w3)",
+    "expert down": r"experts.*\.(down_proj|w2)",
+    "expert": r"experts",
+    "router": r"(router|mlp\.gate|block_sparse_moe\.gate|moe\.gate|shared_expert_gate)",
+    "norm": r"(norm|ln|layernorm|ln_f|ln_\d|.*_norm|.*layernorm|norm\d?)",
+    "attention q": r"(q_proj|wq|query|q_a_proj|q_b_proj)",
+    "attention k": r"(k_proj|wk|key)",
+    "attention v": r"(v_proj|wv|value)",
+    "attention qkv": r"(qkv_proj|query_key_value|c_attn|Wqkv|qkv|kv_a_proj_with_mqa|kv_b_proj)",
+    "attention o": r"(o_proj|wo|out_proj|(self_attention|attention|attn)\.(dense|c_proj|output))",
+    "MLP gate": r"(gate_proj|w1)",
+    "MLP gate+up": r"gate_up_proj",
+    "MLP up": r"(up_proj|w3|fc1|c_fc|fc_in|dense_h_to_4h)",
+    "MLP down": r"(down_proj|w2|fc2|mlp\.c_proj|fc_out|dense_4h_to_h)",
+}
+"""Module types and how the dotted part of a name that ends in it looks; the first that matches counts."""
+
+_PATTERNS = {kind: re.compile(rf"(?:^|\.){pattern}(?:\.|$)") for kind, pattern in KINDS.items()}
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)(?:\.|$)")
+_NUMBER = re.compile(r"(?:^|\.)\d+(?=\.|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor sits: its module type and, inside the stack of layers, its layer."""
+
+    kind: str
+    layer: int | None
+
+
+def place(tensor: str) -> Place:
+    """The place of the tensor called ``tensor``; names nobody knows become their own type, without numbers."""
+    found = _LAYER.search(tensor)
+    layer = int(found[1]) if found else None
+    for kind, pattern in _PATTERNS.items():
+        if pattern.search(tensor):
+            return Place(kind, layer)
+    return Place(_own_kind(tensor, found), layer)
+
+
+def _own_kind(tensor: str, layer: re.Match[str] | None) -> str:
+    rest = tensor[layer.end() :] if layer else tensor
+    rest = re.sub(r"\.(weight|bias)$", "", rest)
+    return _NUMBER.sub("", rest).strip(".") or tensor
