@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 
 @pytest.fixture
@@ -22,3 +24,22 @@ def rlmerge(tmp_path):
         )
 
     return call
+
+
+def write_model(directory, tensors):
+    """A Hugging Face model directory with one shard."""
+    directory.mkdir()
+    (directory / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A base of ones and zeros and two experts that each changed one entry of a 4 × 4 matrix, in `tmp_path`."""
+    base = {"model.layers.0.w": np.ones((4, 4), np.float32), "model.norm.weight": np.zeros(4, np.float32)}
+    write_model(tmp_path / "base", base)
+    for name, index in (("math", 0), ("code", 5)):
+        weights = base["model.layers.0.w"].copy()
+        weights.flat[index] = 3.0
+        write_model(tmp_path / name, base | {"model.layers.0.w": weights})
+    return tmp_path

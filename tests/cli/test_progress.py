@@ -22,11 +22,13 @@ def test_a_line_every_ten_seconds_with_rate_and_time_left():
         clock.now = 100.0 + second
         lines.advance(10_000_000)
     lines.done()
+    lines.start("seal", 0)
     assert stream.getvalue().splitlines() == [
         "merge: 1 GB",
         "merge: 100 MB of 1 GB, 10 MB/s, 1:30 left",
         "merge: 200 MB of 1 GB, 10 MB/s, 1:20 left",
         "merge: done in 25.0 s",
+        "seal",
     ]
 
 

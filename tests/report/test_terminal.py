@@ -12,18 +12,20 @@ from rlmerge.report.terminal import (
 
 PLAIN = {"width": 100, "color": False}
 
+EXPERT = {"name": "org/math", "changed": 1000, "unique": 600, "survival": 0.971, "requested": 1.0, "realised": 0.98}
+NOTHING = {"name": "[b]x", "changed": 0, "unique": 0, "survival": None, "requested": None, "realised": None}
+
 MERGE = {
     "out": "merged",
     "method": "ram",
+    "status": "exact",
     "seconds": 2.0,
     "bytes_read": 3_000_000_000,
     "bytes_written": 1_000_000_000,
     "peak_memory": 512_000_000,
     "tensors": 290,
-    "experts": [
-        {"name": "org/math", "changed": 1000, "survived": 971, "unique": 600, "requested": 1.0, "realised": 0.98},
-        {"name": "org/[bold]code", "changed": 0, "survived": 0, "unique": 0, "requested": None, "realised": None},
-    ],
+    "resumed": 0,
+    "experts": [EXPERT, NOTHING],
     "warnings": ["rounding erased 29 % of math's changes"],
 }
 
@@ -53,11 +55,11 @@ def test_duration_text(seconds, text):
 
 def test_merge_text_is_a_row_per_expert_then_cost_then_warnings():
     assert merge_text(MERGE, **PLAIN).splitlines() == [
-        "ram → merged",
+        "ram (exact) → merged",
         "",
-        "expert          changed  unique  survived    coefficient",
-        "org/math          1,000     600    97.1 %  1.000 → 0.980",
-        "org/[bold]code        0       0         -          - → -",
+        "expert    changed  unique  survived    coefficient",
+        "org/math    1,000     600    97.1 %  1.000 → 0.980",
+        "[b]x            0       0         -          - → -",
         "",
         "290 tensors, 3 GB read, 1 GB written in 2.00 s (2 GB/s), peak memory 512 MB",
         "",
@@ -65,8 +67,17 @@ def test_merge_text_is_a_row_per_expert_then_cost_then_warnings():
     ]
 
 
+def test_a_resumed_merge_without_a_base():
+    result = MERGE | {"experts": [], "resumed": 12, "peak_memory": None, "seconds": 0.0, "warnings": []}
+    assert merge_text(result, **PLAIN).splitlines() == [
+        "ram (exact) → merged",
+        "",
+        "290 tensors (12 from before), 3 GB read, 1 GB written in 0.00 s",
+    ]
+
+
 def test_narrow_tables_fold_and_lose_nothing():
-    text = merge_text(MERGE | {"experts": [MERGE["experts"][0] | {"name": "a" * 60}]}, width=60, color=False)
+    text = merge_text(MERGE | {"experts": [EXPERT | {"name": "a" * 60}]}, width=60, color=False)
     assert text.count("a") >= 60
     assert max(map(len, text.split("290 tensors")[0].splitlines())) <= 60
 
@@ -76,25 +87,49 @@ def test_colour_only_where_asked():
     assert "\x1b[" not in merge_text(MERGE, **PLAIN)
 
 
-def test_plan_text():
-    plan = {
-        "method": "ties",
-        "base": "org/base",
-        "experts": ["org/a", "org/b"],
-        "out": None,
-        "tensors": 1290,
-        "passes": 2,
-        "bytes_read": 6_000_000_000,
-        "bytes_written": 2_000_000_000,
-        "peak_memory": 512_000_000,
-        "free_disk": None,
-        "warnings": [],
-    }
-    lines = [line.split() for line in plan_text(plan, **PLAIN).splitlines()]
-    assert ["tensors", "1,290"] in lines
-    assert ["org/b"] in lines
-    assert ["free", "disk", "unknown"] in lines
-    assert ["to", "read", "6", "GB"] in lines
+PLAN = {
+    "method": "ties",
+    "status": "exact",
+    "base": "org/base",
+    "experts": ["org/a", "org/b"],
+    "out": None,
+    "tensors": 1290,
+    "merged_tensors": 1200,
+    "shards": ["model.safetensors"],
+    "dtypes": ["bfloat16", "int64"],
+    "statistics": [["threshold"], ["overlap", "active_count"]],
+    "bytes_read": 6_000_000_000,
+    "bytes_written": 2_000_000_000,
+    "peak_memory": 512_000_000,
+    "free_disk": None,
+    "warnings": ["two models are one"],
+}
+
+
+def test_plan_text_is_a_line_each_then_warnings():
+    lines = [" ".join(line.split()) for line in plan_text(PLAN, **PLAIN).splitlines()]
+    assert lines == [
+        "method ties (exact)",
+        "base org/base",
+        "experts org/a",
+        "org/b",
+        "output not given",
+        "tensors 1,290 (1,200 merged) in 1 shard(s)",
+        "element types bfloat16, int64",
+        "passes over the inputs 3 (for threshold, then overlap and active_count, then the merge)",
+        "to read 6 GB",
+        "to write 2 GB",
+        "peak memory 512 MB",
+        "free disk unknown",
+        "",
+        "warning: two models are one",
+    ]
+
+
+def test_a_plan_without_base_or_statistics():
+    text = plan_text(PLAN | {"base": None, "statistics": [], "free_disk": 10**9}, **PLAIN)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert {"base none", "passes over the inputs 1", "free disk 1 GB"} <= set(lines)
 
 
 def test_verify_text():

@@ -28,14 +28,14 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     recipe, options = read_request(request)
     from rlmerge.cli.progress import show_progress
     from rlmerge.engine import run
-    from rlmerge.plan import make_plan
+    from rlmerge.planning import make_plan
     from rlmerge.report.terminal import merge_text
 
     plan = make_plan(recipe, out, options)
     with show_progress(quiet) as progress:
         for warning in plan.warnings:
             progress.message(f"warning: {warning}")
-        result = run(plan, out, options, progress).to_dict()
+        result = run(plan, out, progress).to_dict()
     if output_format == "json":
         emit_json(result)
     else:

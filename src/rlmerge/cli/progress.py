@@ -100,7 +100,7 @@ class Lines:
         with self._lock:
             self._phase, self._total, self._bytes = phase, total_bytes, 0
             self._started = self._spoke = self._clock()
-        self.message(f"{phase}: {size_text(total_bytes)}")
+        self.message(f"{phase}: {size_text(total_bytes)}" if total_bytes else phase)
 
     def advance(self, nbytes: int) -> None:
         with self._lock:

@@ -13,16 +13,22 @@ from rlmerge.cli.request import FORMAT
 
 @click.command()
 @click.argument("directory", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
-def command(directory: Path, output_format: str) -> None:
+def command(directory: Path, quiet: bool, output_format: str) -> None:
     """Check an output directory against its manifest.
 
     Hashes every file and tensor again and looks for missing and extra files. Exit code 1 when something differs.
     """
-    from rlmerge.checkpoint import verify
+    from rlmerge.checkpoint import read_manifest, verify
+    from rlmerge.cli.progress import show_progress
     from rlmerge.report.terminal import verify_text
 
-    found = verify(directory)
+    total = sum(record.bytes for record in read_manifest(directory).files.values())
+    with show_progress(quiet) as progress:
+        progress.start("verify", total)
+        found = verify(directory, advance=progress.advance)
+        progress.done()
     result = {"out": str(directory), "ok": found.ok, **asdict(found)}
     if output_format == "json":
         emit_json(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -34,35 +34,48 @@ def duration_text(seconds: float) -> str:
 
 def merge_text(result: Result, *, width: int, color: bool) -> str:
     """What a merge did: per expert what survived and at which coefficient, then cost and warnings."""
+    parts: list[RenderableType] = [f"{result['method']} ({result['status']}) → {result['out']}"]
+    if result["experts"]:
+        parts.append(_survival(result["experts"]))
+    return _render([*parts, _cost(result), *_warnings(result)], width, color)
+
+
+def _survival(experts: Sequence[Result]) -> Table:
+    """Per expert: entries changed, changed by no other, still changed in the output, and the factor on the unique."""
     table = _table("expert", ">changed", ">unique", ">survived", ">coefficient")
-    for expert in result["experts"]:
-        changed, unique = expert["changed"], expert["unique"]
+    for expert in experts:
         table.add_row(
-            str(expert["name"]),
-            f"{changed:,}",
-            f"{unique:,}",
-            _percent(expert["survived"], changed),
+            expert["name"],
+            f"{expert['changed']:,}",
+            f"{expert['unique']:,}",
+            "-" if expert["survival"] is None else f"{100 * expert['survival']:.1f} %",
             f"{_coefficient(expert['requested'])} → {_coefficient(expert['realised'])}",
         )
+    return table
+
+
+def _cost(result: Result) -> str:
     seconds, read, written = result["seconds"], result["bytes_read"], result["bytes_written"]
+    resumed = f" ({result['resumed']} from before)" if result["resumed"] else ""
     rate = f" ({size_text(round((read + written) / seconds))}/s)" if seconds > 0 else ""
-    cost = (
-        f"{result['tensors']} tensors, {size_text(read)} read, {size_text(written)} written "
-        f"in {duration_text(seconds)}{rate}, peak memory {size_text(result['peak_memory'])}"
+    peak = "" if result["peak_memory"] is None else f", peak memory {size_text(result['peak_memory'])}"
+    return (
+        f"{result['tensors']} tensors{resumed}, {size_text(read)} read, {size_text(written)} written "
+        f"in {duration_text(seconds)}{rate}{peak}"
     )
-    return _render([f"{result['method']} → {result['out']}", table, cost, *_warnings(result)], width, color)
 
 
 def plan_text(plan: Result, *, width: int, color: bool) -> str:
     """What a merge would do and need."""
     table = _table()
     for label, value in (
-        ("method", str(plan["method"])),
+        ("method", f"{plan['method']} ({plan['status']})"),
         ("base", str(plan["base"] or "none")),
         ("experts", "\n".join(str(expert) for expert in plan["experts"])),
         ("output", str(plan["out"] or "not given")),
-        ("tensors", f"{plan['tensors']:,}"),
-        ("passes over the inputs", str(plan["passes"])),
+        ("tensors", f"{plan['tensors']:,} ({plan['merged_tensors']:,} merged) in {len(plan['shards'])} shard(s)"),
+        ("element types", ", ".join(plan["dtypes"])),
+        ("passes over the inputs", _passes(plan["statistics"])),
         ("to read", size_text(plan["bytes_read"])),
         ("to write", size_text(plan["bytes_written"])),
         ("peak memory", size_text(plan["peak_memory"])),
@@ -70,6 +83,12 @@ def plan_text(plan: Result, *, width: int, color: bool) -> str:
     ):
         table.add_row(label, value)
     return _render([table, *_warnings(plan)], width, color)
+
+
+def _passes(stages: Sequence[Sequence[str]]) -> str:
+    """The merge itself, and one pass before it for each stage of statistics."""
+    gathered = ", then ".join(" and ".join(stage) for stage in stages)
+    return f"{1 + len(stages)} (for {gathered}, then the merge)" if stages else "1"
 
 
 def verify_text(result: Result, *, width: int, color: bool) -> str:
@@ -143,12 +162,8 @@ def _bounds(parameter: Result) -> str:
     return f"{above} to {high:g}"
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"
-
-
 def _coefficient(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _warnings(result: Result) -> Iterable[RenderableType]:

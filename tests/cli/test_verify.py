@@ -1,0 +1,35 @@
+import json
+
+import pytest
+
+
+@pytest.fixture
+def merged(models, rlmerge):
+    assert rlmerge("merge", "--method", "ties", "--base", "base", "math", "-o", "out", "--quiet").returncode == 0
+    return models / "out"
+
+
+def test_an_untouched_directory_is_ok(merged, rlmerge):
+    done = rlmerge("verify", "out")
+    assert done.returncode == 0
+    assert done.stdout.startswith("out: ok (")
+    assert "verify: done" in done.stderr
+    assert rlmerge("verify", "out", "--quiet").stderr == ""
+
+
+def test_one_flipped_bit_is_exit_1_and_named(merged, rlmerge):
+    shard = merged / "model.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    done = rlmerge("verify", "out", "--format", "json")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["ok"]) == (1, False)
+    assert any("model.safetensors" in problem for problem in result["problems"])
+    assert rlmerge("verify", "out").stdout.startswith("out: ")
+
+
+def test_a_directory_without_manifest_is_exit_2(models, rlmerge):
+    done = rlmerge("verify", "base")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MANIFEST.json" in done.stderr
