@@ -1,7 +1,7 @@
 """Statistics of earlier scans, kept by the content they were computed from.
 
 One small ``.npz`` a scan under ``$XDG_CACHE_HOME/rlmerge/statistics`` (``~/.cache`` by default). The name is a digest
-of the models' fingerprints, the statistics' definitions and every value they use; a file that cannot be read is ignored.
+of the models' fingerprints, the statistics' definitions and every value they use; an unreadable file is ignored.
 """
 
 from __future__ import annotations

@@ -19,15 +19,17 @@ class ExpertSurvival:
     """What became of one expert's changes.
 
     ``changed`` coordinates differ from the base; ``survived`` of them still do after rounding to the output type;
-    ``unique`` ones no other expert changed. ``requested`` is the coefficient Σ(merged − θ₀)τ / Στ² that the formula
-    gave the expert's unique changes, ``realised`` the same of what is stored; ``projection`` is ⟨out − θ₀, τ⟩ / ‖τ‖²
-    over all coordinates. None where there is nothing to divide by.
+    ``erased`` ones the formula changed but rounding took back (the rest cancelled or were dropped by the method);
+    ``unique`` ones no other expert changed. ``requested`` is the coefficient Σ(merged − θ₀)τ / Στ² that the formula gave
+    the expert's unique changes, ``realised`` the same of what is stored; ``projection`` is ⟨out − θ₀, τ⟩ / ‖τ‖² over
+    all coordinates. None where there is nothing to divide by.
     """
 
     name: str
     changed: int
     survived: int
     unique: int
+    erased: int
     requested: float | None
     realised: float | None
     projection: float | None
@@ -72,12 +74,12 @@ class Account:
 
     def __init__(self, experts: Sequence[str]) -> None:
         self.experts = experts
-        self.counts = np.zeros(2 + 3 * len(experts), np.int64)
+        self.counts = np.zeros(2 + 4 * len(experts), np.int64)
         self.sums: list[list[float]] = []
 
     @staticmethod
     def stats(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-        """JSON-able stats of one tensor from block sums [blocks, 5K] and counts [2 + 3K]; empty without a base."""
+        """JSON-able stats of one tensor from block sums [blocks, 5K] and counts [2 + 4K]; empty without a base."""
         if not counts.size:
             return {}
         return {"counts": counts.tolist(), "sums": [math.fsum(column) for column in sums.T]}
@@ -95,7 +97,7 @@ class Account:
         sums = [math.fsum(column) for column in zip(*self.sums, strict=True)]
         found: list[ExpertSurvival] = []
         for k, name in enumerate(self.experts):
-            changed, survived, unique = (int(x) for x in self.counts[2 + 3 * k : 5 + 3 * k])
+            changed, survived, unique, erased = (int(x) for x in self.counts[2 + 4 * k : 6 + 4 * k])
             asked, stored, square, projected, total = sums[5 * k : 5 * k + 5]
             found.append(
                 ExpertSurvival(
@@ -103,6 +105,7 @@ class Account:
                     changed,
                     survived,
                     unique,
+                    erased,
                     _ratio(asked, square),
                     _ratio(stored, square),
                     _ratio(projected, total),
@@ -113,15 +116,14 @@ class Account:
     def warnings(self, rounding: str, dtype: str) -> Iterable[str]:
         """Warnings about changes that rounding erased, with the remedies."""
         for expert in self.survival():
-            lost = 1 - (expert.survival if expert.survival is not None else 1.0)
-            asked = expert.requested
-            if lost > ERASED_WARNING and (asked is None or asked != 0):
+            lost = expert.erased / expert.changed if expert.changed else 0.0
+            if lost > ERASED_WARNING:
                 remedies = ["write --out-dtype float32", "raise the coefficient (lambda or weight)"]
                 if rounding == "nearest":
                     remedies.insert(0, "use --rounding stochastic")
                 yield (
-                    f"{lost:.0%} of the changes of {expert.name} did not survive the merge and its rounding to "
-                    f"{dtype}; {', '.join(remedies[:-1])}, or {remedies[-1]}"
+                    f"rounding to {dtype} erased {lost:.0%} of the changes of {expert.name}; "
+                    f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
                 )
 
 

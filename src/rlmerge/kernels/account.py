@@ -13,13 +13,14 @@ from .rounding import encode
 def account(
     base: np.ndarray, deltas: Sequence[np.ndarray], merged: np.ndarray, stored: np.ndarray, out: DType
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts int64 [2 + 3K] and sums float64 [5K] in the order of ``sinks.Write``, for one tile of length n.
+    """Counts int64 [2 + 4K] and sums float64 [5K] in the order of ``sinks.Write``, for one tile of length n.
 
     ``base`` and ``deltas`` are decoded, ``merged`` is what was rounded, ``stored`` holds the storage values of type
     ``out`` that came of it.
     """
     final = decode(stored, out)
     survived = final != decode(encode(base, out), out)
+    erased = ~survived & (merged != base)
     changed = [delta != 0 for delta in deltas]
     times = np.sum(changed, axis=0)
     counts = [np.count_nonzero(times), np.count_nonzero((times > 0) & survived)]
@@ -27,7 +28,7 @@ def account(
     sums: list[float] = []
     for mask, delta in zip(changed, deltas, strict=True):
         unique = mask & (times == 1)
-        counts += [np.count_nonzero(x) for x in (mask, mask & survived, unique)]
+        counts += [np.count_nonzero(x) for x in (mask, mask & survived, unique, mask & erased)]
         wide = delta.astype(np.float64)
         product, square = moved * wide, wide * wide
         sums += [(asked * wide)[unique].sum(), product[unique].sum(), square[unique].sum()]

@@ -30,7 +30,8 @@ class Write:
     """Round ``merged`` to ``dtype`` and store it; with a base, tell what survived.
 
     Counts, in order: coordinates any expert changed; of these, those whose output differs from the rounded base; then
-    per expert: changed, changed and survived, unique (no other expert changed it). Sums, per expert, in order: over
+    per expert: changed, changed and survived, unique (no other expert changed it), and changed but erased: merged to
+    another value than the base that rounding took back. Sums, per expert, in order: over
     unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all coordinates Σ(out−θ₀)τ and Στ².
     The lanes of these sums have the arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers
     a lane, so a sum of squares is good to 2^-14 at worst.
@@ -126,13 +127,17 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
         return
     reference = e.decode(sink.dtype, encode(e, base, sink.dtype, None))
     survived = e.compare("une", final, reference)
+    kept = e.let(f"xor {e.mask} {survived}, {e.integer('i1', 1)}")
+    erased = e.let(f"and {e.mask} {kept}, {e.compare('une', merged, base)}")
     body.add_count(touched)
     body.add_count(e.let(f"and {e.mask} {touched}, {survived}"))
     single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")
     uniques = [e.let(f"and {e.mask} {mask}, {single}") for mask in changed]
     for mask, unique in zip(changed, uniques, strict=True):
-        for counted in (mask, e.let(f"and {e.mask} {mask}, {survived}"), unique):
-            body.add_count(counted)
+        body.add_count(mask)
+        body.add_count(e.let(f"and {e.mask} {mask}, {survived}"))
+        body.add_count(unique)
+        body.add_count(e.let(f"and {e.mask} {mask}, {erased}"))
     moved = e.let(f"fsub {e.reals} {final}, {base}")
     zero = e.number(0.0)
     asked = e.let(f"fsub {e.reals} {merged}, {base}")

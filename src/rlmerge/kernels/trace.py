@@ -270,7 +270,7 @@ class TraceNamespace:
         return _fold(lambda a, b: a + b, x)
 
     def count(self, mask: Any) -> Any:
-        return self.sum(self.where(mask, 1.0, 0.0))
+        return self.sum([self.where(tile, 1.0, 0.0) for tile in mask])
 
     def any(self, mask: Any) -> Any:
         return self._logic("or", mask)
