@@ -9,7 +9,7 @@ from typing import Any
 
 import xxhash
 
-PIECE = 2**20
+PIECE = 2**18
 """Bytes handled at a time: small enough that the second digest and the write find them in the processor's cache."""
 
 

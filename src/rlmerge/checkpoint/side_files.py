@@ -32,7 +32,7 @@ def find_side_files(root: Path) -> tuple[Path, ...]:
     if (root / TEMPLATES).is_dir():
         inside(root, TEMPLATES)
         names += [f"{TEMPLATES}/{name}" for name in entries(root / TEMPLATES) if name.endswith(".jinja")]
-    paths = (inside(root, name, nested=True) for name in names)
+    paths = (inside(root, name, nested=True) for name in sorted(names))
     return tuple(path for path in paths if path.is_file() and not _is_pickle(path))
 
 

@@ -1,0 +1,174 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlmerge.checkpoint.header import MAX_HEADER, read_header
+from rlmerge.errors import CheckpointError
+from rlmerge.kernels.dtypes import BFLOAT16, BY_CODE
+
+
+def entry(start, stop, dtype="F32", shape=None):
+    return {"dtype": dtype, "shape": [(stop - start) // 4] if shape is None else shape, "data_offsets": [start, stop]}
+
+
+def test_worked_example(tmp_path, write_raw):
+    header = {
+        "__metadata__": {"format": "pt"},
+        "w": {"dtype": "BF16", "shape": [2, 3, 4], "data_offsets": [8, 56]},
+        "b": {"dtype": "F64", "shape": [], "data_offsets": [0, 8]},
+        "empty": {"dtype": "I32", "shape": [0, 5], "data_offsets": [8, 8]},
+    }
+    file = write_raw(tmp_path / "f", header, bytes(56))
+    found = read_header(file)
+    begin = 8 + len(json.dumps(header))
+    assert list(found.tensors) == ["b", "empty", "w"], "in the order of their bytes"
+    assert found.metadata == {"format": "pt"}
+    w, b, empty = found.tensors["w"], found.tensors["b"], found.tensors["empty"]
+    assert (w.dtype, w.shape, w.file, w.start, w.stop) == (BFLOAT16, (2, 3, 4), file, begin + 8, begin + 56)
+    assert (w.numel, w.nbytes, w.rows, w.columns) == (24, 48, 6, 4)
+    assert (b.numel, b.nbytes, b.rows, b.columns) == (1, 8, 1, 1)
+    assert (empty.numel, empty.nbytes, empty.rows, empty.columns) == (0, 0, 0, 5)
+
+
+def test_vector_is_one_row(tmp_path, write_raw):
+    tensor = read_header(write_raw(tmp_path / "f", {"v": entry(0, 12)}, bytes(12))).tensors["v"]
+    assert (tensor.rows, tensor.columns) == (1, 3)
+
+
+@pytest.mark.parametrize("code", sorted(BY_CODE))
+def test_every_element_type_as_the_safetensors_library_reads_it(tmp_path, write_raw, code):
+    size = 6 * BY_CODE[code].itemsize
+    file = write_raw(tmp_path / "f", {"t": entry(0, size, dtype=code, shape=[2, 3])}, bytes(range(size)))
+    [(name, theirs)] = safetensors.deserialize(file.read_bytes())
+    ours = read_header(file).tensors[name]
+    assert (ours.dtype.code, list(ours.shape)) == (theirs["dtype"], theirs["shape"]) == (code, [2, 3])
+    assert file.read_bytes()[ours.start : ours.stop] == theirs["data"]
+
+
+def test_file_written_by_the_safetensors_library(tmp_path):
+    names = ("float64", "float32", "float16", "int64", "int8", "uint32", "bool")
+    tensors = {name: np.arange(6).reshape(2, 3).astype(name) for name in names}
+    tensors |= {"scalar": np.array(7, np.float32), "empty": np.zeros((0, 4), np.int64)}
+    safetensors.numpy.save_file(tensors, tmp_path / "f", {"made": "here"})
+    header = read_header(tmp_path / "f")
+    octets = (tmp_path / "f").read_bytes()
+    assert header.metadata == {"made": "here"}
+    for name, array in tensors.items():
+        found = header.tensors[name]
+        assert (found.dtype.name, found.shape) == (array.dtype.name, array.shape)
+        assert octets[found.start : found.stop] == array.tobytes()
+
+
+HOSTILE = {
+    "truncated data": ({"a": entry(0, 8)}, 4, "is truncated: its tensors end at byte .*, the file has"),
+    "data after the last tensor": ({"a": entry(0, 8)}, 9, "has 1 bytes after its last tensor"),
+    "data of no tensor": ({}, 3, "has 3 bytes after its last tensor"),
+    "overlap": ({"a": entry(0, 8), "b": entry(4, 12)}, 12, "tensor 'b' overlaps tensor 'a' by 4 bytes"),
+    "one inside the other": ({"a": entry(0, 12), "b": entry(4, 8)}, 12, "tensor 'b' overlaps tensor 'a' by 4 bytes"),
+    "the same bytes twice": ({"a": entry(0, 8), "b": entry(0, 8)}, 8, "tensor 'b' overlaps tensor 'a' by 8 bytes"),
+    "hole": ({"a": entry(0, 4), "b": entry(8, 12)}, 12, "4 bytes between tensor 'a' and tensor 'b'"),
+    "hole at the start": ({"a": entry(4, 8)}, 8, "4 bytes between the header and tensor 'a'"),
+    "range and shape differ": ({"a": entry(0, 8, shape=[3])}, 8, r"F32 \[3\] takes 12 bytes, but .* holds 8"),
+    "negative size": ({"a": entry(0, 8, shape=[-1, -2])}, 8, "sizes of at least 0"),
+    "size that is not an integer": ({"a": entry(0, 8, shape=[2.0])}, 8, "sizes of at least 0"),
+    "boolean size": ({"a": entry(0, 4, shape=[True])}, 4, "sizes of at least 0"),
+    "huge size": ({"a": entry(0, 0, shape=[0, 2**63])}, 0, "sizes of at least 0"),
+    "sizes whose product is huge": ({"a": entry(0, 8, shape=[2**62, 2**62])}, 8, "takes 8507.* bytes"),
+    "shape that is not a list": ({"a": entry(0, 8, shape="2")}, 8, "sizes of at least 0"),
+    "reversed range": ({"a": entry(8, 0, shape=[0])}, 8, r"0 <= start <= stop"),
+    "negative offset": ({"a": entry(-8, 0, shape=[2])}, 8, r"0 <= start <= stop"),
+    "three offsets": ({"a": entry(0, 4) | {"data_offsets": [0, 4, 8]}}, 8, r"0 <= start <= stop"),
+    "missing field": ({"a": {"dtype": "F32", "shape": [1]}}, 4, "exactly dtype, shape and data_offsets"),
+    "extra field": ({"a": entry(0, 4) | {"path": "/etc"}}, 4, "exactly dtype, shape and data_offsets"),
+    "not an object": ({"a": 7}, 4, "exactly dtype, shape and data_offsets"),
+    "unknown type": ({"a": entry(0, 4, dtype="BF61")}, 4, "unknown element type 'BF61'\n  Did you mean 'BF16'?"),
+    "type that is no string": ({"a": entry(0, 4, dtype=["F32"])}, 4, "unknown element type"),
+    "control character": ({"a\x1b[2J": entry(0, 4)}, 4, "control characters"),
+    "lone surrogate": (b'{"\\ud800": {}}', 0, "control characters"),
+    "metadata that are not strings": ({"__metadata__": {"n": 1}}, 0, "must map strings to strings"),
+    "metadata that are a list": ({"__metadata__": []}, 0, "must map strings to strings"),
+    "list instead of object": (b"[]", 0, "does not start with a safetensors header"),
+    "leading space": (b' {"a": 1}', 0, "does not start with a safetensors header"),
+    "empty header": (b"", 0, "does not start with a safetensors header"),
+    "invalid JSON": (b'{"a": }', 0, "header: is not valid JSON"),
+    "invalid UTF-8": (b'{"\xff": 1}', 0, "header: is not UTF-8"),
+    "tensor twice": (b'{"a": {}, "a": {}}', 0, "header: the key 'a' appears twice"),
+    "field twice": (b'{"a": {"dtype": "F32", "dtype": "F64"}}', 0, "header: the key 'dtype' appears twice"),
+    "deep nesting": (b'{"a":' + b"[" * 99_999, 0, "header: is nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_headers_are_refused(tmp_path, write_raw, case):
+    header, size, message = HOSTILE[case]
+    file = write_raw(tmp_path / "model.safetensors", header, bytes(size))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_header(file)
+    assert str(caught.value).startswith(str(file)), "the message begins with the file"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x01", b"\x00" * 7])
+def test_too_short_for_a_length(tmp_path, octets):
+    (tmp_path / "f").write_bytes(octets)
+    with pytest.raises(CheckpointError, match="cannot hold a safetensors header"):
+        read_header(tmp_path / "f")
+
+
+def test_header_cut_off(tmp_path):
+    (tmp_path / "f").write_bytes((100).to_bytes(8, "little") + b'{"a"')
+    with pytest.raises(CheckpointError, match="the header needs 108 bytes, the file has 12"):
+        read_header(tmp_path / "f")
+
+
+@pytest.mark.parametrize("length", [MAX_HEADER + 1, 2**64 - 1])
+def test_header_bomb_is_refused_before_it_is_read(tmp_path, length):
+    with (tmp_path / "f").open("wb") as handle:
+        handle.write(length.to_bytes(8, "little"))
+        handle.truncate(8 + MAX_HEADER + 100)  # Sparse: takes no space.
+    with pytest.raises(CheckpointError, match=f"claims a header of {length} bytes; at most 100000000"):
+        read_header(tmp_path / "f")
+
+
+def test_what_is_not_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (("absent", "does not exist"), (".", "not a regular file"), ("pipe", "not a regular file")):
+        with pytest.raises(CheckpointError, match=message):
+            read_header(tmp_path / name)
+
+
+def test_unreadable_file(common_folder, write_raw, ordinary_user):
+    file = write_raw(common_folder / "f", {})
+    file.chmod(0)
+    with ordinary_user(), pytest.raises(CheckpointError, match="permission denied"):
+        read_header(file)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_end_in_a_header_or_a_checkpoint_error(tmp_path_factory, octets):
+    file = tmp_path_factory.getbasetemp() / "fuzz"
+    file.write_bytes(octets)
+    try:
+        assert read_header(file).tensors is not None
+    except CheckpointError as error:
+        assert error.where
+
+
+@given(st.data())
+def test_a_changed_byte_of_the_header_is_refused_or_stays_within_the_file(tmp_path_factory, data):
+    tensors = {"a": np.ones((2, 2), np.float32), "b": np.ones(3, np.int16)}
+    octets = bytearray(safetensors.numpy.save(tensors))
+    octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    file = tmp_path_factory.getbasetemp() / "flip"
+    file.write_bytes(octets)
+    try:
+        tensors = read_header(file).tensors.values()
+    except CheckpointError:
+        return
+    assert all(0 <= tensor.start <= tensor.stop <= len(octets) for tensor in tensors)
+    assert all(tensor.nbytes == tensor.numel * tensor.dtype.itemsize for tensor in tensors)

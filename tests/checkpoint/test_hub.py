@@ -1,0 +1,104 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlmerge.checkpoint import open_checkpoint
+from rlmerge.checkpoint.hub import parse_id
+from rlmerge.errors import CheckpointError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("org/name", ("org/name", None)),
+        ("Qwen/Qwen2.5-0.5B@main", ("Qwen/Qwen2.5-0.5B", "main")),
+        ("org/name@refs/pr/3", ("org/name", "refs/pr/3")),
+        ("name", None),
+        ("./name", None),
+        ("~/name", None),
+        ("/org/name", None),
+        ("../org/name", None),
+        ("a/b/c", None),
+        ("org/name@", None),
+        ("org/na me", None),
+    ],
+)
+def test_parse_id(reference, expected):
+    assert parse_id(reference) == expected
+
+
+def test_without_huggingface_hub_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(CheckpointError, match=r"org/absent: no such directory(?s:.*)pip install 'rlmerge\[hub\]'"):
+        open_checkpoint("org/absent")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, write_tensors):
+    """huggingface_hub, offline, with one model in its cache."""
+    library = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    cache = tmp_path / "hub"
+    repository = cache / "models--org--name"
+    snapshot, blobs = repository / "snapshots" / COMMIT, repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    write_tensors(blobs / "aa", {"w": [1, 2]})
+    (blobs / "bb").write_text('{"model_type": "llama"}')
+    (snapshot / "model.safetensors").symlink_to("../../blobs/aa")
+    (snapshot / "config.json").symlink_to("../../blobs/bb")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    return library
+
+
+@pytest.mark.parametrize(
+    ("reference", "revision"), [("org/name", None), ("org/name@main", None), ("org/name", "main"), ("org/name", COMMIT)]
+)
+def test_a_cached_model_opens_offline(hub, reference, revision):
+    model = open_checkpoint(reference, revision=revision)
+    assert model.reference == reference
+    assert model.revision == COMMIT
+    assert list(model.tensors) == ["w"]
+    assert model.config == {"model_type": "llama"}
+    assert [path.name for path in model.side_files] == ["config.json"]
+
+
+def test_a_model_that_is_not_cached(hub):
+    with pytest.raises(
+        CheckpointError, match=r"not in the Hub cache(?s:.*)hf download org/other --revision v2"
+    ) as caught:
+        open_checkpoint("org/other@v2")
+    assert caught.value.where == "org/other@v2"
+
+
+def test_a_local_directory_counts_more_than_the_hub(hub, write_tensors):
+    Path("org/name").mkdir(parents=True)
+    write_tensors(Path("org/name/model.safetensors"), {"local": [1]})
+    assert list(open_checkpoint("org/name").tensors) == ["local"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("GatedRepoError", r"is gated(?s:.*)huggingface\.co/org/name"),
+        ("RepositoryNotFoundError", "neither a directory here nor a repository on the Hub"),
+        ("RevisionNotFoundError", "has no revision 'v9'"),
+        (None, r"the Hub download failed \(connection reset\)"),
+    ],
+)
+def test_what_the_hub_answers_is_explained(hub, monkeypatch, error, message):
+    kind = getattr(hub.errors, error) if error else ConnectionResetError
+
+    def refuse(*_: object, **__: object) -> str:
+        # The Hub's errors take the HTTP response, which nothing here looks at.
+        raise kind.__new__(kind) if error else kind("connection reset")
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint("org/name@v9")

@@ -1,0 +1,223 @@
+import mmap
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from rlmerge.checkpoint import TensorReader, read_header, slices, syscalls
+from rlmerge.errors import CheckpointError
+
+
+@pytest.fixture
+def tensors(tmp_path):
+    """{name: array} and {name: info} of a file of 64 KiB and a little more."""
+    arrays = {
+        "w": np.arange(128 * 100, dtype=np.float32).reshape(128, 100),
+        "half": np.arange(5, dtype=np.float16),
+        "scalar": np.array(3.0, np.float64),
+        "flags": np.array([True, False, True]),
+        "empty": np.zeros((3, 0), np.float32),
+        "ids": np.arange(4, dtype=np.int64),
+    }
+    safetensors.numpy.save_file(arrays, tmp_path / "f.safetensors")
+    return arrays, read_header(tmp_path / "f.safetensors").tensors
+
+
+def test_reads_what_the_safetensors_library_wrote(tensors):
+    arrays, infos = tensors
+    with TensorReader() as reader:
+        for name, array in arrays.items():
+            found = reader.read(infos[name])
+            assert found.dtype == array.dtype and found.ndim == 1
+            np.testing.assert_array_equal(found, array.reshape(-1))
+
+
+def test_bfloat16_comes_as_its_bits(tmp_path, write_raw):
+    header = {"b": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    file = write_raw(tmp_path / "f", header, bytes([0x80, 0x3F, 0x00, 0xC0]))
+    with TensorReader() as reader:
+        found = reader.read(read_header(file).tensors["b"])
+    assert found.tolist() == [0x3F80, 0xC000], "1.0 and -2.0"
+
+
+def test_a_flat_range(tensors):
+    arrays, infos = tensors
+    with TensorReader() as reader:
+        np.testing.assert_array_equal(reader.read(infos["w"], 100, 203), arrays["w"].reshape(-1)[100:203])
+        np.testing.assert_array_equal(reader.read(infos["w"], 12_700), arrays["w"].reshape(-1)[12_700:])
+        assert reader.read(infos["w"], 7, 7).size == 0
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (3, 2), (0, 12_801)])
+def test_a_range_outside_the_tensor(tensors, start, stop):
+    with TensorReader() as reader, pytest.raises(ValueError, match=r"is not a range of the 12800 elements of w"):
+        reader.read(tensors[1]["w"], start, stop)
+
+
+def test_nothing_is_copied_and_nothing_can_be_changed(tensors):
+    info = tensors[1]["w"]
+    with TensorReader() as reader:
+        first, second = reader.read(info), reader.read(info)
+        assert np.shares_memory(first, second)
+        with pytest.raises(ValueError, match="read-only"):
+            first[0] = 1
+
+
+def test_badly_placed_tensors_are_aligned_by_a_copy(tmp_path, write_raw):
+    header = {
+        "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]},
+        "c": {"dtype": "F32", "shape": [2], "data_offsets": [9, 17]},
+        "d": {"dtype": "U8", "shape": [2], "data_offsets": [17, 19]},
+        "e": {"dtype": "F32", "shape": [2], "data_offsets": [19, 27]},
+    }
+    values = np.array([1.5, -2.0], "<f4")
+    data = b"\1" + values.tobytes() + values.tobytes() + b"\1\1" + values.tobytes()
+    infos = read_header(write_raw(tmp_path / "f", header, data)).tensors
+    with TensorReader() as reader:
+        for name in "bce":
+            found = reader.read(infos[name])
+            assert found.flags.aligned and not found.flags.writeable
+            np.testing.assert_array_equal(found, values)
+
+
+def test_views_outlive_the_reader(tensors):
+    arrays, infos = tensors
+    with TensorReader() as reader:
+        found = reader.read(infos["w"])
+    np.testing.assert_array_equal(found, arrays["w"].reshape(-1))
+
+
+def test_prefetch_and_release_do_not_change_what_is_read(tensors):
+    arrays, infos = tensors
+    with TensorReader() as reader:
+        reader.release(infos["w"])
+        reader.prefetch(infos["w"], 0, 4000)
+        found = reader.read(infos["w"], 1000, 3000)
+        reader.release(infos["w"], 1000, 3000)
+        reader.release(infos["empty"])
+        np.testing.assert_array_equal(found, arrays["w"].reshape(-1)[1000:3000])
+
+
+def resident_kib() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="counts pages as Linux reports them")
+def test_release_keeps_the_resident_set_small(tmp_path):
+    values = np.ones(16 * 2**20, np.float32)
+    safetensors.numpy.save_file({"w": values}, tmp_path / "f")
+    info = read_header(tmp_path / "f").tensors["w"]
+    step = 2**18
+    del values
+    with TensorReader() as reader:
+        before, peak = resident_kib(), 0
+        for start in range(0, info.numel, step):
+            assert reader.read(info, start, start + step).sum() == step
+            peak = max(peak, resident_kib() - before)
+            reader.release(info, start, start + step)
+        # One range is 1 MiB; the kernel may map a few neighbouring 2 MiB folios around it. The file is 64 MiB.
+        assert peak < 16 * 1024
+        assert reader.read(info).sum() == info.numel
+        assert resident_kib() - before > 48 * 1024, "the measure sees pages that are not released"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the fault instead of killing the process")
+def test_a_file_cut_off_while_it_is_read_is_an_error_not_a_crash(tensors):
+    info = tensors[1]["w"]
+    script = (
+        "import os, sys\n"
+        "from rlmerge.checkpoint import TensorReader, read_header\n"
+        "from rlmerge.errors import CheckpointError\n"
+        "from pathlib import Path\n"
+        "info = read_header(Path(sys.argv[1])).tensors['w']\n"
+        "reader = TensorReader()\n"
+        "reader.read(info, 0, 10)\n"
+        "os.truncate(info.file, 8192)\n"
+        "try:\n"
+        "    reader.read(info)\n"
+        "except CheckpointError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(info.file)], capture_output=True, text=True)
+    assert done.returncode == 0, "a SIGBUS would have ended it"
+    assert f"{info.file}: w: the bytes can no longer be read" in done.stdout
+
+
+def test_a_file_that_shrank_after_its_header_was_read(tensors):
+    info = tensors[1]["w"]
+    os.truncate(info.file, info.stop - 4)
+    with TensorReader() as reader, pytest.raises(CheckpointError, match="ends before tensor 'w' does"):
+        reader.read(info)
+
+
+def test_a_file_that_is_gone_or_empty(tensors):
+    info = tensors[1]["w"]
+    os.truncate(info.file, 0)
+    with TensorReader() as reader:
+        with pytest.raises(CheckpointError, match="the file is empty"):
+            reader.read(info)
+        info.file.unlink()
+        with pytest.raises(CheckpointError, match="does not exist"):
+            reader.read(info)
+
+
+def test_few_files_stay_open(tmp_path, monkeypatch, write_tensors):
+    monkeypatch.setattr(slices, "_MAX_OPEN", 3)
+    files = [write_tensors(tmp_path / f"{index}", {"t": [index]}) for index in range(8)]
+    infos = [read_header(file).tensors["t"] for file in files]
+    before = open_files()
+    with TensorReader() as reader:
+        kept = reader.read(infos[0])
+        assert [reader.read(info)[0] for info in infos] == list(range(8))
+        assert kept[0] == 0, "a view keeps its own mapping"
+        assert open_files() - before <= 3 + 1, "three in the reader and the one of the view"
+
+
+def test_a_kernel_without_populate(tensors, monkeypatch):
+    arrays, infos = tensors
+    monkeypatch.setattr(syscalls, "MADV_POPULATE_READ", 9999)
+    with TensorReader() as reader:
+        np.testing.assert_array_equal(reader.read(infos["w"]), arrays["w"].reshape(-1))
+        np.testing.assert_array_equal(reader.read(infos["ids"]), arrays["ids"])
+
+
+def test_many_threads_share_a_reader(tensors):
+    arrays, infos = tensors
+    wrong = []
+    with TensorReader() as reader:
+
+        def work(seed: int) -> None:
+            for start in np.random.default_rng(seed).integers(0, 12_000, 200):
+                found = reader.read(infos["w"], int(start), int(start) + 800)
+                if not np.array_equal(found, arrays["w"].reshape(-1)[start : start + 800]):
+                    wrong.append(start)
+                reader.release(infos["w"], int(start), int(start) + 800)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_ranges_are_rounded_to_pages(tensors, monkeypatch):
+    calls = []
+    monkeypatch.setattr(syscalls, "madvise", lambda *call: calls.append(call) or 0)
+    info = tensors[1]["w"]
+    with TensorReader() as reader:
+        reader.prefetch(info, 2000, 3000)
+    [(address, length, advice)] = calls
+    assert address % mmap.PAGESIZE == 0 and advice == syscalls.MADV_WILLNEED
+    assert length >= 4000
