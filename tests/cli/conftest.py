@@ -9,6 +9,12 @@ import pytest
 from safetensors.numpy import save_file
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Statistics of test models stay out of the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def rlmerge(tmp_path):
     """Run `rlmerge ARGUMENTS` in an empty directory; the finished process with its stdout and stderr."""
