@@ -53,14 +53,14 @@ def sparsity(trials: int, seed: int, output: Path | None, format_: str) -> None:
 @_output()
 @_FORMAT
 def law(measured: tuple[str, ...], seed: int, output: Path | None, format_: str) -> None:
-    """Section 3.1: the law s(N) = 1 - a N^-b, its intervals, and real checkpoints beside it."""
+    """Section 3.1: the law s(N) = 1 - a/N^b, its intervals, and real checkpoints beside it."""
     from rlmerge.scaling.measured import parse_measured
 
     _run("law", output, format_, seed=seed, measured=[parse_measured(text) for text in measured])
 
 
 @scaling.command()
-@click.option("--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Trials a sparsity.")
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Trials a sparsity.")
 @_SEED
 @_output()
 @_FORMAT

@@ -101,6 +101,7 @@ def excess_kurtosis(tau: Array) -> float:
     values = _finite(tau)
     if values.min() == values.max():
         return math.nan
+    values = values / np.abs(values).max()  # scale-free, and fourth powers of tiny updates no longer underflow
     squared = (values - values.mean()) ** 2
     return float(np.mean(squared * squared)) / float(squared.mean()) ** 2 - 3.0
 
@@ -115,7 +116,7 @@ def _gini_of_sorted(magnitude: Array) -> float:
     if mass == 0.0:
         return math.nan
     n = magnitude.size
-    return float((2.0 * np.arange(1, n + 1) - n - 1) @ magnitude) / (n * mass)
+    return float(((2.0 * np.arange(1, n + 1) - n - 1) * magnitude).sum()) / (n * mass)
 
 
 def _top_mass_of_sorted(magnitude: Array, percent: int) -> float:

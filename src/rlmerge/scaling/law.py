@@ -32,7 +32,7 @@ class Law:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"1 − {self.a:.4f} N^{-self.b:.4f}".replace("^-", "^−")
+        return f"1 − {self.a:.4f}·N^({-self.b:.4f})".replace("(-", "(−")
 
 
 def r_squared(law: Law, billions: Sequence[float], sparsity: Sequence[float]) -> float:

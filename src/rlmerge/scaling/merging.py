@@ -83,4 +83,4 @@ def _statistic(statistic: methods.Statistic, tau: Floats, values: Mapping[str, A
     if statistic.rank is None:
         return rows.sum(axis=1)
     place = rows.shape[1] - np.ravel(statistic.rank(rows.shape[1], np.count_nonzero(rows, axis=1), values))
-    return np.array([[np.partition(row, k)[k]] for row, k in zip(rows, place, strict=True)])
+    return np.array([[np.sort(row)[k]] for row, k in zip(rows, place, strict=True)])

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells are already formatted text; ``note`` is the caption below. ``name`` becomes the file name."""
+    """Cells are already formatted text; the first ``labels`` columns are words, the others numbers.
+
+    ``note`` is the caption below; ``name`` becomes the file name.
+    """
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    labels: int = 1
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -35,7 +35,7 @@ def _calibration_error(study: Study) -> float:
 
 RULES: tuple[Rule[Study], ...] = (
     Rule(
-        "Coefficient a of s(N) = 1 − a N^−b",
+        "Coefficient a of s(N) = 1 − a·N⁻ᵇ",
         "§3.1",
         f"{seed004.FIT_A:.3f}",
         lambda s: f"{_nls(s).law.a:.4f}",

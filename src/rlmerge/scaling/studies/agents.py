@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from rlmerge.scaling import seed004
+from rlmerge.scaling.dot import cosine, norm
 from rlmerge.scaling.generator import Floats, Supports, active_entries, rng, task_vectors
 from rlmerge.scaling.law import through
 
@@ -85,5 +86,4 @@ def _row(
 def overlap(a: Floats, b: Floats) -> tuple[float, float, float]:
     """Jaccard of the supports, cosine, and the cosine's standard deviation under random signs, of two vectors [d]."""
     both, either = (a != 0) & (b != 0), (a != 0) | (b != 0)
-    norms = float(np.sqrt((a @ a) * (b @ b)))
-    return float(both.sum() / either.sum()), float(a @ b) / norms, float(np.sqrt((a * a) @ (b * b))) / norms
+    return float(both.sum() / either.sum()), cosine(a, b), norm(a * b) / (norm(a) * norm(b))

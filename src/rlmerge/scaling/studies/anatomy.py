@@ -19,7 +19,7 @@ from rlmerge.scaling.law import through
 from rlmerge.scaling.shapes import KINDS, LLAMA_70B, Tensor
 
 STUDY = 4
-ENTRIES = 8192
+ENTRIES = 32_768
 DEPTH_KINDS = ("attention", "mlp")
 
 

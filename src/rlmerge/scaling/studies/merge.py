@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlmerge.scaling.dot import cosine, dot, norm
 from rlmerge.scaling.generator import Floats, active_entries, rng, task_vectors
 from rlmerge.scaling.merging import MERGERS, active_masks
 
 STUDY = 3
 ENTRIES = 50_000
-TRIALS = 10
+TRIALS = 20
 SWEEP = (0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.88, 0.90, 0.92, 0.93, 0.95, 0.97)
 
 
@@ -96,20 +97,14 @@ def quality(merged: Floats, tau: Floats) -> tuple[float, float, float, float]:
     for own in tau:
         mine = alone & (own != 0)
         a, b = merged[mine], own[mine]
-        retained.append(float(a @ b / (b @ b)))
-        error.append(float(np.linalg.norm(a - b) / np.linalg.norm(b)))
+        retained.append(dot(a, b) / dot(b, b))
+        error.append(norm(a - b) / norm(b))
     return (
         cosine(merged, oracle),
         float(np.mean([cosine(merged, own) for own in tau])),
         float(np.mean(retained)),
         float(np.mean(error)),
     )
-
-
-def cosine(a: Floats, b: Floats) -> float:
-    """Cosine of two vectors; NaN where one is zero."""
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms else float("nan")
 
 
 def _draw(seed: int, level: int, trial: int, entries: int, active: int) -> Floats:

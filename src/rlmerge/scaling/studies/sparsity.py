@@ -1,8 +1,8 @@
 """Table 1 and Figure 1: sparsity metrics of simulated task vectors from 1B to 405B.
 
 The paper feeds its generator a share of zeros from the law through its two calibration points; it does not print how
-long its vectors are. Entries proportional to the model, 10 000 per billion parameters up to a million, is our
-reconstruction: with it the printed L0 and kurtosis come out, and with a fixed length they do not.
+long its vectors are. Entries proportional to the model, 10,000 per billion parameters up to a million, is our
+reconstruction: with it the printed L0 comes out at every size, with a fixed length only at some.
 """
 
 from __future__ import annotations

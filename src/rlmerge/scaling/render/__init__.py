@@ -1,0 +1,1 @@
+"""Outcomes on a terminal, as files, and as one HTML page."""
