@@ -87,3 +87,9 @@ def test_a_whole_model_slice_stays_a_slice():
     sources = [{"model": "a", "layer_range": [0, 24], "parameters": {"weight": 0.5}}]
     recipe = load_recipe({"merge_method": "ties", "base_model": "b", "slices": [{"sources": sources}]}, lookup=find)
     assert load_recipe(recipe.text, lookup=find) == recipe
+
+
+def test_every_kind_of_line_break_survives():
+    template = "a\r\nb\x85c\u2028d\u2029{{ é }}\ufeff\t\n"
+    recipe = load_recipe({"merge_method": "linear", "models": ["a"], "chat_template": template}, lookup=find)
+    assert load_recipe(recipe.text, lookup=find).chat_template == template

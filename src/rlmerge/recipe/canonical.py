@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The recipe's canonical text; reading it gives an equal recipe."""
-    return yaml.safe_dump(_plain(recipe), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
+    """The recipe's canonical text, in ASCII (PyYAML loses U+0085 otherwise); reading it gives an equal recipe."""
+    return yaml.safe_dump(_plain(recipe), sort_keys=False, default_flow_style=None, width=100)
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
