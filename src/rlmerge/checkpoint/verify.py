@@ -41,6 +41,8 @@ def verify(directory: str | os.PathLike[str], *, advance: Callable[[int], None] 
         found = pool.map(lambda name: _check(root, name, manifest, advance), sorted(manifest.files))
         problems = [problem for file_problems in found for problem in file_problems]
     known = {NAME, *manifest.files}
+    unlisted = sorted({record.file for record in manifest.tensors.values()} - known)
+    problems += [f"{name}: has tensors in {NAME} but is not listed there" for name in unlisted]
     problems += [f"{name}: is not in {NAME}" for name in sorted(set(_walk(root)) - known)]
     total = sum(record.bytes for record in manifest.files.values())
     return VerifyResult(tuple(problems), len(manifest.files), len(manifest.tensors), total)
