@@ -1,4 +1,4 @@
-"""Inner products without BLAS, whose threads cost more than they bring on short vectors and whose sums vary with them."""
+"""Inner products without BLAS: on short vectors its threads cost more than they bring, and its sums vary with them."""
 
 from __future__ import annotations
 

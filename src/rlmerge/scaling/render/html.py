@@ -111,7 +111,8 @@ def _table(table: Table) -> str:
     return (
         f'<h3 class="title" id="{table.name}">{escape(table.title)}</h3>\n'
         f'<div class="scroll" role="region" aria-labelledby="{table.name}" tabindex="0">'
-        f'<table aria-labelledby="{table.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n{note}"
+        f'<table aria-labelledby="{table.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
+        f"{note}"
     )
 
 
