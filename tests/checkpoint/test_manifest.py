@@ -57,7 +57,10 @@ def test_no_manifest(tmp_path):
         ({"files": []}, "is not a manifest"),
         ({"files": {"a": {"sha256": "x"}}}, "is not a manifest"),
         ({"files": {"a": {"sha256": "x", "bytes": 1, "more": 2}}}, "is not a manifest"),
+        ({"files": {"a": {"sha256": "x", "bytes": "1"}}}, "is not a manifest"),
+        ({"files": {"a": {"sha256": None, "bytes": 1}}}, "is not a manifest"),
         ({"tensors": {"a": {}}}, "is not a manifest"),
+        ({"tensors": {"a": {"file": 1, "dtype": "F32", "shape": [], "xxh3": ""}}}, "is not a manifest"),
         ({"tensors": {"a": {"file": "f", "dtype": "F32", "shape": 3, "xxh3": ""}}}, "is not a manifest"),
     ],
 )

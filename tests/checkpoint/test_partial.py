@@ -291,6 +291,24 @@ def test_a_failed_rename_keeps_the_work(tmp_path, sealed, plan, write_shards):
     assert verify(target).ok
 
 
+def test_a_disk_that_fails_after_the_rename_is_reported_and_the_output_stays(tmp_path, plan, write_shards, monkeypatch):
+    shards, values = plan
+    fsync = os.fsync
+
+    def fail_once_renamed(fd):
+        if (tmp_path / "out").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    with PartialDirectory(tmp_path / "out", "plan") as unfinished:
+        write_shards(unfinished, shards, values)
+        monkeypatch.setattr(os, "fsync", fail_once_renamed)
+        with pytest.raises(RunError, match="out: cannot be written"):
+            unfinished.seal(shards)
+    assert verify(tmp_path / "out").ok
+    assert not (tmp_path / ".out.partial").exists()
+
+
 def test_a_shard_that_could_not_reach_the_disk_is_not_sealed(tmp_path, plan, write_shards, monkeypatch):
     shards, values = plan
 

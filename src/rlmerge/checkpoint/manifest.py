@@ -69,12 +69,20 @@ def read_manifest(directory: Path) -> Manifest:
         hint = "Use the version of rlmerge that wrote it."
         raise CheckpointError(f"has format version {version!r}, not {FORMAT_VERSION}", where=str(path), hint=hint)
     try:
-        files = {name: FileRecord(**record) for name, record in content["files"].items()}
+        files = {name: _file_record(**record) for name, record in content["files"].items()}
         tensors = {name: _tensor_record(**record) for name, record in content["tensors"].items()}
         return Manifest(content["rlmerge"], files, tensors)
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"is not a manifest ({error})", where=str(path), hint="Restore the original.") from None
 
 
-def _tensor_record(*, shape: list[int], **record: Any) -> TensorRecord:
-    return TensorRecord(shape=tuple(shape), **record)
+def _file_record(*, sha256: Any, bytes: Any) -> FileRecord:
+    if not isinstance(sha256, str) or not isinstance(bytes, int):
+        raise TypeError("a file needs sha256, a string, and bytes, a number")
+    return FileRecord(sha256, bytes)
+
+
+def _tensor_record(*, file: Any, dtype: Any, shape: Any, xxh3: Any) -> TensorRecord:
+    if not all(isinstance(text, str) for text in (file, dtype, xxh3)):
+        raise TypeError("a tensor needs file, dtype and xxh3, all strings")
+    return TensorRecord(file, dtype, tuple(shape), xxh3)

@@ -195,12 +195,18 @@ class PartialDirectory:
         return Manifest(__version__, files, tensors)
 
     def _publish(self) -> None:
+        """Rename, and remove a replaced target once the rename is on disk."""
         self._journal.remove()
         try:
-            publish(self.path, self.target, self._force)
+            replaced = publish(self.path, self.target, self._force)
         except BaseException:
             self._journal = Journal(self.path, self._plan_digest, self._journal.entries.values())
             raise
+        with writing(self.target):
+            sync_directory(self.target)
+            sync_directory(self.target.parent)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _sync_and_close(writer: ShardWriter) -> None:

@@ -36,7 +36,7 @@ def recheck(file: Path, claims: Mapping[str, JournalEntry], advance: Callable[[i
             leading = handle.read(8)
             leading += handle.read(int.from_bytes(leading, "little"))
             running = ShardHash(leading)
-            kept = KeptShard(leading, (), running.copy())
+            names, digest = list[str](), running.copy()
             for tensor in header.tensors.values():
                 claim = claims.get(tensor.name)
                 if claim is None or not read_through(handle.fileno(), tensor.start, tensor.nbytes, running.update):
@@ -44,7 +44,8 @@ def recheck(file: Path, claims: Mapping[str, JournalEntry], advance: Callable[[i
                 advance(tensor.nbytes)
                 if running.finish_tensor() != claim.xxh3:
                     break
-                kept = KeptShard(leading, (*kept.names, tensor.name), running.copy())
-            return kept
+                names.append(tensor.name)
+                digest = running.copy()
+            return KeptShard(leading, tuple(names), digest)
     except OSError as error:
         raise unreadable(file, error) from error

@@ -57,27 +57,24 @@ def lock(directory: Path) -> int:
         os.close(fd)
 
 
-def publish(partial: Path, target: Path, force: bool) -> None:
+def publish(partial: Path, target: Path, force: bool) -> Path | None:
     """Give the complete directory ``partial`` its final name in one rename.
 
-    With ``force`` an old target is swapped for it and then removed. Only where the file system cannot swap do two
-    renames take its place, between which there is no target.
+    With ``force`` an old target is swapped for it; returns where that now is. Only where the file system cannot swap do
+    two renames take its place, between which there is no target.
     """
     with writing(target):
-        if os.path.lexists(target):
-            _check_again(target, force)
-            if syscalls.exchange(partial, target):
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                old = target.with_name(f".{target.name}.replaced")
-                shutil.rmtree(old, ignore_errors=True)
-                target.rename(old)
-                partial.rename(target)
-                shutil.rmtree(old, ignore_errors=True)
-        else:
+        if not os.path.lexists(target):
             partial.rename(target)
-        sync_directory(target)
-        sync_directory(target.parent)
+            return None
+        _check_again(target, force)
+        if syscalls.exchange(partial, target):
+            return partial
+        old = target.with_name(f".{target.name}.replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        partial.rename(target)
+        return old
 
 
 def _check_again(target: Path, force: bool) -> None:
