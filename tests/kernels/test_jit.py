@@ -89,7 +89,7 @@ def test_threads_compile_a_kernel_once():
     assert len(set(map(id, found))) == 1
 
 
-# Without float16 conversion, down to the baseline of x86-64, of ARMv8 elsewhere; results may not depend on vector units.
+# Down to the baseline of x86-64 and of ARMv8: results may not depend on the width of vector units or on FMA.
 WEAKER = {
     "x86_64": [("x86-64", ""), ("x86-64-v2", ""), ("haswell", "-fma"), ("skylake", "")],
     "aarch64": [("generic", "")],
@@ -157,7 +157,7 @@ def test_arrays_that_do_not_fit_are_refused_before_anything_is_read():
 
     call()
     for inputs in ((good, short), (good,), (good, good, good), (good, np.zeros((10, 1), np.uint16))):
-        with pytest.raises(ValueError, match="2 contiguous|3 contiguous"):
+        with pytest.raises(ValueError, match=r"takes \d contiguous arrays"):
             call(inputs)
     with pytest.raises(ValueError, match="contiguous"):
         call((good, np.zeros(20, np.uint16)[::2]))
