@@ -1,5 +1,7 @@
 """The documented order of additions, and that no cut at a block boundary can change a bit."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def times_row(xp, base, weights, *, row):
 
 
 def lanes_in_order(values, block, columns=None, start=0):
-    """float64 [blocks]: 16 lanes over whole vectors of each row, the rest apart, then lane after lane, the rest last."""
+    """float64 [blocks]: 16 lanes over whole vectors of each row, added lane after lane, and the rest last."""
     totals = []
     for first in range(0, len(values), block):
         last = min(first + block, len(values))
@@ -65,7 +67,7 @@ def test_cuts_at_block_boundaries_change_no_bit(columns, cuts):
 
     whole = sums(0, n)
     edges = [*(cut * BLOCK for cut in cuts), n]
-    pieces = [sums(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [sums(a, b) for a, b in itertools.pairwise(edges)]
     assert np.array_equal(np.concatenate(pieces), whole)
     terms = (values * rows[0][np.arange(n) // columns]).astype(np.float64)
     assert np.array_equal(whole, lanes_in_order(terms, BLOCK, columns))
