@@ -1,3 +1,52 @@
-"""Merge RL-trained language models."""
+"""Merge RL-trained language models: plan, stream, and prove what survived.
+
+The names below load what they need on first use; importing rlmerge alone is quick and needs no NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rlmerge.api import merge, plan, verify
+    from rlmerge.engine import MergeResult
+    from rlmerge.engine.tensors import merge_state_dicts
+    from rlmerge.methods import Parameter, method
+    from rlmerge.options import Options
+    from rlmerge.recipe import Recipe, load_recipe
+
+_HOMES = {
+    "merge": "rlmerge.api",
+    "plan": "rlmerge.api",
+    "verify": "rlmerge.api",
+    "merge_state_dicts": "rlmerge.engine.tensors",
+    "MergeResult": "rlmerge.engine",
+    "method": "rlmerge.methods",
+    "Parameter": "rlmerge.methods",
+    "Options": "rlmerge.options",
+    "Recipe": "rlmerge.recipe",
+    "load_recipe": "rlmerge.recipe",
+}
+
+__all__ = [
+    "MergeResult",
+    "Options",
+    "Parameter",
+    "Recipe",
+    "__version__",
+    "load_recipe",
+    "merge",
+    "merge_state_dicts",
+    "method",
+    "plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rlmerge' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -27,7 +27,7 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     """
     recipe, options = read_request(request)
     from rlmerge.cli.progress import show_progress
-    from rlmerge.engine import run
+    from rlmerge.api import run_plan
     from rlmerge.planning import make_plan
     from rlmerge.report.terminal import merge_text
 
@@ -35,7 +35,7 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     with show_progress(quiet) as progress:
         for warning in plan.warnings:
             progress.message(f"warning: {warning}")
-        result = run(plan, out, progress).to_dict()
+        result = run_plan(plan, out, progress).to_dict()
     if output_format == "json":
         emit_json(result)
     else:

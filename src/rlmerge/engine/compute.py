@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorReader
 from rlmerge.kernels import random
 from rlmerge.kernels.account import account
 from rlmerge.kernels.dtypes import DType, decode
@@ -42,11 +41,6 @@ class Numbers:
     counts: np.ndarray
     nonfinite_in: bool = False
     nonfinite_out: bool = False
-
-
-def read_tile(reader: TensorReader, tile: Tile) -> list[np.ndarray]:
-    """Storage arrays [n] of base, experts and further inputs."""
-    return [reader.read(info, tile.start, tile.stop) for info in tile.inputs]
 
 
 @dataclass(frozen=True)
@@ -181,7 +175,7 @@ class Merger(Formula):
     def _piece(self, tile: Tile, offset: int, piece: Decoded, buffer: np.ndarray) -> Numbers:
         start = tile.start + offset
         count = piece.stack.shape[-1]
-        merged = np.broadcast_to(np.asarray(self.on_numpy(piece, start), self.real), (count,))
+        merged = np.broadcast_to(np.asarray(self.on_numpy(piece, start), self.real), (1, count))[0]
         if piece.base is not None and piece.deltas is not None and self.keeps_base:
             merged = np.where((piece.deltas != 0).any(0), merged, piece.base)
         bits = random.bits(self.keys[-1], start, count) if self.rounding == "stochastic" else None
@@ -228,7 +222,7 @@ class Reducer(Formula):
         found = self.run(self.kernel, tile, inputs, tile.block, selection=selection)
         return selector.collect(selection), found.nonfinite_in
 
-    def rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+    def by_rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
         """Row-wise values [M, rows of the tile] in float64; the tile must hold whole rows."""
         found = decode_tile(inputs, self.layout, self.extra_names, self.zero, np.dtype(np.float64))
         shape = (-1, self.columns)

@@ -87,7 +87,7 @@ class _Rows(_Unprepared):
         self.parts: dict[int, np.ndarray] = {}
 
     def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
-        return reducer.rows(tile, inputs)
+        return reducer.by_rows(tile, inputs)
 
     def add(self, tile: Tile, result: Any) -> None:
         self.parts[tile.start] = result

@@ -20,15 +20,15 @@ from rlmerge.planning import Plan, TensorPlan
 from rlmerge.planning.sizing import sizing
 
 from . import cache
-from .compute import Merger, Numbers
+from .compute import Numbers
 from .memory import PeakMemory
+from .mergers import make_merger
 from .nonfinite import refuse_nonfinite, refuse_overflow
 from .result import Account, MergeResult
 from .scan import Scan
 from .seal import write_side_files
 from .stream import Progress, Quiet, Workers
 from .tiles import Tile, cut
-from .values import for_formula, random_keys
 
 
 @dataclass
@@ -130,17 +130,8 @@ class _Merge:
     def _merger(self, tensor: TensorPlan) -> Any:
         self.scan.scan_tensor(tensor)
         values = self.scan.values(tensor)
-        method, options = self.plan.method, self.plan.options
-        self.degenerate.update(method.warn(values))
-        arguments: dict[str, Any] = {
-            "out": tensor.output.dtype,
-            "rounding": options.rounding,
-            "keeps_base": tensor.base is not None and method.keeps_base(values),
-            "zero": options.on_nonfinite == "zero",
-            "columns": tensor.columns,
-        }
-        keys = random_keys(options.seed, tensor.output.name, len(tensor.experts))
-        return Merger(method.formula, tensor.layout, for_formula(method.formula, values), keys, **arguments)
+        self.degenerate.update(self.plan.method.warn(values))
+        return make_merger(self.plan, tensor, values)
 
     def _copier(self) -> Any:
         def copy(tile: Tile, inputs: Sequence[np.ndarray], buffer: None) -> np.ndarray:

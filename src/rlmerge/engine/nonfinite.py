@@ -6,16 +6,16 @@ from typing import NoReturn
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorReader
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.kernels.dtypes import decode
 
+from .stream import Reader
 from .tiles import Tile
 
 _CHUNK = 1 << 20
 
 
-def refuse_nonfinite(reader: TensorReader, tile: Tile) -> NoReturn:
+def refuse_nonfinite(reader: Reader, tile: Tile) -> NoReturn:
     """CheckpointError naming model file, tensor, how many values are not finite, and the first."""
     for info in tile.inputs:
         count, first, value = 0, -1, 0.0

@@ -20,9 +20,9 @@ class ExpertSurvival:
 
     ``changed`` coordinates differ from the base; ``survived`` of them still do after rounding to the output type;
     ``erased`` ones the formula changed but rounding took back (the rest cancelled or were dropped by the method);
-    ``unique`` ones no other expert changed. ``requested`` is the coefficient Σ(merged − θ₀)τ / Στ² that the formula gave
-    the expert's unique changes, ``realised`` the same of what is stored; ``projection`` is ⟨out − θ₀, τ⟩ / ‖τ‖² over
-    all coordinates. None where there is nothing to divide by.
+    ``unique`` ones no other expert changed. ``requested`` is the coefficient Σ(merged − θ₀)τ / Στ² that the formula
+    gave the expert's unique changes, ``realised`` the same of what is stored; ``projection`` is ⟨out − θ₀, τ⟩ / ‖τ‖²
+    over all coordinates. None where there is nothing to divide by.
     """
 
     name: str

@@ -47,11 +47,20 @@ class Scan:
                     for tensor in self.merged:
                         self._scan([tensor], (statistic,), self._store(tensor))
             wide = [s for s in stage if s.over == "model" and s.name not in self.known.get("", {})]
-            if wide:
+            if wide and not self._skipped(wide):
                 total = sum(info.nbytes for tensor in self.merged for info in tensor.sources)
                 self.progress.start(f"scan {number}/{len(self.model_stages)}", total)
                 self._scan(self.merged, wide, self.known.setdefault("", {}))
                 self.progress.done()
+
+    def _skipped(self, stage: Sequence[Statistic]) -> bool:
+        """Whether every statistic over the model is known without reading; their values are stored."""
+        for statistic in stage:
+            found = [statistic.skip(self._so_far(t)) if statistic.skip else None for t in self.merged]
+            if any(value is None for value in found):
+                return False
+            self.known.setdefault("", {})[statistic.name] = np.asarray(found[0] if found else 0.0)
+        return True
 
     def scan_tensor(self, tensor: TensorPlan) -> None:
         """Gather the remaining stages for one tensor."""

@@ -10,9 +10,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorReader
+from rlmerge.checkpoint import TensorInfo, TensorReader
 
-from .compute import read_tile
 from .tiles import Tile
 
 PREFETCH_BYTES = 64 * 2**20
@@ -53,12 +52,24 @@ class Quiet:
     def done(self) -> None: ...
 
 
+class Reader(Protocol):
+    """What tiles are read from; ``TensorReader`` reads files."""
+
+    def read(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> np.ndarray: ...
+
+    def prefetch(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> None: ...
+
+    def release(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Workers:
     """Threads that compute tiles, and the reader they share."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, reader: Reader | None = None) -> None:
         self.threads = threads
-        self.reader = TensorReader()
+        self.reader: Reader = reader or TensorReader()
         self.pool = ThreadPoolExecutor(threads, "rlmerge-worker")
 
     def __enter__(self) -> Workers:
@@ -73,7 +84,7 @@ class Workers:
         return self.pool.submit(self._run, tile, work)
 
     def _run(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Result:
-        result = work(tile, read_tile(self.reader, tile))
+        result = work(tile, [self.reader.read(info, tile.start, tile.stop) for info in tile.inputs])
         for info in tile.inputs:
             self.reader.release(info, tile.start, tile.stop)
         return result

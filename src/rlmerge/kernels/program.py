@@ -207,6 +207,8 @@ def _tiles(result: Any) -> Iterable[Any]:
 
 
 def _tile(tracer: _Tracer, value: Any) -> Tile:
+    if isinstance(value, Stack) and len(value) == 1:
+        value = value[0]
     if isinstance(value, Tile):
         return value
     if type(value) not in (bool, int, float):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlmerge.checkpoint import OutputTensor, plan_shards
+from rlmerge.checkpoint import Checkpoint, OutputTensor, plan_shards
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT64, MERGEABLE, DType
 from rlmerge.kernels.program import Layout
@@ -25,6 +25,13 @@ def make_plan(recipe: Recipe, out: Path | None, options: Options) -> Plan:
     refuses; RequestError if the output would not fit on the disk.
     """
     base, experts = open_models(recipe)
+    return plan_models(recipe, base, experts, out, options)
+
+
+def plan_models(
+    recipe: Recipe, base: Checkpoint | None, experts: tuple[Checkpoint, ...], out: Path | None, options: Options
+) -> Plan:
+    """As ``make_plan``, of models that are already open."""
     template = base or experts[0]
     pairs = pair_tensors(recipe, base, experts, options)
     layers = layer_count(template.tensors)

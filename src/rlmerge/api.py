@@ -1,0 +1,70 @@
+"""The Python interface: the same steps as the command line, with frozen results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rlmerge import __version__
+from rlmerge.checkpoint import VerifyResult
+from rlmerge.checkpoint import verify as verify_directory
+from rlmerge.checkpoint.license import read_license, strictest
+from rlmerge.checkpoint.model import Checkpoint
+from rlmerge.engine import MergeResult, Progress, run
+from rlmerge.options import Options
+from rlmerge.planning import Plan, make_plan
+from rlmerge.recipe import Recipe, load_recipe
+from rlmerge.report.card import model_card
+
+AnyRecipe = Recipe | str | PathLike[str] | Mapping[str, Any]
+
+
+def merge(
+    recipe: AnyRecipe, out: str | PathLike[str], *, progress: Progress | None = None, **options: Any
+) -> MergeResult:
+    """Merge the models of ``recipe`` (a path, YAML text, mapping or ``Recipe``) into the new directory ``out``.
+
+    ``options`` are those of ``rlmerge.Options``. RequestError and its kin if the request or an input is wrong, with
+    nothing written; RunError if the run failed and can be resumed.
+    """
+    return run_plan(plan(recipe, out, **options), out, progress)
+
+
+def plan(recipe: AnyRecipe, out: str | PathLike[str] | None = None, **options: Any) -> Plan:
+    """What ``merge`` would do and cost, from headers alone; every error of the recipe at once."""
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(_source(recipe))
+    return make_plan(chosen, None if out is None else Path(out), Options(**options))
+
+
+def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
+    """Carry out ``plan`` and write the model card."""
+    return run(plan, Path(out), progress, _documents)
+
+
+def verify(out: str | PathLike[str]) -> VerifyResult:
+    """Check a merged directory against its manifest, byte by byte."""
+    return verify_directory(Path(out))
+
+
+def _source(recipe: str | PathLike[str] | Mapping[str, Any]) -> str | Path | Mapping[str, Any]:
+    return Path(recipe) if isinstance(recipe, PathLike) else recipe
+
+
+def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
+    models = [plan.base, *plan.experts] if plan.base else list(plan.experts)
+    text = model_card(
+        result.to_dict(),
+        models=[_public_name(model) for model in models],
+        paper=plan.method.paper,
+        recipe=plan.recipe.text,
+        license=strictest(read_license(model.path) for model in models),
+        version=__version__,
+    )
+    return {"README.md": text.encode()}
+
+
+def _public_name(model: Checkpoint) -> str:
+    """A Hub id as it is; of a local directory its name alone, since paths mean nothing to readers."""
+    return model.reference if model.revision else model.path.name

@@ -1,0 +1,77 @@
+"""The model card of a merge: what a reader of the Hub page needs, and nothing that changes from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+
+def model_card(
+    result: Mapping[str, Any],
+    *,
+    models: Sequence[str],
+    paper: str,
+    recipe: str,
+    license: str | None,
+    version: str,
+) -> str:
+    """README.md of a merged model.
+
+    ``result`` is ``MergeResult.to_dict()``; ``models`` names base and experts as Hub ids or directory names, base
+    first; ``recipe`` is canonical YAML.
+    """
+    matter: dict[str, Any] = {
+        "base_model": list(dict.fromkeys(models)),
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "tags": ["merge", "rlmerge", result["method"]],
+    }
+    if license is not None:
+        matter["license"] = license
+    parts = [
+        f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
+        "# Merged model",
+        f"Made with rlmerge {version} by the method `{result['method']}` ({paper}; status: {result['status']}).",
+    ]
+    if license is None:
+        parts.append("The license is not stated here because not every source model states one; check them.")
+    if result["experts"]:
+        parts.append(_survival(result))
+    if result["warnings"]:
+        parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in result["warnings"]))
+    parts.append(f"## Recipe\n\n```yaml\n{recipe.strip()}\n```")
+    parts.append(
+        "`rlmerge verify` checks this directory against `MANIFEST.json`; `rlmerge.lock.yaml` holds what is needed to "
+        "rebuild it."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _survival(result: Mapping[str, Any]) -> str:
+    lines = [
+        "## What survived",
+        "",
+        f"{_share(result['survived'], result['changed'])} of the coordinates that any expert changed differ from the "
+        "base after rounding.",
+        "",
+        "| expert | changed | survived | erased by rounding | requested coefficient | realised |",
+        "|---|---|---|---|---|---|",
+    ]
+    for expert in result["experts"]:
+        name = expert["name"].rstrip("/").rsplit("/", 1)[-1]
+        lines.append(
+            f"| {name} | {expert['changed']:,} | {_share(expert['survived'], expert['changed'])} "
+            f"| {_share(expert['erased'], expert['changed'])} "
+            f"| {_number(expert['requested'])} | {_number(expert['realised'])} |"
+        )
+    return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
