@@ -67,6 +67,10 @@ def find_device(name: str) -> Any:
 
 @contextmanager
 def _loading(checkpoint: Checkpoint) -> Generator[None]:
+    """Errors of any kind as ours, and no progress bars but ours."""
+    logging = require("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     except MemoryError:
@@ -74,6 +78,9 @@ def _loading(checkpoint: Checkpoint) -> Generator[None]:
     except Exception as error:  # transformers and the libraries below it raise many unrelated types
         hint = "sensitivity needs config.json, tokenizer files and a causal LM that transformers knows."
         raise CheckpointError(f"transformers cannot load it: {error}", where=checkpoint.reference, hint=hint) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def match_parameters(model: Any, checkpoint: Checkpoint) -> tuple[dict[str, Parameter], tuple[str, ...]]:
