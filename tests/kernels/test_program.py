@@ -284,3 +284,21 @@ def test_rows_of_whatever_a_formula_returns_on_numpy():
     assert len(rows_of(np.ones((2, 3)))) == 2
     assert rows_of(row)[0] is row
     assert rows_of([row, row])[1] is row
+
+
+def test_only_so_many_kernels_are_kept(monkeypatch):
+    monkeypatch.setattr("rlmerge.kernels.program._kernels", {})
+    monkeypatch.setattr("rlmerge.kernels.program.CACHED_KERNELS", 2)
+    layout = Layout(FLOAT32, (FLOAT32,), True)
+
+    def kernel(value):
+        return merge_kernel(shifted, layout, {"by": (value,)}, FLOAT32)
+
+    def shifted(xp, base, tau, *, by):
+        return base + by[0]
+
+    first, second = kernel(1), kernel(2)
+    assert kernel(1) is first
+    kernel(3)
+    assert kernel(2) is second
+    assert kernel(1) is not first

@@ -73,6 +73,7 @@ class Kernel:
         self.selected = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
         self.real = np.dtype(np.float32 if program.real == "float" else np.float64)
         self._program = program
+        self._numbers = len(program.used("param")), len(program.used("row"))
         self._engine, address = _compile(text, host)
         self._function = _FUNCTION(address)
 
@@ -103,8 +104,8 @@ class Kernel:
         table = None if rows is None else np.ascontiguousarray(rows, self.real)
         chosen = _selection_words(selection)
         self._check(inputs, out, selection)
-        wanted = {"param": len(scalars), "row": 0 if table is None else len(table)}
-        if len(keys) != self.streams or any(len(self._program.used(op)) != found for op, found in wanted.items()):
+        numbers = len(scalars), 0 if table is None else len(table)
+        if len(keys) != self.streams or numbers != self._numbers:
             raise ValueError("a kernel takes as many parameters, row-wise values and random keys as its formula")
         if table is not None and table.shape[1] * columns < start + n:
             raise ValueError(f"{table.shape[1]} rows of {columns} columns end before the tile does")

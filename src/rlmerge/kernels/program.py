@@ -148,6 +148,9 @@ class _Tracer:
         return Program(self.graph, tuple(self.inputs), real, sink, zero_nonfinite)
 
 
+CACHED_KERNELS = 128
+"""Compiled kernels kept at a time, about 1 MB each; the oldest goes first."""
+
 _kernels: dict[Any, Kernel] = {}
 _kernels_lock = threading.Lock()
 
@@ -155,6 +158,8 @@ _kernels_lock = threading.Lock()
 def _cached(key: Any, make: Callable[[], Program]) -> Kernel:
     with _kernels_lock:
         if key not in _kernels:
+            if len(_kernels) >= CACHED_KERNELS:
+                del _kernels[next(iter(_kernels))]
             _kernels[key] = Kernel(make())
         return _kernels[key]
 
@@ -211,7 +216,7 @@ def _tile(tracer: _Tracer, value: Any) -> Tile:
         value = value[0]
     if isinstance(value, Tile):
         return value
-    if type(value) not in (bool, int, float):
+    if not isinstance(value, int | float):
         raise UntraceableError(f"a formula returns one value per coordinate [n], not {type(value).__name__}")
     return tracer.graph.constant(value)
 

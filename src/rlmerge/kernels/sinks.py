@@ -34,7 +34,7 @@ class Write:
     another value than the base that rounding took back. Sums, per expert, in order: over
     unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all coordinates Σ(out−θ₀)τ and Στ².
     The lanes of these sums have the arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers
-    a lane, so a sum of squares is good to 2^-14 at worst.
+    a lane, so a sum of squares is good to 2^-14 at worst (2^-10 with values for rows shorter than a vector).
     """
 
     merged: Tile
