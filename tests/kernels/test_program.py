@@ -208,7 +208,16 @@ def test_a_formula_may_return_a_mask():
 @pytest.mark.parametrize("result", [lambda tau: None, lambda tau: tau, lambda tau: np.ones(3), lambda tau: "x"])
 def test_a_formula_must_return_one_value_per_coordinate(result):
     with pytest.raises(UntraceableError, match=r"one value per coordinate \[n\], not"):
-        merge_kernel(lambda xp, base, tau: result(tau), Layout(FLOAT32, (FLOAT32,), True), {}, FLOAT32)
+        merge_kernel(lambda xp, base, tau: result(tau), Layout(FLOAT32, (FLOAT32,) * 2, True), {}, FLOAT32)
+
+
+def test_one_expert_may_stand_for_its_only_row():
+    layout = Layout(FLOAT32, (FLOAT32,), True)
+    arrays = tile(9, 20, layout)
+    out, row = np.zeros(20, np.float32), np.zeros(20, np.float32)
+    merge_kernel(lambda xp, base, tau: base + tau, layout, {}, FLOAT32)(arrays, out=out)
+    merge_kernel(lambda xp, base, tau: base + tau[0], layout, {}, FLOAT32)(arrays, out=row)
+    assert out.tobytes() == row.tobytes()
 
 
 def test_static_values_select_code_and_numbers_do_not():
