@@ -72,33 +72,26 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def sweep(folder: Path, prepare) -> int:
-    """Kill at every point in turn. ``prepare`` makes the state before the run; the number of points."""
-    expected, points = content(folder / "expected"), 0
-    for halfway in (False, True):
-        countdown = 1
-        while True:
-            base = folder / f"{prepare.__name__}-{halfway}-{countdown}"
-            base.mkdir()
-            before = prepare(base / "out")
-            if not killed(base / "out", countdown, halfway):
-                break
-            found = content(base / "out") if (base / "out").exists() else None
-            assert found in (before, expected), f"{base}: incomplete under the final name: {sorted(found)}"
-            child = os.fork()
-            if child == 0:
-                merge(base / "out")
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0, f"{base}: could not resume"
-            assert content(base / "out") == expected, f"{base}: differs"
-            assert [path.name for path in base.iterdir()] == ["out"], f"{base}: left something behind"
-            points += 1
-            countdown += 1
-    return points
+def sweep(folder: Path, prepare, halfway: bool) -> int:
+    """Kill at every point in turn, after ``prepare`` has made the state before the run; the number of points."""
+    expected = content(folder / "expected")
+    countdown = 0
+    while True:
+        countdown += 1
+        base = folder / f"{prepare.__name__}-{halfway}-{countdown}"
+        base.mkdir()
+        before = prepare(base / "out")
+        if not killed(base / "out", countdown, halfway):
+            return countdown - 1
+        found = content(base / "out") if (base / "out").exists() else None
+        assert found in (before, expected), f"{base}: incomplete under the final name: {sorted(found)}"
+        merge(base / "out")
+        assert content(base / "out") == expected, f"{base}: differs"
+        assert [path.name for path in base.iterdir()] == ["out"], f"{base}: left something behind"
 
 
 def nothing(target: Path) -> None:
-    """No target."""
+    """No target, and no earlier run."""
 
 
 def old_model(target: Path) -> dict[str, bytes]:
@@ -108,7 +101,13 @@ def old_model(target: Path) -> dict[str, bytes]:
     return content(target)
 
 
+def interrupted(target: Path) -> None:
+    """An earlier run that was killed more than half way."""
+    assert killed(target, 25, halfway=False)
+
+
 if __name__ == "__main__":
     workplace = Path(sys.argv[1])
     merge(workplace / "expected")
-    print(sweep(workplace, nothing) + sweep(workplace, old_model))
+    sweeps = [(nothing, False), (nothing, True), (old_model, False), (interrupted, False)]
+    print(sum(sweep(workplace, *each) for each in sweeps))

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from rlmerge.checkpoint.journal import NAME, Journal, JournalEntry, read_journal
@@ -55,6 +57,16 @@ def test_a_first_line_without_a_plan(journal):
 def test_beginning_again_keeps_only_what_is_given(journal):
     Journal(journal.parent, "digest", ENTRIES[1:]).close()
     assert read_journal(journal.parent) == ("digest", ENTRIES[1:])
+
+
+def test_the_old_journal_stays_until_the_new_one_is_whole(journal, monkeypatch):
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        Journal(journal.parent, "digest", ENTRIES[1:])
+    assert read_journal(journal.parent) == ("digest", ENTRIES)
 
 
 def test_entries_by_tensor(tmp_path):

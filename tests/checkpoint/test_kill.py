@@ -13,8 +13,9 @@ def test_at_every_system_call(tmp_path):
     sweep = [sys.executable, str(Path(__file__).with_name("kill_sweep.py")), str(tmp_path)]
     done = subprocess.run(sweep, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # Once without and once with an old target: five tensors of two writes and a journal line, three shards to reserve,
-    # to head and to sync, and the steps of sealing; the writes again, torn in half.
+    # A run makes about 40 calls (five tensors of two writes and a journal line, three shards to reserve, to head and to
+    # sync, the steps of sealing). It dies at each, without and with an old target and once more after an earlier death,
+    # and at each write with half of it done.
     assert int(done.stdout) > 100
 
 

@@ -312,11 +312,12 @@ def test_a_disk_that_fails_after_the_rename_is_reported_and_the_output_stays(tmp
 def test_a_shard_that_could_not_reach_the_disk_is_not_sealed(tmp_path, plan, write_shards, monkeypatch):
     shards, values = plan
 
-    def fail(_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def fail_for_shards(fd):
+        if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".safetensors":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with PartialDirectory(tmp_path / "out", "plan") as unfinished:
-        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail_for_shards)
         write_shards(unfinished, shards, values)
         with pytest.raises(RunError, match="Input/output error"):
             unfinished.seal(shards)
