@@ -123,8 +123,8 @@ class TinyLlama:
         for index in range(config.layers):
             x = x + self._attention(index, x, rotation)
             x = x + self._mlp(index, x)
-        head = self.weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"]
-        return self._norm("model.norm.weight", x[:, start:]) @ head.T
+        head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
+        return self._project(head, self._norm("model.norm.weight", x[:, start:]))
 
     def greedy(self, tokens: np.ndarray, steps: int) -> np.ndarray:
         """The ``steps`` tokens [B, steps] that follow ``tokens`` [B, T] when the most likely one is always taken."""
@@ -137,30 +137,35 @@ class TinyLlama:
         scale = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.config.epsilon))
         return self.weights[name] * (x / scale)
 
+    def _project(self, name: str, x: np.ndarray) -> np.ndarray:
+        # As one matrix product: over a stack of sequences NumPy would do a small one for each, at a third of the speed.
+        weight = self.weights[name]
+        return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], len(weight))
+
     def _attention(self, index: int, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         config, prefix = self.config, f"model.layers.{index}."
         batch, length = x.shape[:2]
         x = self._norm(prefix + "input_layernorm.weight", x)
 
-        def project(name: str, per_group: int) -> np.ndarray:  # [B, groups, per_group, T, head]
-            y = x @ self.weights[f"{prefix}self_attn.{name}_proj.weight"].T
+        def heads(name: str, per_group: int) -> np.ndarray:  # [B, groups, per_group, T, head]
+            y = self._project(f"{prefix}self_attn.{name}_proj.weight", x)
             return y.reshape(batch, length, config.groups, per_group, config.head).transpose(0, 2, 3, 1, 4)
 
-        q = _rotate(project("q", config.heads // config.groups), rotation)
-        k, v = _rotate(project("k", 1), rotation), project("v", 1)
+        q = _rotate(heads("q", config.heads // config.groups), rotation)
+        k, v = _rotate(heads("k", 1), rotation), heads("v", 1)
         scores = q @ k.swapaxes(-1, -2) * np.float32(config.head**-0.5)
         scores = np.where(np.tri(length, dtype=bool), scores, np.float32(-np.inf))
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
         mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, config.heads * config.head)
-        return mixed @ self.weights[prefix + "self_attn.o_proj.weight"].T
+        return self._project(prefix + "self_attn.o_proj.weight", mixed)
 
     def _mlp(self, index: int, x: np.ndarray) -> np.ndarray:
         prefix = f"model.layers.{index}."
         x = self._norm(prefix + "post_attention_layernorm.weight", x)
-        gate = x @ self.weights[prefix + "mlp.gate_proj.weight"].T
-        up = x @ self.weights[prefix + "mlp.up_proj.weight"].T
-        return (gate / (1 + np.exp(-gate)) * up) @ self.weights[prefix + "mlp.down_proj.weight"].T
+        gate = self._project(prefix + "mlp.gate_proj.weight", x)
+        up = self._project(prefix + "mlp.up_proj.weight", x)
+        return self._project(prefix + "mlp.down_proj.weight", gate / (1 + np.exp(-gate)) * up)
 
 
 def load(model: str | os.PathLike[str] | Checkpoint) -> TinyLlama:
