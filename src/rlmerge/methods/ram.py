@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,14 @@ def _active(xp: Any, base: Any, tau: Any, *, active: str, epsilon: Any, threshol
 
 
 def _percentile_rank(numel: int, nonzero: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
-    """Rank from the top of the first order statistic at or above the linearly interpolated percentile."""
-    position = math.ceil(float(values["percentile"]) / 100 * (numel - 1) - 1e-9)
-    return np.full(nonzero.shape, numel - position, np.int64)
+    """Rank from the top of the order statistic that stands for the linearly interpolated percentile.
+
+    Where the percentile falls between two order statistics, "at least" it means at least the upper one, and "above" it
+    (strict) above the lower one. The position is exact: 99.9 is not a binary fraction.
+    """
+    position = Fraction(str(float(values["percentile"]))) * (numel - 1) / 100
+    below = math.floor(position) if values["active"] == "strict" else math.ceil(position)
+    return np.full(nonzero.shape, numel - below, np.int64)
 
 
 def _no_rescaling(values: Mapping[str, Any]) -> np.ndarray | None:
@@ -77,7 +83,7 @@ def _statistics(experts: int, *, active: str, scope: str, **_: Any) -> Stages:
     )
     if active in ("epsilon", "bits"):
         return ((overlap,),)
-    threshold = Statistic("threshold", magnitude, "kth", rank=_percentile_rank, uses=("percentile",))
+    threshold = Statistic("threshold", magnitude, "kth", rank=_percentile_rank, uses=("percentile", "active"))
     return ((threshold,), (overlap, Statistic("active_count", _active, "count")))
 
 

@@ -19,13 +19,13 @@ def slerp_coefficients(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients of x and y in slerp(x, y, t) and their cosine, from ``gram`` = [x·x, x·y, y·y] ([3] or [3, rows]).
 
-    Vectors of length 0, and those whose |cosine| exceeds ``lerp_above``, are interpolated linearly.
+    Vectors of length 0, and those whose |cosine| exceeds ``lerp_above`` or is 1, are interpolated linearly.
     """
     xx, xy, yy = np.asarray(gram, np.float64)
     norm = np.sqrt(xx * yy)
     defined = norm > 0
     cosine = np.where(defined, np.clip(xy / np.where(defined, norm, 1.0), -1.0, 1.0), 1.0)
-    spherical = defined & (np.abs(cosine) <= lerp_above)
+    spherical = defined & (np.abs(cosine) <= lerp_above) & (np.abs(cosine) < 1)
     angle = np.where(spherical, np.arccos(np.where(spherical, cosine, 0.0)), 1.0)
     sine = np.sin(angle)
     first = np.where(spherical, np.sin((1 - t) * angle) / sine, 1 - t)
@@ -75,9 +75,9 @@ SLERP = Method(
 
 def nuslerp_formula(xp: Any, base: Any, vectors: Any, *, first: Any, second: Any) -> Any:
     """a·x₁ + b·x₂ on weights; with a base θ₀ + a·τ₁ + b·τ₂ on task vectors."""
-    if base is None:
-        return first * vectors[0] + second * vectors[1]
-    return base + (first * (vectors[0] - base) + second * (vectors[1] - base))
+    x, y = _pair(base, vectors)
+    moved = first[0] * x + second[0] * y
+    return moved if base is None else base + moved
 
 
 def _pair(base: Any, vectors: Any) -> tuple[Any, Any]:
@@ -104,9 +104,8 @@ def _nuslerp_statistics(experts: int, *, nuslerp_flatten: bool, **_: Any) -> Sta
 def _nuslerp_derive(values: dict[str, Any]) -> dict[str, Any]:
     one, two = np.asarray(values["weight"], np.float64)
     t = 0.5 if abs(one + two) < 1e-6 else two / (one + two)
-    first, second, _ = slerp_coefficients(values["gram"], t, np.sqrt(1 - 1e-16))
-    rows = np.ndim(first) > 0
-    return {"first": first[None] if rows else float(first), "second": second[None] if rows else float(second)}
+    first, second, _ = slerp_coefficients(values["gram"], t, 1.0)
+    return {"first": first[None], "second": second[None]}
 
 
 def _nuslerp_check(values: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,7 @@
+"""Settings of the whole test run."""
+
+from hypothesis import settings
+
+# Time limits of single examples fail on a busy machine and say nothing about the code.
+settings.register_profile("rlmerge", deadline=None)
+settings.load_profile("rlmerge")
