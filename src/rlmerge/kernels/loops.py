@@ -50,12 +50,12 @@ def module(program: Program) -> tuple[str, Slots]:
         [
             declarations(program.real, (LANES, 1)),
             "declare i64 @llvm.cttz.i64(i64, i1)",
+            "declare i64 @llvm.ctpop.i64(i64)",
             f"define void @kernel({SIGNATURE}) {{",
             "entry:",
             *_entry(program, slots),
             *_BLOCK_HEAD,
             *_zero(slots, "sum", program.lane),
-            *_zero(slots, "count", "i32"),
             "br label %seg.head",
             *_segment(program),
             "br label %vec.head",
@@ -83,6 +83,7 @@ def module(program: Program) -> tuple[str, Slots]:
             "store i64 %bnext, ptr %block.index",
             "br label %block.head",
             "exit:",
+            *_counts(slots),
             *_largest(program.real),
             "ret void",
             "}",
@@ -153,7 +154,8 @@ def _entry(program: Program, slots: Slots) -> list[str]:
     for width, suffix in ((LANES, ""), (1, ".t")):
         e = Emitter(width, program.real, f"e{width}.")
         lines += [f"%sum{i}{suffix} = alloca <{width} x {program.lane}>" for i in range(slots.sums)]
-        lines += [f"%count{i}{suffix} = alloca <{width} x i32>" for i in range(slots.counts)]
+        lines += [f"%count{i}{suffix} = alloca i64" for i in range(slots.counts)]
+        lines += [f"store i64 0, ptr %count{i}{suffix}" for i in range(slots.counts)]
         lines.append(f"%scratch{suffix} = alloca <{width} x {word}>")
         for which in ("in", "out"):
             lines.append(f"%largest.{which}{suffix} = alloca <{width} x {word}>")
@@ -238,7 +240,7 @@ def _segment(program: Program) -> list[str]:
 
 
 def _zero(slots: Slots, kind: str, scalar: str) -> list[str]:
-    count = slots.sums if kind == "sum" else slots.counts
+    count = slots.sums
     return [
         f"store <{width} x {scalar}> zeroinitializer, ptr %{kind}{i}{suffix}"
         for i in range(count)
@@ -256,11 +258,15 @@ def _flush(slots: Slots, lane: str) -> list[str]:
             total = e.let(f"fpext {lane} {total} to double")
         place = e.let(f"getelementptr inbounds double, ptr %sums, i64 {e.let(f'add i64 {row}, {i}')}")
         e.do(f"store double {total}, ptr {place}")
+    return e.lines
+
+
+def _counts(slots: Slots) -> list[str]:
+    """Write the counts of all vectors and remainders."""
+    e = Emitter(LANES, "double", "c")
     for i in range(slots.counts):
-        total = e.let(f"zext i32 {_add_lanes(e, f'%count{i}', 'i32', 'add')} to i64")
-        place = e.let(f"getelementptr inbounds i64, ptr %counts, i64 {i}")
-        before = e.let(f"load i64, ptr {place}")
-        e.do(f"store i64 {e.let(f'add i64 {before}, {total}')}, ptr {place}")
+        total = e.let(f"add i64 {e.let(f'load i64, ptr %count{i}')}, {e.let(f'load i64, ptr %count{i}.t')}")
+        e.do(f"store i64 {total}, ptr {e.let(f'getelementptr inbounds i64, ptr %counts, i64 {i}')}")
     return e.lines
 
 

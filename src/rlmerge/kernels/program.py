@@ -179,7 +179,15 @@ def merge_kernel(
     def make() -> Program:
         tracer = _Tracer(layout, values)
         merged = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
-        sink = Write(tracer.graph.number(_tile(tracer, merged)), out, rounding, tracer.base, tracer.deltas, keeps_base)
+        sink = Write(
+            tracer.graph.number(_tile(tracer, merged)),
+            out,
+            rounding,
+            tracer.base,
+            tracer.deltas,
+            keeps_base,
+            layout.base is out,
+        )
         return tracer.program(layout, sink, zero_nonfinite)
 
     key = ("merge", formula, layout, signature(values), out, rounding, keeps_base, zero_nonfinite)

@@ -43,6 +43,7 @@ class Write:
     base: Tile | None
     deltas: Sequence[Tile]
     keeps_base: bool
+    exact_base: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,37 @@ class Body:
     tail: bool
     slots: Slots = field(default_factory=Slots)
 
-    def add_sum(self, value: str, scalar: str) -> None:
-        """Add a ``real`` vector to the next accumulator, whose lanes are of type ``scalar``."""
+    def add_sum(self, value: str, scalar: str, only: str | None = None) -> None:
+        """Add a ``real`` vector, in the lanes of mask ``only``, to the next accumulator of lanes of type ``scalar``."""
         e = self.emitter
         kind = e.vector(scalar)
         wide = value if e.real == scalar else e.let(f"fpext {e.reals} {value} to {kind}")
         slot = self._slot("sum", self.slots.sums)
         self.slots.sums += 1
-        total = e.let(f"fadd {kind} {e.let(f'load {kind}, ptr {slot}')}, {wide}")
+        before = e.let(f"load {kind}, ptr {slot}")
+        total = e.let(f"fadd {kind} {before}, {wide}")
+        if only is not None:
+            total = e.let(f"select {e.mask} {only}, {kind} {total}, {kind} {before}")
         e.do(f"store {kind} {total}, ptr {slot}")
 
     def add_count(self, mask: str) -> None:
-        """Add a mask to the next counter."""
+        """Add the number of lanes a mask holds in to the next counter."""
+        self.add_bits(self.bits(mask))
+
+    def bits(self, mask: str) -> str:
+        """A mask as an i64 with one bit a lane."""
         e = self.emitter
-        slot, kind = self._slot("count", self.slots.counts), e.vector("i32")
+        word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
+        return e.let(f"zext i{e.width} {word} to i64")
+
+    def add_bits(self, word: str) -> None:
+        """Add the number of bits set in an i64 to the next counter."""
+        e = self.emitter
+        slot = self._slot("count", self.slots.counts)
         self.slots.counts += 1
-        ones = e.let(f"sext {e.mask} {mask} to {kind}")
-        total = e.let(f"sub {kind} {e.let(f'load {kind}, ptr {slot}')}, {ones}")
-        e.do(f"store {kind} {total}, ptr {slot}")
+        ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {word})")
+        total = e.let(f"add i64 {e.let(f'load i64, ptr {slot}')}, {ones}")
+        e.do(f"store i64 {total}, ptr {slot}")
 
     def track_largest(self, which: str, value: str) -> None:
         """Remember the largest magnitude word, from which NaN and infinity are recognised afterwards."""
@@ -125,28 +139,29 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     body.track_largest("out", final)
     if base is None:
         return
-    reference = e.decode(sink.dtype, encode(e, base, sink.dtype, None))
-    survived = e.compare("une", final, reference)
-    kept = e.let(f"xor {e.mask} {survived}, {e.integer('i1', 1)}")
-    erased = e.let(f"and {e.mask} {kept}, {e.compare('une', merged, base)}")
-    body.add_count(touched)
-    body.add_count(e.let(f"and {e.mask} {touched}, {survived}"))
+    reference = base if sink.exact_base else e.decode(sink.dtype, encode(e, base, sink.dtype, None))
     single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")
     uniques = [e.let(f"and {e.mask} {mask}, {single}") for mask in changed]
+    survived = body.bits(e.compare("une", final, reference))
+    lost = e.let(f"xor i64 {survived}, -1")
+    erased = e.let(f"and i64 {lost}, {body.bits(e.compare('une', merged, base))}")
+    any_changed = body.bits(touched)
+    body.add_bits(any_changed)
+    body.add_bits(e.let(f"and i64 {any_changed}, {survived}"))
     for mask, unique in zip(changed, uniques, strict=True):
-        body.add_count(mask)
-        body.add_count(e.let(f"and {e.mask} {mask}, {survived}"))
+        word = body.bits(mask)
+        body.add_bits(word)
+        body.add_bits(e.let(f"and i64 {word}, {survived}"))
         body.add_count(unique)
-        body.add_count(e.let(f"and {e.mask} {mask}, {erased}"))
+        body.add_bits(e.let(f"and i64 {word}, {erased}"))
     moved = e.let(f"fsub {e.reals} {final}, {base}")
-    zero = e.number(0.0)
     asked = e.let(f"fsub {e.reals} {merged}, {base}")
     for unique, delta in zip(uniques, deltas, strict=True):
         wanted = e.let(f"fmul {e.reals} {asked}, {delta}")
         product = e.let(f"fmul {e.reals} {moved}, {delta}")
         square = e.let(f"fmul {e.reals} {delta}, {delta}")
         for summed in (wanted, product, square):
-            body.add_sum(e.select(unique, summed, zero), e.real)
+            body.add_sum(summed, e.real, unique)
         for summed in (product, square):
             body.add_sum(summed, e.real)
 
