@@ -3,7 +3,8 @@ import threading
 
 import pytest
 
-from rlmerge.cli.progress import Bars, Lines, Silent, show_progress
+from rlmerge.cli.progress import Bars, Lines, show_progress
+from rlmerge.progress import Quiet
 
 
 class Clock:
@@ -76,7 +77,7 @@ def test_bars_show_one_phase_at_a_time_and_print_messages_as_they_are():
 
 def test_the_kind_follows_the_stream(monkeypatch):
     with show_progress(quiet=True) as progress:
-        assert isinstance(progress, Silent)
+        assert isinstance(progress, Quiet)
     with show_progress(quiet=False) as progress:
         assert isinstance(progress, Lines)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
@@ -87,5 +88,5 @@ def test_the_kind_follows_the_stream(monkeypatch):
 @pytest.mark.parametrize("call", [("start", "scan", 1), ("advance", 1), ("done",), ("message", "x")])
 def test_silent_is_silent(capfd, call):
     name, *arguments = call
-    getattr(Silent(), name)(*arguments)
+    getattr(Quiet(), name)(*arguments)
     assert capfd.readouterr() == ("", "")

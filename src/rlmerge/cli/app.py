@@ -16,7 +16,10 @@ VERBS = {
     "merge": "Merge the models of a recipe into a new model directory.",
     "plan": "Say what a merge would read, write and need; write nothing.",
     "verify": "Check an output directory against its manifest.",
+    "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "methods": "List the merge methods, or show one with its formula.",
+    "sensitivity": "Measure how sensitive a model is to each of its weights (Fisher, Gram matrices).",
+    "scaling": "Re-run the published study of sparsity against model size.",
 }
 """Every verb with its line in the help. `rlmerge VERB` runs `command` of the module `rlmerge.cli.VERB`."""
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from rlmerge.progress import Progress, Quiet
 from rlmerge.report.terminal import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -19,20 +20,11 @@ INTERVAL = 10.0
 """Seconds between two lines of plain progress."""
 
 
-class Progress(Protocol):
-    """What a run tells about itself; every method may be called from any thread."""
-
-    def start(self, phase: str, total_bytes: int) -> None: ...
-    def advance(self, nbytes: int) -> None: ...
-    def done(self) -> None: ...
-    def message(self, text: str) -> None: ...
-
-
 @contextmanager
 def show_progress(quiet: bool) -> Generator[Progress]:
     """The progress that suits stderr, cleared away at the end."""
     if quiet:
-        yield Silent()
+        yield Quiet()
     elif not sys.stderr.isatty():
         yield Lines(sys.stderr)
     else:
@@ -43,22 +35,6 @@ def show_progress(quiet: bool) -> Generator[Progress]:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with RichBars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
             yield Bars(bars)
-
-
-class Silent:
-    """Says nothing."""
-
-    def start(self, phase: str, total_bytes: int) -> None:
-        pass
-
-    def advance(self, nbytes: int) -> None:
-        pass
-
-    def done(self) -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        pass
 
 
 class Bars:

@@ -18,6 +18,7 @@ from rlmerge.checkpoint import PartialDirectory, ShardWriter
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.planning import Plan, TensorPlan
 from rlmerge.planning.sizing import sizing
+from rlmerge.progress import Progress, Quiet
 
 from . import cache
 from .compute import Numbers
@@ -27,7 +28,7 @@ from .nonfinite import refuse_nonfinite, refuse_overflow
 from .result import Account, MergeResult
 from .scan import Scan
 from .seal import write_side_files
-from .stream import Progress, Quiet, Workers
+from .stream import Workers
 from .tiles import Tile, cut
 
 
@@ -225,7 +226,11 @@ def run(
     began = time.perf_counter()
     progress = progress or Quiet()
     options = plan.options
-    with PartialDirectory(Path(out), plan.digest, resume=options.resume, force=options.force) as partial:
+    if options.resume:
+        progress.start("check finished tensors", 0)
+    with PartialDirectory(
+        Path(out), plan.digest, resume=options.resume, force=options.force, advance=progress.advance
+    ) as partial:
         with PeakMemory() as memory, Workers(options.threads) as workers:
             merge = _Merge(plan, partial, workers, progress)
             try:

@@ -14,11 +14,12 @@ import numpy as np
 
 from rlmerge.methods import Statistic
 from rlmerge.planning import Plan, TensorPlan
+from rlmerge.progress import Progress
 
 from .compute import Reducer
 from .gather import Gather, gather
 from .nonfinite import refuse_nonfinite
-from .stream import Progress, Workers
+from .stream import Workers
 from .tiles import Tile, cut
 from .values import Values, base_values, final_values, for_formula, random_keys
 

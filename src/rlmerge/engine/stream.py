@@ -20,38 +20,6 @@ PREFETCH_BYTES = 64 * 2**20
 Result = TypeVar("Result")
 
 
-class Progress(Protocol):
-    """Told what is going on; every call is cheap and comes from one thread."""
-
-    def start(self, phase: str, total_bytes: int) -> None:
-        """A phase begins that will process ``total_bytes``."""
-        ...
-
-    def advance(self, nbytes: int) -> None:
-        """``nbytes`` more are done."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Something worth a line."""
-        ...
-
-    def done(self) -> None:
-        """The phase is over."""
-        ...
-
-
-class Quiet:
-    """A ``Progress`` that says nothing."""
-
-    def start(self, phase: str, total_bytes: int) -> None: ...
-
-    def advance(self, nbytes: int) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def done(self) -> None: ...
-
-
 class Reader(Protocol):
     """What tiles are read from; ``TensorReader`` reads files."""
 

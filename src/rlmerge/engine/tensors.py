@@ -17,13 +17,14 @@ from rlmerge.options import Options
 from rlmerge.planning import Plan, TensorPlan
 from rlmerge.planning.make import plan_models
 from rlmerge.planning.sizing import sizing
+from rlmerge.progress import Quiet
 from rlmerge.recipe import Recipe, recipe_from_flags
 
 from .compute import Numbers
 from .mergers import make_merger
 from .nonfinite import refuse_nonfinite, refuse_overflow
 from .scan import Scan
-from .stream import Quiet, Workers
+from .stream import Workers
 from .tiles import Tile, cut
 
 State = Mapping[str, Any]

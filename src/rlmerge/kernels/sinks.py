@@ -31,10 +31,12 @@ class Write:
 
     Counts, in order: coordinates any expert changed; of these, those whose output differs from the rounded base; then
     per expert: changed, changed and survived, unique (no other expert changed it), and changed but erased: merged to
-    another value than the base that rounding took back. Sums, per expert, in order: over
-    unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all coordinates Σ(out−θ₀)τ and Στ².
-    The lanes of these sums have the arithmetic's own precision: in float32 a block of 2^14 elements adds 2^10 numbers
-    a lane, so a sum of squares is good to 2^-14 at worst (2^-10 with values for rows shorter than a vector).
+    another value than the base that rounding took back. ``exact_base`` says that the base needs no rounding.
+
+    Sums, per expert, in order: over unique coordinates Σ(merged−θ₀)τ before rounding, Σ(out−θ₀)τ and Στ²; over all
+    coordinates Σ(out−θ₀)τ and Στ². Their lanes have the arithmetic's own precision: in float32 a block of 2^14 elements
+    adds 2^10 numbers a lane, so a sum of squares is good to 2^-14 at worst (2^-10 with values for rows shorter than a
+    vector).
     """
 
     merged: Tile
