@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rlmerge.cli.output import color, emit, emit_json, width
+
 _SEED = click.option("--seed", default=0, show_default=True, help="Seed of every simulation.")
-_FORMAT = click.option("--format", "format_", type=click.Choice(["human", "json"]), default="human", show_default=True)
+_FORMAT = click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
 
 
 def _output(required: bool = False) -> Callable[[Any], Any]:
@@ -24,7 +25,7 @@ def _output(required: bool = False) -> Callable[[Any], Any]:
 
 
 @click.group(name="scaling")
-def scaling() -> None:
+def command() -> None:
     """Re-run the scale study "Does Sparsity Persist?" and judge its statements.
 
     Each command prints the paper's number, ours, and a verdict: reproduced, reproduced in kind, or not reproduced with
@@ -32,17 +33,17 @@ def scaling() -> None:
     """
 
 
-@scaling.command()
+@command.command()
 @click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True, help="Trials a scale.")
 @_SEED
 @_output()
 @_FORMAT
-def sparsity(trials: int, seed: int, output: Path | None, format_: str) -> None:
+def sparsity(trials: int, seed: int, output: Path | None, form: str) -> None:
     """Table 1, Figure 1: metrics of simulated task vectors from 1B to 405B."""
-    _run("sparsity", output, format_, seed=seed, trials=trials)
+    _run("sparsity", output, form, seed=seed, trials=trials)
 
 
-@scaling.command()
+@command.command()
 @click.option(
     "--measured",
     multiple=True,
@@ -52,56 +53,56 @@ def sparsity(trials: int, seed: int, output: Path | None, format_: str) -> None:
 @_SEED
 @_output()
 @_FORMAT
-def law(measured: tuple[str, ...], seed: int, output: Path | None, format_: str) -> None:
+def law(measured: tuple[str, ...], seed: int, output: Path | None, form: str) -> None:
     """Section 3.1: the law s(N) = 1 - a/N^b, its intervals, and real checkpoints beside it."""
     from rlmerge.scaling.measured import parse_measured
 
-    _run("law", output, format_, seed=seed, measured=[parse_measured(text) for text in measured])
+    _run("law", output, form, seed=seed, measured=[parse_measured(text) for text in measured])
 
 
-@scaling.command()
+@command.command()
 @click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Trials a sparsity.")
 @_SEED
 @_output()
 @_FORMAT
-def merge(trials: int, seed: int, output: Path | None, format_: str) -> None:
+def merge(trials: int, seed: int, output: Path | None, form: str) -> None:
     """Table 2, Figures 2 and 3: merge quality, with retention beside cosine."""
-    _run("merge", output, format_, seed=seed, trials=trials)
+    _run("merge", output, form, seed=seed, trials=trials)
 
 
-@scaling.command()
+@command.command()
 @_SEED
 @_output()
 @_FORMAT
-def anatomy(seed: int, output: Path | None, format_: str) -> None:
+def anatomy(seed: int, output: Path | None, form: str) -> None:
     """Table 3, Figure 4: sparsity by kind of tensor and depth."""
-    _run("anatomy", output, format_, seed=seed)
+    _run("anatomy", output, form, seed=seed)
 
 
-@scaling.command()
+@command.command()
 @click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True, help="Trials a scale.")
 @_SEED
 @_output()
 @_FORMAT
-def agents(trials: int, seed: int, output: Path | None, format_: str) -> None:
+def agents(trials: int, seed: int, output: Path | None, form: str) -> None:
     """Figure 5: overlap between simulated agents, beside chance."""
-    _run("agents", output, format_, seed=seed, trials=trials)
+    _run("agents", output, form, seed=seed, trials=trials)
 
 
-@scaling.command()
+@command.command()
 @click.option("--experts", type=click.IntRange(min=1), default=3, show_default=True, help="Agents to merge.")
 @_output()
 @_FORMAT
-def memory(experts: int, output: Path | None, format_: str) -> None:
+def memory(experts: int, output: Path | None, form: str) -> None:
     """Table 4, Figure 6: peak memory by formula, for real shapes, and by budget."""
-    _run("memory", output, format_, agents=experts)
+    _run("memory", output, form, agents=experts)
 
 
-@scaling.command(name="all")
+@command.command(name="all")
 @_SEED
 @_output(required=True)
 @_FORMAT
-def everything(seed: int, output: Path, format_: str) -> None:
+def everything(seed: int, output: Path, form: str) -> None:
     """Every study, with one self-contained report.html."""
     from rlmerge.scaling import registry
     from rlmerge.scaling.render import files, html, terminal
@@ -113,14 +114,14 @@ def everything(seed: int, output: Path, format_: str) -> None:
         click.echo(f"{name}: {terminal.tally(outcome)} ({outcome.seconds:.1f} s)", err=True)
         outcomes.append(outcome)
     report = files.write_file(output / "report.html", html.page(outcomes, seed).encode())
-    if format_ == "json":
+    if form == "json":
         studies = [outcome.to_dict() for outcome in outcomes]
-        click.echo(json.dumps({"report": str(report), "seed": seed, "studies": studies}, allow_nan=False))
+        emit_json({"report": str(report), "seed": seed, "studies": studies})
     else:
-        click.echo(f"Report: {report}")
+        emit(f"Report: {report}")
 
 
-def _run(name: str, output: Path | None, format_: str, **arguments: Any) -> None:
+def _run(name: str, output: Path | None, form: str, **arguments: Any) -> None:
     """Run one study, print it on stdout, and write its files when asked."""
     from rich.console import Console
 
@@ -128,10 +129,10 @@ def _run(name: str, output: Path | None, format_: str, **arguments: Any) -> None
     from rlmerge.scaling.render import files, terminal
 
     outcome = registry.run(name, **arguments)
-    if format_ == "json":
-        click.echo(json.dumps(outcome.to_dict(), allow_nan=False))
+    if form == "json":
+        emit_json(outcome.to_dict())
     else:
-        terminal.show(outcome, Console())
+        terminal.show(outcome, Console(width=width(), no_color=not color()))
     if output is not None:
         for path in files.write(outcome, output):
             click.echo(f"wrote {path}", err=True)

@@ -52,8 +52,11 @@ def fit(billions: Sequence[float], sparsity: Sequence[float], std: Sequence[floa
             hint="Measure checkpoints of at least one more model size.",
         )
     start = fit_log(n.tolist(), np.clip(s, None, 1 - 1e-9).tolist())
-    found, _ = need("scipy.optimize").curve_fit(
-        lambda x, a, b: 1.0 - a * x**-b, n, s, p0=(start.a, start.b), sigma=std, maxfev=10_000
+    weight = 1.0 if std is None else 1.0 / np.asarray(std, dtype=np.float64)
+    found = (
+        need("scipy.optimize")
+        .least_squares(lambda p: weight * (1.0 - p[0] * n ** -p[1] - s), (start.a, start.b), method="lm", xtol=1e-12)
+        .x
     )
     return Law(float(found[0]), float(found[1]))
 
@@ -63,8 +66,10 @@ def fit_log(billions: Sequence[float], sparsity: Sequence[float]) -> Law:
     n, s = _points(billions, sparsity)
     if np.any(s >= 1):
         raise RequestError("a sparsity of 1 has no logarithm of its active share", hint="Fit without it.")
-    slope, intercept = np.polyfit(np.log(n), np.log1p(-s), 1)
-    return Law(float(np.exp(intercept)), float(-slope))
+    x, y = np.log(n), np.log1p(-s)
+    centred = x - x.mean()
+    slope = float((centred * y).sum() / (centred * centred).sum())
+    return Law(float(np.exp(y.mean() - slope * x.mean())), -slope)
 
 
 def through(first: tuple[float, float], second: tuple[float, float]) -> Law:

@@ -109,8 +109,6 @@ def _settings(theme: Theme) -> dict[str, Any]:
         "font.sans-serif": ["DejaVu Sans"],
         "lines.linewidth": 1.6,
         "lines.markersize": 4.5,
-        "svg.fonttype": "path",
-        "svg.hashsalt": "rlmerge",
     }
 
 

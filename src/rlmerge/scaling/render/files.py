@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from rlmerge.errors import RequestError
+from rlmerge.scaling.extra import need
 from rlmerge.scaling.figures.style import Figure, Theme
 from rlmerge.scaling.registry import Outcome
 
@@ -41,7 +42,8 @@ def image(figure: Figure, kind: str, theme: Theme | None = None) -> bytes:
     drawn = figure.draw(theme or Theme())
     target = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    drawn.savefig(target, format=kind, dpi=DPI, metadata=metadata)
+    with need("matplotlib").rc_context({"svg.fonttype": "path", "svg.hashsalt": "rlmerge"}):
+        drawn.savefig(target, format=kind, dpi=DPI, metadata=metadata)
     return target.getvalue()
 
 

@@ -17,6 +17,7 @@ from rlmerge.scaling.table import Table
 from rlmerge.scaling.verdict import Claim, Verdict
 
 CLASS = {Verdict.REPRODUCED: "reproduced", Verdict.IN_KIND: "kind", Verdict.NOT_REPRODUCED: "not"}
+_SHORT = {Verdict.REPRODUCED: "reproduced", Verdict.IN_KIND: "in kind", Verdict.NOT_REPRODUCED: "not"}
 _PHONE = "(max-width: 640px)"
 _DARK = "(prefers-color-scheme: dark)"
 
@@ -51,7 +52,7 @@ not print or was put in by the simulation, and <b>not reproduced</b> otherwise, 
 
 
 def _summary(outcomes: Sequence[Outcome]) -> str:
-    head = "".join(f'<th scope="col">{MARK[v]} {v}</th>' for v in Verdict)
+    head = "".join(f'<th scope="col">{MARK[v]} {_SHORT[v]}</th>' for v in Verdict)
     body = "".join(
         f'<tr><th scope="row"><a href="#{o.name}">{escape(o.title)}</a></th>'
         + "".join(f'<td class="{CLASS[v]}">{o.count(v)}</td>' for v in Verdict)

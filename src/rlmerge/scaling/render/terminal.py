@@ -35,8 +35,8 @@ def tally(outcome: Outcome) -> str:
 
 def _show_claim(claim: Claim, console: Console) -> None:
     console.print()
-    console.print(Text(f"{MARK[claim.verdict]} {claim.verdict}", style=_STYLE[claim.verdict]), end="  ")
-    console.print(Text.assemble((claim.statement, "bold"), (f"  {claim.where}", "dim")))
+    verdict = (f"{MARK[claim.verdict]} {claim.verdict}  ", _STYLE[claim.verdict])
+    console.print(Text.assemble(verdict, (claim.statement, "bold"), (f"  {claim.where}", "dim")))
     console.print(
         Padding(Text.assemble("paper ", (claim.seed, "cyan"), "   ours ", (claim.ours, "cyan")), (0, 0, 0, 2))
     )
@@ -44,10 +44,33 @@ def _show_claim(claim: Claim, console: Console) -> None:
 
 
 def _show_table(table: Table, console: Console) -> None:
-    grid = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for index, column in enumerate(table.columns):
-        grid.add_column(column, justify="left" if index < table.labels else "right", overflow="fold")
-    for row in table.rows:
-        grid.add_row(*row)
-    console.print()
-    console.print(grid)
+    """Print a table; one that is too wide goes in parts below each other, each with the label columns."""
+    parts = column_parts(table, console.width)
+    for index, columns in enumerate(parts):
+        title, note = (table.title if index == 0 else None), (table.note if index == len(parts) - 1 else "")
+        grid = RichTable(title=title, title_justify="left", caption=note or None, caption_justify="left")
+        for column in columns:
+            justify = "left" if column < table.labels else "right"
+            grid.add_column(table.columns[column], justify=justify, min_width=_cell_width(table, column))
+        for row in table.rows:
+            grid.add_row(*(row[column] for column in columns))
+        console.print()
+        console.print(grid)
+
+
+def column_parts(table: Table, width: int) -> list[list[int]]:
+    """Columns, by index, of the fewest tables that fit into ``width`` without breaking a cell or a header's word."""
+    words = [max(map(len, header.split())) for header in table.columns]
+    widths = [max(word, _cell_width(table, column)) for column, word in enumerate(words)]
+    labels = list(range(table.labels))
+    parts = [labels]
+    for column in range(table.labels, len(table.columns)):
+        # Rich draws two blanks and a line for each column, and one line more.
+        if sum(widths[c] + 3 for c in [*parts[-1], column]) + 1 > width and len(parts[-1]) > len(labels):
+            parts.append(list(labels))
+        parts[-1] = [*parts[-1], column]
+    return parts
+
+
+def _cell_width(table: Table, column: int) -> int:
+    return max((len(row[column]) for row in table.rows), default=0)

@@ -16,7 +16,7 @@ from rlmerge.scaling.generator import Floats, active_entries, rng, task_vectors
 from rlmerge.scaling.merging import MERGERS, active_masks
 
 STUDY = 3
-ENTRIES = 50_000
+ENTRIES = 20_000
 TRIALS = 20
 SWEEP = (0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.88, 0.90, 0.92, 0.93, 0.95, 0.97)
 

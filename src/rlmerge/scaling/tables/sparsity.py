@@ -34,7 +34,7 @@ def tables(study: SparsityStudy) -> tuple[Table, ...]:
             )
             for row, paper in pairs
         ),
-        f"Mean ± standard deviation of {study.trials} trials. L0: share below 0.01 of the largest magnitude.",
+        f"Mean ± standard deviation; trials: {study.trials}. L0: share below 0.01 of the largest magnitude.",
     )
     fed = Table(
         "table-1-fed",
