@@ -28,12 +28,12 @@ def words(dtype):
     return EVERY_WORD if dtype is BFLOAT16 else EVERY_WORD.view(np.float16)
 
 
-def by_kernel(values, dtype, rounding="nearest"):
+def by_kernel(values, dtype, rounding="nearest", start=0):
     """``values`` (float32 or float64) rounded by a compiled kernel with random key ``KEY``."""
     source = FLOAT64 if values.dtype == np.float64 else FLOAT32
     kernel = merge_kernel(first_expert, Layout(None, (source,), False), {}, dtype, rounding=rounding)
     out = np.zeros(len(values), dtype.storage)
-    kernel([values], out=out, keys=[KEY] * kernel.streams)
+    kernel([values], start=start, out=out, keys=[KEY] * kernel.streams)
     return out
 
 
@@ -141,6 +141,19 @@ def test_stochastic_rounding_never_moves_what_is_exact(dtype, random):
         values = decode(stored, dtype).astype(real)
         found = encode(values, dtype, "stochastic", np.full(65536, random, np.uint32))
         assert same_stored(found, stored, dtype)
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_stochastic_rounding_in_kernels_never_moves_what_is_exact(dtype):
+    lowest = 6007928
+    assert bits(KEY, lowest, 1)[0] >> 8 == 0  # the draw that rounds up whatever has a remainder above zero
+    stored = words(dtype)
+    assert same_stored(by_kernel(decode(stored, dtype), dtype, "stochastic"), stored, dtype)
+    for word in (0x0000, 0x8000, 0x0001, 0x03FF, 0x8400, 0x3C01):
+        one = stored[word : word + 1]
+        assert same_stored(by_kernel(decode(one, dtype), dtype, "stochastic", lowest), one, dtype)
+    tiny = np.array([2.0**-26], np.float32)  # a quarter of float16's smallest step
+    assert decode(by_kernel(tiny, FLOAT16, "stochastic", lowest), FLOAT16)[0] == 2.0**-24
 
 
 def test_stochastic_rounding_goes_up_with_the_remainder():
