@@ -19,6 +19,7 @@ SIDE_LIMIT = 1 << 20
 """Single magnitudes kept before they are folded into bins: 4 MiB of words."""
 
 Counts = npt.NDArray[np.int64]
+_NONE = np.zeros(0, np.int64)
 Floats = npt.NDArray[np.float64]
 
 
@@ -35,27 +36,29 @@ class Magnitudes:
     """The non-zero magnitudes of one task vector; ``+`` adds those of another part of it.
 
     ``real`` is float32 or float64. ``edges`` counts magnitudes on the lower edge of their bin, ``side`` lists others as
-    words (their bits), ``within`` counts those of which only the bin is known; the bins are int64 [65536].
+    words (their bits) with ``repeats``, ``within`` counts those of which only the bin is known; bins are int64 [65536].
     """
 
     real: np.dtype
     edges: Counts
     side: npt.NDArray[np.unsignedinteger]
+    repeats: Counts
     within: Counts
 
     @classmethod
     def empty(cls, real: np.dtype | type = np.float32) -> Magnitudes:
         """No magnitudes."""
         kind = np.dtype(real)
-        return cls(kind, np.zeros(BINS, np.int64), np.zeros(0, _word(kind)), np.zeros(BINS, np.int64))
+        return cls(kind, np.zeros(BINS, np.int64), np.zeros(0, _word(kind)), _NONE, np.zeros(BINS, np.int64))
 
     @classmethod
     def counted(cls, histogram: Counts, side: np.ndarray | None, real: np.dtype | type = np.float32) -> Magnitudes:
         """From a kernel's histogram [65536] and its list of words with low bits; None when that list is incomplete."""
         kind = np.dtype(real)
         if side is None:
-            return cls(kind, np.zeros(BINS, np.int64), np.zeros(0, _word(kind)), histogram)
-        return cls(kind, histogram - _bins_of(side, kind), side.copy(), np.zeros(BINS, np.int64))
+            return cls(kind, np.zeros(BINS, np.int64), np.zeros(0, _word(kind)), _NONE, histogram)
+        edges = histogram - _bins_of(side, kind)
+        return cls(kind, edges, side.copy(), np.ones(len(side), np.int64), np.zeros(BINS, np.int64))
 
     @classmethod
     def of(cls, tau: np.ndarray) -> Magnitudes:
@@ -68,13 +71,14 @@ class Magnitudes:
     def __add__(self, other: Magnitudes) -> Magnitudes:
         if self.real != other.real:
             return self._widened() + other._widened()
-        side = np.concatenate([self.side, other.side])
-        return Magnitudes(self.real, self.edges + other.edges, side, self.within + other.within)._limited()
+        side, repeats = np.concatenate([self.side, other.side]), np.concatenate([self.repeats, other.repeats])
+        within = self.within + other.within
+        return Magnitudes(self.real, self.edges + other.edges, side, repeats, within)._limited()
 
     @property
     def count(self) -> int:
         """How many non-zero magnitudes there are."""
-        return int(self.edges.sum()) + int(self.within.sum()) + len(self.side)
+        return int(self.edges.sum()) + int(self.within.sum()) + int(self.repeats.sum())
 
     @property
     def is_exact(self) -> bool:
@@ -85,7 +89,7 @@ class Magnitudes:
         """The distinct magnitudes in ascending order with how often each occurs."""
         at_edge, inside = np.flatnonzero(self.edges), np.flatnonzero(self.within)
         low, high = self._edge(inside), self._edge(inside + 1)
-        words, repeats = np.unique(self.side, return_counts=True)
+        words, repeats = _distinct(self.side, self.repeats)
         values = np.concatenate([self._edge(at_edge), words.view(self.real).astype(np.float64), (low + high) / 2])
         counts = np.concatenate([self.edges[at_edge], repeats, self.within[inside]])
         slack = np.concatenate([np.zeros(len(at_edge) + len(words)), (high - low) / 2])
@@ -108,19 +112,23 @@ class Magnitudes:
     def _limited(self) -> Magnitudes:
         if len(self.side) <= SIDE_LIMIT:
             return self
-        within = self.within + _bins_of(self.side, self.real)
-        return Magnitudes(self.real, self.edges, self.side[:0], within)
+        side, repeats = _distinct(self.side, self.repeats)
+        if len(side) <= SIDE_LIMIT // 2:
+            return Magnitudes(self.real, self.edges, side, repeats, self.within)
+        within = self.within.copy()
+        np.add.at(within, (side >> side.dtype.type(_shift(self.real))).astype(np.int64), repeats)
+        return Magnitudes(self.real, self.edges, side[:0], _NONE, within)
 
     def _widened(self) -> Magnitudes:
         if self.real == np.float64:
             return self
         edges, within = Magnitudes.empty(np.float64), np.zeros(BINS, np.int64)
         words = np.concatenate([self._edge(np.flatnonzero(self.edges)), self.side.view(self.real).astype(np.float64)])
-        repeats = np.concatenate([self.edges[self.edges > 0], np.ones(len(self.side), np.int64)])
+        repeats = np.concatenate([self.edges[self.edges > 0], self.repeats])
         inside = np.flatnonzero(self.within)
         for values, counts in ((words, repeats), (self._edge(inside), self.within[inside])):
             np.add.at(within, (values.view(np.uint64) >> np.uint64(47)).astype(np.int64), counts)
-        return Magnitudes(edges.real, edges.edges, edges.side, within)
+        return Magnitudes(edges.real, edges.edges, edges.side, _NONE, within)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +205,14 @@ def total(parts: Iterable[Magnitudes]) -> Magnitudes:
     for index, part in enumerate(parts):
         result = part if index == 0 else result + part
     return result
+
+
+def _distinct(words: np.ndarray, repeats: Counts) -> tuple[np.ndarray, Counts]:
+    """Each word once, ascending, with all its repeats."""
+    distinct, where = np.unique(words, return_inverse=True)
+    totals = np.zeros(len(distinct), np.int64)
+    np.add.at(totals, where, repeats)
+    return distinct, totals
 
 
 def _word(real: np.dtype) -> np.dtype:

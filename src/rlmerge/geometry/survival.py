@@ -19,7 +19,8 @@ import numpy.typing as npt
 class ExpertOutcome:
     """One expert's changes in a merge. Shares and coefficients are NaN where there is nothing to divide by.
 
-    ``survived``: share of its changed coordinates whose output differs from the base. ``unique``: share of them that
+    ``survived``: share of its changed coordinates whose output differs from the base. ``erased``: share of them that
+    the formula moved and rounding took back. ``unique``: share of them that
     are its own. ``requested`` and ``realised``: Σ(θ* - θ₀)τ / Στ² over its own coordinates before and after rounding;
     ``realised`` is the retention ⟨δ*, τ_k⟩/‖τ_k‖² on U_k. ``projection``: the same over all coordinates.
     ``relative_error``: ‖(δ* - τ_k)|U_k‖ / ‖τ_k|U_k‖, where measured.
@@ -28,6 +29,7 @@ class ExpertOutcome:
     expert: str
     changed: int
     survived: float
+    erased: float
     unique: float
     requested: float
     realised: float
@@ -42,10 +44,10 @@ class ExpertOutcome:
 class Survival:
     """Counts and sums of one merge over K experts; ``+`` adds those of other coordinates.
 
-    ``union`` and ``union_survived`` count coordinates that any expert changed; per expert [K] ``changed``,
-    ``survived`` and ``unique`` coordinates, and over its own ones ``asked`` Σ(merged - θ₀)τ, ``moved`` Σ(out - θ₀)τ,
-    ``own_square`` Στ², ``own_error`` Σ(out - θ₀ - τ)² (NaN where it was not measured); over all ``moved_all`` and
-    ``square``.
+    ``union`` and ``union_survived`` count coordinates that any expert changed. Per expert [K]: ``changed``,
+    ``survived``, ``unique`` and ``erased`` coordinates; over its own ones ``asked`` Σ(merged - θ₀)τ, ``moved``
+    Σ(out - θ₀)τ, ``own_square`` Στ², ``own_error`` Σ(out - θ₀ - τ)²; over all of them ``moved_all`` and ``square``.
+    ``erased``, ``asked`` and ``own_error`` are NaN where they were not measured.
     """
 
     union: int
@@ -53,6 +55,7 @@ class Survival:
     changed: npt.NDArray[np.int64]
     survived: npt.NDArray[np.int64]
     unique: npt.NDArray[np.int64]
+    erased: npt.NDArray[np.float64]
     asked: npt.NDArray[np.float64]
     moved: npt.NDArray[np.float64]
     own_square: npt.NDArray[np.float64]
@@ -62,12 +65,12 @@ class Survival:
 
     @classmethod
     def of(cls, counts: np.ndarray, sums: np.ndarray) -> Survival:
-        """From the counts [2 + 3K] and sums [5K] that a merging kernel keeps, in its order."""
-        changed, survived, unique = counts[2:].reshape(-1, 3).T
+        """From the counts [2 + 4K] and sums [5K] that a merging kernel keeps, in its order."""
+        changed, survived, unique, erased = counts[2:].reshape(-1, 4).T
         asked, moved, own_square, moved_all, square = sums.reshape(-1, 5).T
         unknown = np.full(len(asked), math.nan)
         kept = (asked, moved, own_square, unknown, moved_all, square)
-        return cls(int(counts[0]), int(counts[1]), changed, survived, unique, *kept)
+        return cls(int(counts[0]), int(counts[1]), changed, survived, unique, erased.astype(np.float64), *kept)
 
     def __add__(self, other: Survival) -> Survival:
         mine = (getattr(self, name) for name in self.__dataclass_fields__)
@@ -89,6 +92,7 @@ class Survival:
             name,
             changed,
             _ratio(int(self.survived[k]), changed),
+            _ratio(float(self.erased[k]), changed),
             _ratio(int(self.unique[k]), changed),
             _ratio(float(self.asked[k]), own),
             _ratio(float(self.moved[k]), own),
@@ -128,7 +132,7 @@ def compared(counts: np.ndarray, sums: np.ndarray) -> Survival:
     unknown = np.full(len(moved), math.nan)
     changed, survived, unique = counts[2:].reshape(-1, 3).T
     kept = (unknown, moved, own_square, own_error, moved_all, square)
-    return Survival(int(counts[0]), int(counts[1]), changed, survived, unique, *kept)
+    return Survival(int(counts[0]), int(counts[1]), changed, survived, unique, unknown, *kept)
 
 
 def _ratio(part: float, whole: float) -> float:

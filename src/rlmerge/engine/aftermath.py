@@ -1,0 +1,94 @@
+"""Looks back on a finished merge: what of each expert is in the stored weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rlmerge.checkpoint import TensorInfo, open_checkpoint
+from rlmerge.errors import RequestError
+from rlmerge.geometry.survival import Survival, compare, compared
+from rlmerge.inspection import Forecast
+from rlmerge.kernels.dtypes import MERGEABLE, decode
+from rlmerge.kernels.program import Extra, Layout, reduce_kernel
+from rlmerge.kernels.rounding import encode
+from rlmerge.planning import TensorPlan
+from rlmerge.progress import Progress
+
+from .pairing import Paired
+from .stream import Workers
+from .tiles import Tile, cut
+
+TILE = 1 << 20
+
+
+def look_back(
+    merged: str | os.PathLike[str],
+    tensors: Sequence[Paired],
+    names: Sequence[str],
+    forecasts: Sequence[Forecast],
+    workers: Workers,
+    progress: Progress,
+) -> Forecast:
+    """Survival, realised coefficient and retention of every expert in ``merged``, over the tensors all of them hold.
+
+    What was asked for before rounding comes from the forecast "as requested", if there is one. RequestError if
+    ``merged`` shares no tensor with the others.
+    """
+    model = open_checkpoint(merged)
+    usable = [
+        paired
+        for paired in tensors
+        if len(paired.present) == len(names)
+        and (info := model.tensors.get(paired.tensor.output.name)) is not None
+        and info.shape == paired.tensor.output.shape
+        and info.dtype in MERGEABLE
+    ]
+    if not usable:
+        raise RequestError(
+            "has no tensor in common with the models of the recipe",
+            where=model.reference,
+            hint="Give the merge and the recipe (or rlmerge.lock.yaml) it was made from.",
+        )
+    total: Survival | None = None
+    tiles = [
+        tile for paired in usable for tile in cut(_with_merged(paired, model.tensors[paired.tensor.output.name]), TILE)
+    ]
+    progress.start("look back", sum(tile.nbytes for tile in tiles))
+    for tile, found in workers.map(tiles, _compare):
+        total = found if total is None else total + found
+        progress.advance(tile.nbytes)
+    progress.done()
+    assert total is not None
+    requested = {
+        outcome.expert: outcome.requested for f in forecasts if f.label == "as requested" for outcome in f.experts
+    }
+    outcomes = tuple(
+        replace(outcome, requested=requested.get(outcome.expert, outcome.requested))
+        for outcome in total.outcomes(names)
+    )
+    method = next((f.method for f in forecasts if f.label == "as requested"), "unknown")
+    dtypes = {model.tensors[paired.tensor.output.name].dtype.name for paired in usable}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
+    return Forecast("as stored", method, {}, "exact", dtype, total.share, 1.0, outcomes)
+
+
+def _with_merged(paired: Paired, merged: TensorInfo) -> TensorPlan:
+    """The tensor with the merged model as one more expert, the last."""
+    tensor = paired.tensor
+    layout = Layout(tensor.layout.base, (*tensor.layout.experts, merged.dtype), deltas=False)
+    return replace(tensor, experts=(*tensor.experts, merged), layout=layout)
+
+
+def _compare(tile: Tile, inputs: Sequence[np.ndarray]) -> Survival:
+    layout = tile.tensor.layout
+    base, out = layout.inputs[0], layout.inputs[-1]
+    reference = inputs[0] if out is base else encode(decode(inputs[0], base), out)
+    values = {"reference": Extra((out,))}
+    found = reduce_kernel(compare, layout, values, "several")([*inputs, reference])
+    if found.nonfinite_in:
+        found = reduce_kernel(compare, layout, values, "several", zero_nonfinite=True)([*inputs, reference])
+    return compared(found.counts, found.sums.sum(axis=0))

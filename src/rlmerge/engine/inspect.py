@@ -1,0 +1,153 @@
+"""Inspects models before (or after) a merge: one pass for all elementwise figures, one over a sample for forecasts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from rlmerge import __version__
+from rlmerge.checkpoint import Checkpoint, open_checkpoint
+from rlmerge.errors import RequestError
+from rlmerge.geometry.measure import measure
+from rlmerge.geometry.observation import Observation
+from rlmerge.inspection import Inspection, Model
+from rlmerge.inspection.collect import Collector
+from rlmerge.inspection.evidence import Evidence
+from rlmerge.inspection.recommend import recommend
+from rlmerge.inspection.rules import judge
+from rlmerge.options import Options
+from rlmerge.progress import Progress, Quiet
+from rlmerge.recipe import Recipe
+
+from .aftermath import look_back
+from .forecast import Forecaster
+from .identity import compare_identities
+from .pairing import Paired, pair_up, short_names
+from .spectrum import spectra
+from .stream import Workers
+from .tiles import Tile, cut
+
+TILE = 1 << 22
+"""Elements per tile. Each comes with histograms of 1 MiB an expert: smaller tiles would spend their time on those."""
+
+SAMPLE = 1 << 26
+"""Coordinates a forecast looks at unless told otherwise."""
+
+MAX_EXPERTS = 64
+
+Reference = str | os.PathLike[str]
+
+
+def inspect(
+    base: Reference,
+    experts: Sequence[Reference],
+    *,
+    merged: Reference | None = None,
+    recipe: Recipe | None = None,
+    options: Options | None = None,
+    sample: int = SAMPLE,
+    spectral: bool = False,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Measure every expert against ``base`` and every pair of experts; judge whether and how they can be merged.
+
+    ``merged`` is a merge of these very models to look back on, ``recipe`` what it was asked to be. ``sample`` limits
+    the coordinates that forecasts look at (0: all of them). ``spectral`` adds singular value figures of every matrix,
+    which cost far more than reading. CheckpointError if a model cannot be read; RequestError if there is nothing to
+    inspect.
+    """
+    started = time.perf_counter()
+    options, progress = options or Options(), progress or Quiet()
+    if not 1 <= len(experts) <= MAX_EXPERTS:
+        hint = f"Name between 1 and {MAX_EXPERTS} models that were trained from the base."
+        raise RequestError(f"cannot inspect {len(experts)} experts", hint=hint)
+    checkpoints = [open_checkpoint(reference) for reference in (base, *experts)]
+    names = short_names(checkpoints)
+    models = [_model(checkpoint, name) for checkpoint, name in zip(checkpoints, names, strict=True)]
+    tensors, structure = pair_up(checkpoints, names)
+    dtypes = {model.dtype for model in models}
+    collector = Collector(models[1:], dtypes.pop() if len(dtypes) == 1 else "mixed")
+    total = sum(info.nbytes for paired in tensors for info in paired.tensor.sources)
+    with Workers(_threads(options, len(experts))) as workers:
+        forecaster = Forecaster(checkpoints, tensors, sample, options.seed, recipe)
+        progress.start("measure", total)
+        for paired, seen in _observed(tensors, len(experts), workers, progress):
+            output = paired.tensor.output
+            collector.add(output.name, output.shape, output.dtype.name, seen)
+            forecaster.learn(paired, seen)
+        progress.done()
+        forecasts = forecaster.run(workers, collector.whole.seen, names[1:], progress)
+        spectrum = spectra(tensors, names[1:], options.memory, workers, progress) if spectral else ()
+        after = look_back(merged, tensors, names[1:], forecasts, workers, progress) if merged is not None else None
+    evidence = Evidence(
+        base=models[0],
+        experts=collector.experts(),
+        pairs=collector.pairs(),
+        rows=tuple(collector.rows),
+        forecasts=forecasts,
+        structure=structure,
+        identities=compare_identities(checkpoints, names),
+        gram=collector.whole.seen.gram,
+    )
+    return Inspection(
+        version=__version__,
+        base=models[0],
+        experts=evidence.experts,
+        pairs=evidence.pairs,
+        exactly=collector.exactly(),
+        modules=collector.modules(),
+        layers=collector.layers(),
+        trends=collector.trends(),
+        tensors=evidence.rows,
+        forecasts=forecasts,
+        spectra=spectrum,
+        structure=structure,
+        findings=judge(evidence),
+        recommendation=recommend(evidence),
+        after=after,
+        seconds=time.perf_counter() - started,
+        bytes_read=total,
+    )
+
+
+def _observed(
+    tensors: Sequence[Paired], experts: int, workers: Workers, progress: Progress
+) -> Iterator[tuple[Paired, Observation]]:
+    """Each tensor with the sum of its tiles, in order."""
+    by_name = {paired.tensor.output.name: paired for paired in tensors}
+
+    def work(tile: Tile, inputs: Sequence[np.ndarray]) -> Observation:
+        base, *others = inputs
+        return measure(base, others, tile.tensor.layout.inputs)
+
+    tiles = (tile for paired in tensors for tile in cut(paired.tensor, TILE))
+    for name, group in groupby(workers.map(tiles, work), key=lambda found: found[0].tensor.output.name):
+        paired, total = by_name[name], None
+        for tile, seen in group:
+            total = seen if total is None else total + seen
+            progress.advance(tile.nbytes)
+        assert total is not None
+        yield paired, total.placed(paired.present, experts)
+
+
+def _threads(options: Options, experts: int) -> int:
+    """As many as the memory budget feeds: a thread has up to four results of 1.5 MiB an expert under way."""
+    each = 4 * experts * 3 * 2**19
+    return max(1, min(options.threads, options.memory // each))
+
+
+def _model(checkpoint: Checkpoint, name: str) -> Model:
+    dtypes = {info.dtype.name for info in checkpoint.tensors.values()}
+    return Model(
+        name,
+        checkpoint.reference,
+        checkpoint.revision,
+        dtypes.pop() if len(dtypes) == 1 else "mixed",
+        len(checkpoint.tensors),
+        sum(info.numel for info in checkpoint.tensors.values()),
+        checkpoint.fingerprint(),
+    )

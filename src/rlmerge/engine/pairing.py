@@ -1,0 +1,97 @@
+"""Pairs the tensors of base and experts for an inspection, which reports what does not fit instead of refusing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlmerge.checkpoint import Checkpoint, OutputTensor
+from rlmerge.errors import RequestError
+from rlmerge.kernels.dtypes import MERGEABLE
+from rlmerge.kernels.program import Layout
+from rlmerge.planning import TensorPlan
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A tensor of the base with the experts that hold it in the same shape: ``present`` are their positions."""
+
+    tensor: TensorPlan
+    present: tuple[int, ...]
+
+
+def pair_up(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> tuple[tuple[Paired, ...], tuple[str, ...]]:
+    """Tensors that can be compared, in the base's order, and a sentence for each way in which the rest cannot.
+
+    RequestError if nothing can be compared.
+    """
+    base, *experts = checkpoints
+    missing: dict[str, list[str]] = {name: [] for name in names[1:]}
+    reshaped: dict[str, list[str]] = {name: [] for name in names[1:]}
+    packed: list[str] = []
+    tensors: list[Paired] = []
+    for name, info in base.tensors.items():
+        if info.dtype not in MERGEABLE:
+            packed.append(name)
+            continue
+        present: list[int] = []
+        for k, (expert, label) in enumerate(zip(experts, names[1:], strict=True)):
+            other = expert.tensors.get(name)
+            if other is None:
+                missing[label].append(name)
+            elif other.shape != info.shape or other.dtype not in MERGEABLE:
+                reshaped[label].append(f"{name} {list(other.shape)} {other.dtype.name}")
+            else:
+                present.append(k)
+        if present and info.numel:
+            tensors.append(_paired(checkpoints, name, present))
+    extra = {
+        label: [name for name in expert.tensors if name not in base.tensors]
+        for expert, label in zip(experts, names[1:], strict=True)
+    }
+    if not tensors:
+        hint = "Name models of one architecture, stored as bfloat16, float16, float32 or float64."
+        raise RequestError("base and experts have no tensor in common that could be compared", hint=hint)
+    sentences = [
+        *(f"{label} lacks {_some(found)} of the base" for label, found in missing.items() if found),
+        *(
+            f"{label} stores in another shape or packed type: {_some(found)}"
+            for label, found in reshaped.items()
+            if found
+        ),
+        *(f"{label} holds {_some(found)} that the base lacks" for label, found in extra.items() if found),
+    ]
+    if packed:
+        sentences.append(f"the base stores {_some(packed)} in a type that holds no plain weights; left out")
+    return tuple(tensors), tuple(sentences)
+
+
+def short_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The last part of each reference, with a number where two would be equal."""
+    seen: dict[str, int] = {}
+    names: list[str] = []
+    for checkpoint in checkpoints:
+        name = os.path.basename(os.path.normpath(checkpoint.reference)) or checkpoint.path.name  # noqa: PTH119
+        if name in (".", ".."):
+            name = checkpoint.path.name
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+def _paired(checkpoints: Sequence[Checkpoint], name: str, present: Sequence[int]) -> Paired:
+    base = checkpoints[0].tensors[name]
+    experts = tuple(checkpoints[1 + k].tensors[name] for k in present)
+    values = {"experts": float(len(experts)), "numel": base.numel}
+    layout = Layout(base.dtype, tuple(x.dtype for x in experts), deltas=False)
+    output = OutputTensor(name, base.dtype, base.shape)
+    return Paired(TensorPlan(output, "merge", base, experts, values, {}, layout), tuple(present))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown}{more})"

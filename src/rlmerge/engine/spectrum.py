@@ -1,0 +1,56 @@
+"""Spectral figures of every matrix, one whole matrix after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlmerge.checkpoint import TensorInfo
+from rlmerge.geometry.spectral import EXACT, compare, decompose
+from rlmerge.inspection import Spectrum
+from rlmerge.kernels.dtypes import decode
+from rlmerge.progress import Progress
+
+from .pairing import Paired
+from .stream import Workers
+
+COPIES = 6
+"""Matrices of one tensor that are in memory at a time: base, expert, task vector, reconstruction and temporaries."""
+
+
+def spectra(
+    tensors: Sequence[Paired], names: Sequence[str], memory: int, workers: Workers, progress: Progress
+) -> tuple[Spectrum, ...]:
+    """Every expert's figures of every 2-D tensor that fits the ``memory`` budget; says what was left out."""
+    matrices = [p for p in tensors if len(p.tensor.output.shape) == 2 and min(p.tensor.output.shape) > 1]
+    fitting = [p for p in matrices if _needs(p.tensor.output.shape) <= memory]
+    if len(fitting) < len(matrices):
+        needed = max(_needs(p.tensor.output.shape) for p in matrices)
+        progress.message(
+            f"spectral: left out {len(matrices) - len(fitting)} of {len(matrices)} matrices that need more memory than "
+            f"the budget; --memory {-(-needed // 2**20)}MiB is enough for all"
+        )
+    progress.start("spectral", sum(info.nbytes for p in fitting for info in p.tensor.sources))
+    found: list[Spectrum] = []
+    for paired in fitting:
+        base = _matrix(workers, paired.tensor.sources[0])
+        first = decompose(base) if np.isfinite(base).all() else None
+        for k, info in zip(paired.present, paired.tensor.experts, strict=True):
+            expert = _matrix(workers, info)
+            if first is not None and np.isfinite(expert).all():
+                shift = compare(base, first, expert)
+                figures = {field: getattr(shift, field) for field in shift.__dataclass_fields__}
+                found.append(Spectrum(paired.tensor.output.name, names[k], **figures))
+        progress.advance(sum(info.nbytes for info in paired.tensor.sources))
+    progress.done()
+    return tuple(found)
+
+
+def _matrix(workers: Workers, info: TensorInfo) -> np.ndarray:
+    values = decode(workers.reader.read(info), info.dtype).reshape(info.shape)
+    return values.astype(np.float64) if min(info.shape) <= EXACT else values
+
+
+def _needs(shape: tuple[int, ...]) -> int:
+    return COPIES * shape[0] * shape[1] * (8 if min(shape) <= EXACT else 4)

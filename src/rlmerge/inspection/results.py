@@ -1,0 +1,201 @@
+"""The result of an inspection: frozen dataclasses that become JSON with a versioned schema, or an HTML report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, cast
+
+from rlmerge.geometry import definitions
+from rlmerge.geometry.definitions import Measure
+from rlmerge.geometry.survival import ExpertOutcome
+from rlmerge.geometry.trend import Trend
+
+SCHEMA = "rlmerge.inspect/1"
+"""Version of the JSON: the number grows when a field changes its meaning or goes away; new fields do not count."""
+
+Level = Literal["good", "info", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint: ``name`` is short and unique in the report, ``reference`` what the user wrote."""
+
+    name: str
+    reference: str
+    revision: str | None
+    dtype: str
+    tensors: int
+    parameters: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One expert's task vector. ``shared_exactly`` [K]: share of its changes that exactly 1 … K experts made, beside
+    chance; ``magnitudes``: changed coordinates by exponent e of 2^e <= |τ| < 2^(e+1)."""
+
+    model: Model
+    entries: int
+    nonfinite: int
+    figures: Mapping[str, Measure]
+    shared_exactly: tuple[float, ...]
+    shared_by_chance: tuple[float, ...]
+    magnitudes: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Overlap and conflict of two experts, by name."""
+
+    a: str
+    b: str
+    figures: Mapping[str, Measure]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The tensors of one module type or one layer. Per expert [K]: share of entries unchanged, ‖τ‖/‖θ₀‖, and the share
+    of the expert's squared update that sits here."""
+
+    label: str
+    tensors: int
+    entries: int
+    unchanged: tuple[float, ...]
+    relative_norm: tuple[float, ...]
+    energy: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrendOf:
+    """How a figure of one expert moves with depth, per layer."""
+
+    expert: str
+    figure: str
+    trend: Trend
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One tensor; figures per expert [K], NaN where an expert lacks it."""
+
+    name: str
+    kind: str
+    layer: int | None
+    shape: tuple[int, ...]
+    dtype: str
+    unchanged: tuple[float, ...]
+    relative_norm: tuple[float, ...]
+    gini: tuple[float, ...]
+    nonfinite: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a method's default recipe would leave, rounded to ``dtype``; nothing is written.
+
+    ``survived`` is the share of coordinates any expert changed whose output differs from the base. ``sampled`` is the
+    share of the coordinates that were looked at: 1 means exact. ``status`` is the method's.
+    """
+
+    label: str
+    method: str
+    parameters: Mapping[str, float]
+    status: str
+    dtype: str
+    survived: float
+    sampled: float
+    experts: tuple[ExpertOutcome, ...]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Spectral figures of one matrix and expert; see ``rlmerge.geometry.spectral.SpectralShift``. ``error`` bounds the
+    relative error of the singular values; 0 means that the decomposition was complete."""
+
+    tensor: str
+    expert: str
+    rank: int
+    nss: float
+    angle_left: float
+    angle_right: float
+    mask_overlap: float
+    mask_chance: float
+    stable_rank: float
+    error: float
+    singular_values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict in plain language. ``figures`` are the numbers it rests on, by name."""
+
+    rule: str
+    level: Level
+    title: str
+    text: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A recipe to start from: runnable YAML, and a reason for each of its values."""
+
+    yaml: str
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything an inspection found."""
+
+    version: str
+    base: Model
+    experts: tuple[Expert, ...]
+    pairs: tuple[Pair, ...]
+    exactly: tuple[float, ...]
+    modules: tuple[Group, ...]
+    layers: tuple[Group, ...]
+    trends: tuple[TrendOf, ...]
+    tensors: tuple[TensorRow, ...]
+    forecasts: tuple[Forecast, ...]
+    spectra: tuple[Spectrum, ...]
+    structure: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    recommendation: Recommendation | None
+    after: Forecast | None
+    seconds: float
+    bytes_read: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Short names of the experts."""
+        return tuple(expert.model.name for expert in self.experts)
+
+    def pair(self, a: str, b: str) -> Pair | None:
+        """The pair of two experts in either order."""
+        return next((p for p in self.pairs if {p.a, p.b} == {a, b}), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; numbers that JSON lacks (NaN, infinity) are None."""
+        return {"schema": SCHEMA, **_plain(self), "definitions": definitions.to_dict()}
+
+    def to_json(self) -> str:
+        """One JSON object; see ``SCHEMA``."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Measure):
+        return _plain(value.to_dict())
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in cast("Sequence[Any]", value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,111 @@
+"""HTML tables of a report; every figure stands beside its null, and every plot has one as its text alternative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def share(value: float | None) -> str:
+    """``12.3 %``, or a dash for 0/0."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash for 0/0."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def table(caption: str, head: Sequence[str], body: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table whose first column heads its rows; cells are text."""
+    columns = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in body
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}">'
+        f'<table class="{kind}"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def matrix(
+    title: str,
+    note: str,
+    names: Sequence[str],
+    cell: Callable[[str, str], tuple[str, str, float] | None],
+) -> str:
+    """A symmetric matrix as a coloured table: ``cell(a, b)`` gives value, small print, and a strength in [-1, 1]."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    lines: list[str] = []
+    for a in names:
+        cells: list[str] = []
+        for b in names:
+            found = cell(a, b) if a != b else None
+            if found is None:
+                cells.append("<td>·</td>" if a == b else "<td>–</td>")
+                continue
+            value, small, strength = found
+            tone = "--tone: var(--cool); " if strength < 0 else ""
+            weight = min(1.0, abs(strength)) * 0.6
+            cells.append(
+                f'<td style="{tone}--weight: {weight:.2f}"{" class=strong" if weight > 0.3 else ""}>'
+                f"{escape(value)}<small>{escape(small)}</small></td>"
+            )
+        lines.append(f'<tr><th scope="row">{escape(a)}</th>{"".join(cells)}</tr>')
+    return (
+        f'<figure><h3>{escape(title)}</h3><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(title, quote=True)}"><table class="matrix"><caption>{escape(note)}</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></figure>"
+    )
+
+
+def plot(title: str, note: str, svg: str, data: str) -> str:
+    """A chart with a heading, a sentence on how to read it, and its numbers as a table."""
+    return (
+        f"<figure><h3>{escape(title)}</h3><figcaption>{escape(note)}</figcaption>{svg}"
+        f"<details><summary>Show the numbers</summary>{data}</details></figure>"
+    )
+
+
+def tensors(result: Result, names: Sequence[str]) -> str:
+    """Every tensor, to be sorted and filtered."""
+    heads = [
+        "tensor",
+        "type",
+        "layer",
+        "shape",
+        *(f"unchanged, {n}" for n in names),
+        *(f"‖τ‖/‖θ₀‖, {n}" for n in names),
+    ]
+    columns = "".join(f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in heads)
+    lines: list[str] = []
+    for row in result["tensors"]:
+        layer = "" if row["layer"] is None else str(row["layer"])
+        size = 1
+        for side in row["shape"]:
+            size *= side
+        cells = [
+            f'<th scope="row">{escape(row["name"])}</th>',
+            f'<td class="left">{escape(row["kind"])}</td>',
+            f'<td data-value="{layer or -1}">{layer or "–"}</td>',
+            f'<td data-value="{size}">{escape(" × ".join(map(str, row["shape"])) or "scalar")}</td>',
+            *(f'<td data-value="{_key(v)}">{share(v)}</td>' for v in row["unchanged"]),
+            *(f'<td data-value="{_key(v)}">{number(v)}</td>' for v in row["relative_norm"]),
+        ]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    count = len(lines)
+    return (
+        '<div class="tools"><label>Filter <input type="search" id="filter" placeholder="q_proj, layers.3 …"></label>'
+        f'<span class="soft" id="shown" aria-live="polite">{count} of {count} tensors</span></div>'
+        '<div class="panel scroll tall" tabindex="0" role="region" aria-label="All tensors"><table id="tensors">'
+        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _key(value: float | None) -> str:
+    return "-1" if value is None else repr(value)
