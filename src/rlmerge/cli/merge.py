@@ -26,15 +26,13 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     rlmerge merge --method ram --base BASE MATH CODE -p r=0.2 -o merged
     """
     recipe, options = read_request(request)
-    from rlmerge.cli.progress import show_progress
     from rlmerge.api import run_plan
+    from rlmerge.cli.progress import show_progress
     from rlmerge.planning import make_plan
     from rlmerge.report.terminal import merge_text
 
     plan = make_plan(recipe, out, options)
     with show_progress(quiet) as progress:
-        for warning in plan.warnings:
-            progress.message(f"warning: {warning}")
         result = run_plan(plan, out, progress).to_dict()
     if output_format == "json":
         emit_json(result)

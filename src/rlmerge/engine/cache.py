@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,16 @@ def _key(plan: Plan, tensor: TensorPlan, statistic: Statistic) -> list[Any]:
     return [statistic.name, statistic.reduce, statistic.over, tensor.layout.real.name, plain]
 
 
+def _cached(plan: Plan) -> bool:
+    """Whether this scan is kept. Functions of other packages may change without notice; what they give is not."""
+    statistics = [statistic for stage in plan.stages for statistic in stage]
+    used = [f for s in statistics for f in (s.formula, s.rank, s.skip) if f is not None]
+    return plan.options.cache and bool(used) and all(f.__module__.startswith("rlmerge.") for f in used)
+
+
 def load(plan: Plan) -> Known:
     """Statistics of an equal scan, or nothing."""
-    if not plan.options.cache or not plan.stages:
+    if not _cached(plan):
         return {}
     known: Known = {}
     try:
@@ -77,22 +84,20 @@ def load(plan: Plan) -> Known:
             for key in archive.files:
                 tensor, _, name = key.partition(_SEPARATOR)
                 known.setdefault(tensor, {})[name] = archive[key]
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive raises almost anything, and costs no more than a scan
         return {}
     return known
 
 
 def save(plan: Plan, known: Known) -> None:
     """Keep a finished scan; a cache that cannot be written costs nothing but the next scan."""
-    if not plan.options.cache or not plan.stages:
+    if not _cached(plan):
         return
     arrays = {f"{tensor}{_SEPARATOR}{name}": value for tensor, found in known.items() for name, value in found.items()}
-    target = _file(plan)
-    try:
+    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home directory
+        target = _file(plan)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent)
-        with os.fdopen(descriptor, "wb") as handle:
-            np.savez(handle, allow_pickle=False, **arrays)
-        Path(temporary).replace(target)
-    except OSError:
-        return
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            fresh = Path(folder) / target.name
+            np.savez(fresh, allow_pickle=False, **arrays)
+            fresh.replace(target)

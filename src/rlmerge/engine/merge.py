@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -28,18 +27,23 @@ from .nonfinite import refuse_nonfinite, refuse_overflow
 from .result import Account, MergeResult
 from .scan import Scan
 from .seal import write_side_files
+from .strangers import strangers
 from .stream import Workers
 from .tiles import Tile, cut
 
 
 @dataclass
 class _Piece:
-    """A tile on its way to the writer: the future of its accounting and the buffer it fills."""
+    """A tile on its way to the writer: the future of its accounting and the buffer it fills.
+
+    ``notes`` is what the method warns of for the tile's tensor.
+    """
 
     tile: Tile
     future: Future[Any]
     buffer: np.ndarray | None
     last: bool
+    notes: Sequence[str] = ()
 
 
 class _Stopped(Exception):
@@ -56,7 +60,6 @@ class _Merge:
         self.progress = progress
         self.size = sizing(plan)
         self.account = Account([expert.reference for expert in plan.experts])
-        self.degenerate: Counter[str] = Counter()
         self.scan = Scan(plan, workers, self.size.tile, progress, cache.load(plan))
         self.buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         self.pieces: queue.Queue[_Piece | None] = queue.Queue()
@@ -100,7 +103,7 @@ class _Merge:
                 _Piece(Tile(tensor, 0, 0), _done(Numbers(np.zeros((0, 0)), np.zeros(0, np.int64))), None, True)
             )
             return
-        work = self._copier() if tensor.action == "copy" else self._merger(tensor)
+        work, notes = (self._copier(), ()) if tensor.action == "copy" else self._merger(tensor)
         by_rows = tensor.action == "merge" and self.plan.method.rows_field is not None
         size = tensor.output.numel if tensor.action == "merge" and self.plan.method.whole else self.size.tile
         for tile in self.workers.prefetched(cut(tensor, size, by_rows=by_rows)):
@@ -108,7 +111,7 @@ class _Merge:
             if tensor.action == "merge":
                 buffer = self._take(tile.count * tensor.output.dtype.itemsize).view(tensor.output.dtype.storage)
             future = self.workers.submit(tile, lambda tile, inputs, buffer=buffer: work(tile, inputs, buffer))
-            self._enqueue(_Piece(tile, future, buffer, tile.stop == tensor.output.numel))
+            self._enqueue(_Piece(tile, future, buffer, tile.stop == tensor.output.numel, notes))
 
     def _take(self, nbytes: int) -> np.ndarray:
         """A free buffer of ``nbytes``; waits for the writer, which may have failed."""
@@ -128,11 +131,10 @@ class _Merge:
             raise _Stopped
         self.pieces.put(piece)
 
-    def _merger(self, tensor: TensorPlan) -> Any:
+    def _merger(self, tensor: TensorPlan) -> tuple[Any, Sequence[str]]:
         self.scan.scan_tensor(tensor)
         values = self.scan.values(tensor)
-        self.degenerate.update(self.plan.method.warn(values))
-        return make_merger(self.plan, tensor, values)
+        return make_merger(self.plan, tensor, values), self.plan.method.warn(values)
 
     def _copier(self) -> Any:
         def copy(tile: Tile, inputs: Sequence[np.ndarray], buffer: None) -> np.ndarray:
@@ -177,7 +179,7 @@ class _Merge:
                 self._give_back(piece.buffer)
             self.progress.advance(piece.tile.nbytes)
             if piece.last:
-                stats = _stats(parts)
+                stats = _stats(parts, piece.notes)
                 writers[shard.name].finish_tensor(name, stats)
                 self.account.add(stats)
                 parts = []
@@ -203,10 +205,11 @@ def _done(value: Any) -> Future[Any]:
     return future
 
 
-def _stats(parts: Sequence[Numbers]) -> dict[str, Any]:
+def _stats(parts: Sequence[Numbers], notes: Sequence[str]) -> dict[str, Any]:
     if not parts:
         return {}
-    return Account.stats(np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0))
+    sums, counts = np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0)
+    return Account.stats(sums, counts, notes)
 
 
 Documents = Callable[[Plan, MergeResult], Mapping[str, bytes]]
@@ -232,15 +235,17 @@ def run(
         Path(out), plan.digest, resume=options.resume, force=options.force, advance=progress.advance
     ) as partial:
         with PeakMemory() as memory, Workers(options.threads) as workers:
-            merge = _Merge(plan, partial, workers, progress)
             try:
+                found = [*plan.warnings, *strangers(plan, workers.reader)]
+                for warning in found:
+                    progress.message(f"warning: {warning}")
+                merge = _Merge(plan, partial, workers, progress)
                 merge.run()
             except RequestError:
                 partial.abandon()
                 raise
-        warnings = [*plan.warnings, *_counted(merge.degenerate, len(plan.tensors))]
         dtypes = ", ".join(sorted({t.output.dtype.name for t in plan.tensors.values() if t.action == "merge"}))
-        warnings += merge.account.warnings(options.rounding, dtypes)
+        warnings = [*found, *merge.account.warnings(options.rounding, dtypes)]
         survival = merge.account.survival()
         counts = merge.account.counts
         result = MergeResult(
@@ -265,7 +270,3 @@ def run(
         progress.done()
 
     return replace(result, seconds=time.perf_counter() - began)
-
-
-def _counted(found: Counter[str], tensors: int) -> list[str]:
-    return [f"{text} ({count} of {tensors} tensors)" for text, count in found.items()]

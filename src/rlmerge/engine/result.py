@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,17 +77,21 @@ class Account:
         self.experts = experts
         self.counts = np.zeros(2 + 4 * len(experts), np.int64)
         self.sums: list[list[float]] = []
+        self.tensors = 0
+        self.notes: Counter[str] = Counter()
 
     @staticmethod
-    def stats(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-        """JSON-able stats of one tensor from block sums [blocks, 5K] and counts [2 + 4K]; empty without a base."""
-        if not counts.size:
-            return {}
-        return {"counts": counts.tolist(), "sums": [math.fsum(column) for column in sums.T]}
+    def stats(sums: np.ndarray, counts: np.ndarray, notes: Sequence[str] = ()) -> dict[str, Any]:
+        """JSON-able stats of one merged tensor: block sums [blocks, 5K] and counts [2 + 4K], both empty without a base,
+        and what the method warned of."""
+        numbers = {"counts": counts.tolist(), "sums": [math.fsum(column) for column in sums.T]} if counts.size else {}
+        return {**numbers, "notes": list(notes)}
 
     def add(self, stats: Mapping[str, Any]) -> None:
-        """Add one tensor's stats."""
-        if stats:
+        """Add one tensor's stats; those of a copied tensor are empty."""
+        self.tensors += bool(stats)
+        self.notes.update(stats.get("notes", ()))
+        if "counts" in stats:
             self.counts += np.asarray(stats["counts"], np.int64)
             self.sums.append(list(stats["sums"]))
 
@@ -114,8 +119,12 @@ class Account:
         return tuple(found)
 
     def warnings(self, rounding: str, dtype: str) -> Iterable[str]:
-        """Warnings about changes that rounding erased, with the remedies."""
+        """What the method warned of, experts without changes, and changes that rounding erased, with the remedies."""
+        for text, count in self.notes.items():
+            yield f"{text} ({count} of {self.tensors} tensors)"
         for expert in self.survival():
+            if not expert.changed:
+                yield f"{expert.name} does not differ from the base"
             lost = expert.erased / expert.changed if expert.changed else 0.0
             if lost > ERASED_WARNING:
                 remedies = ["write --out-dtype float32", "raise the coefficient (lambda or weight)"]

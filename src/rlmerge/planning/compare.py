@@ -55,7 +55,7 @@ def pair_tensors(recipe: Recipe, base: Checkpoint | None, experts: Sequence[Chec
     problems: list[RequestError] = []
     mixed_allowed = bool(options.dtype or recipe.dtype or recipe.compat)
     for name, info in reference.tensors.items():
-        if _is_spurious_head(name, reference, experts):
+        if _is_spurious_head(info, reference):
             continue
         absent = [expert for expert in experts if name not in expert.tensors]
         if absent:
@@ -68,8 +68,13 @@ def pair_tensors(recipe: Recipe, base: Checkpoint | None, experts: Sequence[Chec
         pairs.matched[name] = (info if base else None, found)
     if problems:
         raise RecipeError(_shortened(problems))
-    for expert in experts:
-        extra = [x for x in expert.tensors if x not in reference.tensors and not x.endswith("lm_head.weight")]
+    for expert in dict.fromkeys(experts):
+        # The head that a tied expert repeats is not missed; a head of its own is.
+        extra = [
+            name
+            for name in expert.tensors
+            if name not in reference.tensors and not (name.endswith("lm_head.weight") and expert.tied_embeddings)
+        ]
         if extra:
             pairs.warnings.append(
                 f"{expert.reference} holds {len(extra)} tensors that {reference.reference} lacks, "
@@ -78,9 +83,16 @@ def pair_tensors(recipe: Recipe, base: Checkpoint | None, experts: Sequence[Chec
     return pairs
 
 
-def _is_spurious_head(name: str, reference: Checkpoint, experts: Sequence[Checkpoint]) -> bool:
-    """An output head that a tied model repeats and not every model holds; it is never written."""
-    return name.endswith("lm_head.weight") and reference.tied_embeddings and any(name not in e.tensors for e in experts)
+def _is_spurious_head(info: TensorInfo, reference: Checkpoint) -> bool:
+    """An output head that a tied model repeats beside its input embedding; loading ignores it, so it is never written.
+
+    Some tied models store the shared matrix under the head's name alone; that one is kept.
+    """
+    return (
+        info.name.endswith("lm_head.weight")
+        and reference.tied_embeddings
+        and any("emb" in other or "wte" in other for other, x in reference.tensors.items() if x.shape == info.shape)
+    )
 
 
 def _missing(name: str, expert: Checkpoint, reference: Checkpoint) -> RequestError:

@@ -15,16 +15,20 @@ from rlmerge.options import Options
 from rlmerge.recipe import Recipe, canonical_dtype, layer_count
 
 from .compare import open_models, pair_tensors
+from .place import check_place, free_space
 from .plan import Plan, TensorPlan
+from .sizing import sizing
 
 
 def make_plan(recipe: Recipe, out: Path | None, options: Options) -> Plan:
     """Open the recipe's models and plan their merge; nothing is written and no weight is read.
 
     CheckpointError if a model cannot be used; RecipeError with every mismatch between models and every value a method
-    refuses; RequestError if the output would not fit on the disk.
+    refuses; RequestError if the output may not be created or would not fit on the disk, or the budget is too small.
     """
     base, experts = open_models(recipe)
+    if out is not None:
+        check_place(out, [*([base] if base else []), *experts], options.force)
     return plan_models(recipe, base, experts, out, options)
 
 
@@ -65,7 +69,9 @@ def plan_models(
     ordered = {o.name: tensors[o.name] for shard in shards for o in shard.tensors}
     warnings = (*recipe.warnings, *pairs.warnings, *_unused(recipe, ordered))
     plan = Plan(recipe, options, base, experts, template, ordered, shards, out, warnings)
-    _check_disk(plan)
+    sizing(plan)
+    if out is not None:
+        _check_disk(plan, out)
     return plan
 
 
@@ -93,11 +99,11 @@ def _unused(recipe: Recipe, tensors: Mapping[str, TensorPlan]) -> tuple[str, ...
     return tuple(f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(tensors))
 
 
-def _check_disk(plan: Plan) -> None:
-    free = plan.free_disk
-    if free is not None and free < plan.bytes_written:
+def _check_disk(plan: Plan, out: Path) -> None:
+    free = free_space(out)
+    if free < plan.bytes_written:
         raise RequestError(
-            f"the merge needs {plan.bytes_written / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free",
-            where=str(plan.out),
+            f"the merge writes {plan.bytes_written:,} bytes, but only {free:,} are free there",
+            where=str(out),
             hint="Free some space, or write to another disk with -o.",
         )

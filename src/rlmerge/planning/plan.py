@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from rlmerge.methods.method import Stages
 from rlmerge.options import Options
 from rlmerge.recipe import Recipe
 
+from .place import free_space
 from .sizing import sizing
 
 
@@ -85,13 +85,8 @@ class Plan:
 
     @property
     def free_disk(self) -> int | None:
-        """Free bytes where the output goes, None without an output."""
-        if self.out is None:
-            return None
-        place = self.out.absolute().parent
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
+        """Bytes that may be written where the output goes, None without an output."""
+        return None if self.out is None else free_space(self.out)
 
     @property
     def peak_memory(self) -> int:

@@ -1,0 +1,84 @@
+"""Is each expert of this base at all? A sample of the matrices tells before anything is merged."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlmerge.checkpoint import TensorInfo
+from rlmerge.kernels.dtypes import decode
+from rlmerge.planning import Plan, TensorPlan
+
+from .stream import Reader
+
+MATRICES = 8
+ENTRIES = 1 << 17
+"""Entries read of each of at most ``MATRICES`` matrices and model."""
+
+FEWEST = 1 << 12
+"""Sampled entries below which nothing can be said."""
+
+SAME_DIRECTION = 0.875
+"""Cosine between weights from which a model is taken for a fine-tune. At equal norms it means that ‖τ‖ is half of
+‖θ₀‖: long supervised training stays above 0.99, models trained apart have 0."""
+
+SAME_BITS = 0.01
+"""Share of equal entries from which it is taken for a fine-tune in any case."""
+
+
+def strangers(plan: Plan, reader: Reader) -> list[str]:
+    """A warning for each expert that shares almost no values and no direction with the base; none without a base.
+
+    Vectors are left out: the scales of normalisation layers are close to 1 in all models.
+    """
+    matrices = [t for t in plan.tensors.values() if t.action == "merge" and t.base is not None and _is_matrix(t)]
+    chosen = [matrices[i] for i in sorted({i * len(matrices) // MATRICES for i in range(MATRICES)})] if matrices else []
+    if sum(min(ENTRIES, t.output.numel) for t in chosen) < FEWEST:
+        return []
+    cosines: list[list[float]] = [[] for _ in plan.experts]
+    equal = np.zeros(len(plan.experts))
+    seen = 0
+    for tensor in chosen:
+        assert tensor.base is not None
+        base = _sample(reader, tensor.base)
+        seen += len(base)
+        for k, info in enumerate(tensor.experts):
+            expert = _sample(reader, info)
+            equal[k] += np.count_nonzero(expert == base)
+            cosine = _cosine(base, expert)
+            if cosine is not None:
+                cosines[k].append(cosine)
+    return [
+        _warning(plan, k, float(share), float(np.median(found)))
+        for k, (share, found) in enumerate(zip(equal / seen, cosines, strict=True))
+        if found and share < SAME_BITS and np.median(found) < SAME_DIRECTION
+    ]
+
+
+def _is_matrix(tensor: TensorPlan) -> bool:
+    return len(tensor.output.shape) > 1 and tensor.output.numel > 0
+
+
+def _sample(reader: Reader, info: TensorInfo) -> np.ndarray:
+    """Consecutive entries from the middle of a tensor, in float64."""
+    count = min(ENTRIES, info.numel)
+    start = (info.numel - count) // 2
+    values = decode(reader.read(info, start, start + count), info.dtype).astype(np.float64)
+    reader.release(info, start, start + count)
+    return values
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float | None:
+    """None where it is undefined: a vector of zeros, or values that are not finite."""
+    with np.errstate(all="ignore"):
+        norm = np.sqrt((x @ x) * (y @ y))
+        cosine = float((x @ y) / norm) if norm > 0 else np.nan
+    return cosine if np.isfinite(cosine) else None
+
+
+def _warning(plan: Plan, k: int, share: float, cosine: float) -> str:
+    assert plan.base is not None
+    return (
+        f"{plan.experts[k].reference} does not look trained from {plan.base.reference}: {share:.1%} of the sampled "
+        f"weights are equal, and their cosine is {cosine:.2f}. Check base_model; task vectors against another base "
+        "are noise"
+    )

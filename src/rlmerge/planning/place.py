@@ -1,0 +1,58 @@
+"""Where the output goes: whether it may be created there, and whether it fits on the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from rlmerge.checkpoint import Checkpoint
+from rlmerge.checkpoint.failures import preparing
+from rlmerge.checkpoint.target import check_target
+from rlmerge.errors import RequestError
+
+
+def free_space(out: Path) -> int:
+    """Bytes that may be written: what is free there, and what an interrupted run of the same output already holds."""
+    held = 0
+    partial = out.with_name(f".{out.name}.partial") if out.name else out
+    if out.name and partial.is_dir():
+        held = sum(file.stat().st_blocks * 512 for file in partial.rglob("*") if file.is_file())
+    return shutil.disk_usage(_existing(out)).free + held
+
+
+def check_place(out: Path, models: Iterable[Checkpoint], force: bool) -> None:
+    """RequestError if ``out`` exists without ``force``, cannot be created, or would be in, hold or replace an input."""
+    target = Path(os.path.abspath(out))  # noqa: PTH100 - a link at the target itself must stay visible
+    with preparing(target):
+        place = target.parent.resolve() / target.name
+        for model in models:
+            _check_apart(place, target.resolve(), model)
+        check_target(target, force)
+    parent = _existing(target)
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+        return
+    reason = f"no permission to write to {parent}" if parent.is_dir() else f"{parent} is not a directory"
+    hint = "Choose an output directory that you may write to."
+    raise RequestError(f"the output cannot be created there ({reason})", where=str(target), hint=hint)
+
+
+def _check_apart(place: Path, linked: Path, model: Checkpoint) -> None:
+    if model.path in (place, linked):
+        what = f"is {model.reference}, an input of the merge"
+    elif model.path in place.parents:
+        what = f"lies inside {model.reference}, an input of the merge"
+    elif place in model.path.parents:
+        what = f"holds {model.reference}, an input of the merge"
+    else:
+        return
+    raise RequestError(what, where=str(place), hint="Choose an output directory apart from the inputs.")
+
+
+def _existing(out: Path) -> Path:
+    """The nearest directory above ``out`` that exists."""
+    place = out.absolute().parent
+    while not os.path.exists(place):  # noqa: PTH110 - Path.exists raises where a directory cannot be entered
+        place = place.parent
+    return place
