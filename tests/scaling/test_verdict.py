@@ -26,7 +26,7 @@ def test_a_claim_carries_the_computed_number():
     assert claim.to_dict() == {
         "statement": "s",
         "where": "Table 1",
-        "seed": "2",
+        "paper": "2",
         "ours": "3",
         "verdict": "not reproduced",
         "reason": "because 3",

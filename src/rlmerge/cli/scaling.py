@@ -1,4 +1,4 @@
-"""``rlmerge scaling``: seed 004's scale study, run again and judged."""
+"""``rlmerge scaling``: the scale study "Does Sparsity Persist?", run again and judged."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def relative_share(before: Array, after: Array, eta: float = 1e-3) -> float:
 
 
 def l0_share(tau: Array, epsilon: float = 0.01) -> float:
-    """Share of ``|tau| < epsilon * max|tau|`` (seed 004, eq. 2).
+    """Share of ``|tau| < epsilon * max|tau|`` ("Does Sparsity Persist?", eq. 2).
 
     Not a sparsity measure: the maximum of a heavy-tailed sample grows with its size, so this share grows with the
     number of entries even where nothing is zero. An all-zero vector reads 0, as the strict inequality says.

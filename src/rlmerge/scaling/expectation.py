@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.extra import need
 
 
-def gini_of_zero_share(zero_share: float, sigma: float = seed004.LOG_STD) -> float:
+def gini_of_zero_share(zero_share: float, sigma: float = article.LOG_STD) -> float:
     """Gini of a vector of which ``zero_share`` is zero and the rest log-normal: ``1 - (1 - s)(1 - erf(sigma / 2))``.
 
     A log-normal's Gini is erf(sigma / 2); zeros scale its complement. It does not depend on the number of entries.
@@ -20,13 +20,13 @@ def gini_of_zero_share(zero_share: float, sigma: float = seed004.LOG_STD) -> flo
     return 1.0 - (1.0 - zero_share) * (1.0 - math.erf(sigma / 2))
 
 
-def zero_share_of_gini(gini: float, sigma: float = seed004.LOG_STD) -> float:
+def zero_share_of_gini(gini: float, sigma: float = article.LOG_STD) -> float:
     """The share of zeros that gives this Gini: the inverse of :func:`gini_of_zero_share`."""
     return 1.0 - (1.0 - gini) / (1.0 - math.erf(sigma / 2))
 
 
-def l0_of_zero_share(zero_share: float, entries: float, epsilon: float = 0.01, sigma: float = seed004.LOG_STD) -> float:
-    """Expected seed L0, share with ``|x| < epsilon * max|x|``, of such a vector with ``entries`` entries.
+def l0_of_zero_share(zero_share: float, entries: float, epsilon: float = 0.01, sigma: float = article.LOG_STD) -> float:
+    """Expected L0 of the paper, share with ``|x| < epsilon * max|x|``, of such a vector with ``entries`` entries.
 
     Averages :func:`l0_at_quantile` over 1001 equal slices of the maximum's distribution.
     """
@@ -35,9 +35,9 @@ def l0_of_zero_share(zero_share: float, entries: float, epsilon: float = 0.01, s
 
 
 def l0_at_quantile(
-    zero_share: float, entries: Any, quantile: Any, epsilon: float = 0.01, sigma: float = seed004.LOG_STD
+    zero_share: float, entries: Any, quantile: Any, epsilon: float = 0.01, sigma: float = article.LOG_STD
 ) -> npt.NDArray[np.float64]:
-    """Seed L0 when the largest magnitude sits at ``quantile`` of its own distribution (arrays broadcast).
+    """The paper's L0 when the largest magnitude sits at ``quantile`` of its own distribution (arrays broadcast).
 
     The largest of n normals is the normal quantile of U^(1/n), and the others lie below ``epsilon`` times it with
     probability Phi(z_max + ln(epsilon) / sigma). The mean of the log drops out: L0 does not see the scale.

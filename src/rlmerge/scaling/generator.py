@@ -1,4 +1,4 @@
-"""Synthetic task vectors as seed 004, section 2.6, describes them.
+"""Synthetic task vectors as "Does Sparsity Persist?", section 2.6, describes them.
 
 Exactly ``(1 - s) d`` non-zero entries, log-normal(-3, 1.5) magnitudes, random signs; of each agent's active positions
 20 % are common to all agents. The remaining 80 % are drawn by every agent for itself from the other positions
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlmerge.errors import RequestError
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 
 Floats = npt.NDArray[np.float64]
 Supports = Literal["independent", "disjoint"]
@@ -42,12 +42,12 @@ def task_vectors(
     generator: np.random.Generator,
     d: int,
     active: int,
-    agents: int = seed004.AGENTS,
+    agents: int = article.AGENTS,
     supports: Supports = "independent",
 ) -> Floats:
     """Task vectors [agents, d] with ``active`` non-zero entries each, 20 % of them at positions common to all."""
     positions: npt.NDArray[Any] = generator.permutation(d)
-    common = int(seed004.SHARED * active)
+    common = int(article.SHARED * active)
     shared, rest = positions[:common], positions[common:]
     own = active - common
     if own * (agents if supports == "disjoint" else 1) > rest.size:
@@ -63,5 +63,5 @@ def task_vectors(
 
 
 def _values(generator: np.random.Generator, n: int) -> Floats:
-    magnitude = np.exp(generator.normal(seed004.LOG_MEAN, seed004.LOG_STD, n))
+    magnitude = np.exp(generator.normal(article.LOG_MEAN, article.LOG_STD, n))
     return magnitude * generator.choice((-1.0, 1.0), n)

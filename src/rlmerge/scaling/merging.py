@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rlmerge import methods
 from rlmerge.kernels.namespace import NumpyNamespace
 from rlmerge.methods.ram import is_active
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.generator import Floats
 
 _XP = NumpyNamespace(np.float64)
@@ -39,7 +39,7 @@ class Merger:
         return np.asarray(merged, dtype=np.float64)
 
 
-_EQUATIONS_4_AND_5 = {"percentile": seed004.PERCENTILE, "lam": seed004.RESCALE}
+_EQUATIONS_4_AND_5 = {"percentile": article.PERCENTILE, "lam": article.RESCALE}
 
 MERGERS = {
     "Simple Avg": Merger("linear"),

@@ -28,7 +28,7 @@ class Claim:
 
     statement: str
     where: str
-    seed: str
+    paper: str
     ours: str
     verdict: Verdict
     reason: str
@@ -43,14 +43,14 @@ class Rule(Generic[R]):
 
     statement: str
     where: str
-    seed: str
+    paper: str
     ours: Callable[[R], str]
     verdict: Callable[[R], Verdict]
     reason: Callable[[R], str] = lambda result: ""
 
     def judge(self, result: R) -> Claim:
         return Claim(
-            self.statement, self.where, self.seed, self.ours(result), self.verdict(result), self.reason(result)
+            self.statement, self.where, self.paper, self.ours(result), self.verdict(result), self.reason(result)
         )
 
 
@@ -59,9 +59,9 @@ def judge(rules: Iterable[Rule[Any]], result: Any) -> tuple[Claim, ...]:
     return tuple(rule.judge(result) for rule in rules)
 
 
-def printed(value: Callable[[R], float], seed: float, digits: int) -> Callable[[R], Verdict]:
+def printed(value: Callable[[R], float], paper: float, digits: int) -> Callable[[R], Verdict]:
     """Reproduced when our number, rounded to the printed digits, is the printed number."""
-    return lambda result: _either(f"{value(result):.{digits}f}" == f"{seed:.{digits}f}", Verdict.REPRODUCED)
+    return lambda result: _either(f"{value(result):.{digits}f}" == f"{paper:.{digits}f}", Verdict.REPRODUCED)
 
 
 def holds(test: Callable[[R], bool], as_: Verdict = Verdict.REPRODUCED) -> Callable[[R], Verdict]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.scaling import published, seed004
+from rlmerge.scaling import article, published
 from rlmerge.scaling.expectation import zero_share_of_gini
 from rlmerge.scaling.figures.style import Figure, Theme, canvas, sizes_axis
 from rlmerge.scaling.studies.law import LawStudy
@@ -27,13 +27,13 @@ def figures(study: LawStudy) -> tuple[Figure, ...]:
 
 def _draw(study: LawStudy, theme: Theme) -> Any:
     grid = np.geomspace(1, 405, 50)
-    x = [row.billions for row in seed004.TABLE_1]
+    x = [row.billions for row in article.TABLE_1]
     with canvas(theme, height=4.2) as (figure, (axis,)):
         nls, calibration = study.fit("least squares").law, study.fit("calibration").law
-        axis.plot(x, [1 - r.l0 for r in seed004.TABLE_1], "o", color=theme.colour("orange"), label="1 − L0, paper")
+        axis.plot(x, [1 - r.l0 for r in article.TABLE_1], "o", color=theme.colour("orange"), label="1 − L0, paper")
         fitted = f"least squares: ${nls.a:.3f}\\,N^{{-{nls.b:.3f}}}$"
         axis.plot(grid, 1 - nls(grid), color=theme.colour("orange"), label=fitted)
-        implied = [1 - zero_share_of_gini(r.gini) for r in seed004.TABLE_1]
+        implied = [1 - zero_share_of_gini(r.gini) for r in article.TABLE_1]
         axis.plot(x, implied, "s", color=theme.colour("blue"), label="non-zeros implied by the paper's Gini")
         through = f"through the calibration points: ${calibration.a:.3f}\\,N^{{-{calibration.b:.3f}}}$"
         axis.plot(grid, 1 - calibration(grid), color=theme.colour("blue"), label=through)

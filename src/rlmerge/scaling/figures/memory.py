@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.figures.style import Figure, Theme, canvas, sizes_axis
 from rlmerge.scaling.studies.memory import MemoryStudy
 
@@ -28,7 +28,7 @@ def _draw(study: MemoryStudy, theme: Theme) -> Any:
         axis.plot(x, [m.naive for m in models], "o-", color=theme.colour("grey"), label="every model in memory")
         axis.plot(x, [m.equation_6 for m in models], "s", color=theme.colour("orange"), label="equation 6, real shapes")
         printed = {"marker": "x", "ls": "--", "color": theme.colour("yellow"), "label": "the paper's stream column"}
-        axis.plot([r.billions for r in seed004.TABLE_4], [r.stream for r in seed004.TABLE_4], **printed)
+        axis.plot([r.billions for r in article.TABLE_4], [r.stream for r in article.TABLE_4], **printed)
         axis.plot(x, [m.planned for m in models], "D-", color=theme.colour("blue"), label="rlmerge's budget, planned")
         sizes_axis(axis)
         axis.set_xlim(2.5, 480)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.figures.style import METHOD_COLOURS, Figure, Theme, canvas
 from rlmerge.scaling.merging import MERGERS
 from rlmerge.scaling.studies.merge import MergeStudy
@@ -39,14 +39,14 @@ def _bars(study: MergeStudy, theme: Theme) -> Any:
     with canvas(theme, panels=2, height=3.6) as (figure, axes):
         for axis, metric in zip(axes, ("cosine", "retention"), strict=True):
             for index, name in enumerate(MERGERS):
-                place = np.arange(len(seed004.MERGE_LEVELS)) + (index - 2.5) * 0.14
-                values = [getattr(study.score(name, level), metric) for level in seed004.MERGE_LEVELS]
+                place = np.arange(len(article.MERGE_LEVELS)) + (index - 2.5) * 0.14
+                values = [getattr(study.score(name, level), metric) for level in article.MERGE_LEVELS]
                 axis.bar(place, values, 0.13, color=theme.colour(METHOD_COLOURS[name]), label=name)
-                if metric == "cosine" and name in seed004.TABLE_2:
-                    printed = [cosine for cosine, _ in seed004.TABLE_2[name]]
+                if metric == "cosine" and name in article.TABLE_2:
+                    printed = [cosine for cosine, _ in article.TABLE_2[name]]
                     mark = {"ls": "", "marker": "_", "ms": 9, "mew": 2, "color": theme.ink}
                     axis.plot(place, printed, label="printed in the paper" if index == 0 else None, **mark)
-            axis.set_xticks(range(3), [f"{100 * level:.0f} %" for level in seed004.MERGE_LEVELS])
+            axis.set_xticks(range(3), [f"{100 * level:.0f} %" for level in article.MERGE_LEVELS])
             axis.set_xlabel("sparsity")
             axis.grid(visible=False, axis="x")
         axes[0].set(title="a  cosine to the oracle cannot see dilution", ylabel="cosine")

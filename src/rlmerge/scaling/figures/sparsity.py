@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from rlmerge.scaling import published, seed004
+from rlmerge.scaling import article, published
 from rlmerge.scaling.expectation import gini_of_zero_share
 from rlmerge.scaling.figures.style import Figure, Theme, canvas, sizes_axis
 from rlmerge.scaling.studies.sparsity import SparsityStudy
@@ -29,11 +29,11 @@ def _draw(study: SparsityStudy, theme: Theme) -> Any:
     x = [row.billions for row in study.rows]
     with canvas(theme, panels=2, height=3.6) as (figure, (left, right)):
         paper = {"fmt": "o", "color": theme.colour("orange"), "capsize": 2, "linewidth": 1, "label": "L0, paper"}
-        left.errorbar(x, [r.l0 for r in seed004.TABLE_1], [r.l0_std for r in seed004.TABLE_1], **paper)
+        left.errorbar(x, [r.l0 for r in article.TABLE_1], [r.l0_std for r in article.TABLE_1], **paper)
         left.plot(x, [r.l0.mean for r in study.rows], color=theme.colour("blue"), label="L0, ours")
         left.plot(x, [r.fed for r in study.rows], color=theme.colour("grey"), ls="--", label="zeros fed in")
         stars = {"marker": "*", "ls": "", "ms": 11, "color": theme.colour("yellow"), "label": "calibration points"}
-        left.plot(*zip(*seed004.CALIBRATION, strict=True), **stars)
+        left.plot(*zip(*article.CALIBRATION, strict=True), **stars)
         for index, m in enumerate(published.MEASURED):
             label = "real checkpoints (bf16)" if index == 0 else None
             bar = {"color": theme.colour("purple"), "lw": 1.5, "marker": "_", "ms": 6, "label": label}
@@ -41,7 +41,7 @@ def _draw(study: SparsityStudy, theme: Theme) -> Any:
         left.set(title="a  L0 reads far above the zeros fed in", ylabel="share", ylim=(0.3, 1.03))
         left.legend(loc="lower right")
         right.errorbar(
-            x, [r.gini for r in seed004.TABLE_1], [r.gini_std for r in seed004.TABLE_1], **(paper | {"label": "paper"})
+            x, [r.gini for r in article.TABLE_1], [r.gini_std for r in article.TABLE_1], **(paper | {"label": "paper"})
         )
         right.plot(x, [r.gini.mean for r in study.rows], color=theme.colour("blue"), label="ours")
         closed = [gini_of_zero_share(r.fed) for r in study.rows]

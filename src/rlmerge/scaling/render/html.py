@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 
 from rlmerge import __version__
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.figures.style import Figure, Theme
 from rlmerge.scaling.registry import Outcome
 from rlmerge.scaling.render.files import image
@@ -38,7 +38,7 @@ def page(outcomes: Sequence[Outcome], seed: int) -> str:
 <body>
 <header>
 <h1>Does sparsity persist? The scale study, run again</h1>
-<p>The statements of “{escape(seed004.PAPER)}” held against computations of our own.</p>
+<p>The statements of “{escape(article.PAPER)}” held against computations of our own.</p>
 <p class="muted">rlmerge {escape(__version__)}, seed {seed}. A statement is <b>reproduced</b> when our computation gives
 the printed number, <b>reproduced in kind</b> when the effect comes out but the number hangs on a choice the paper does
 not print or was put in by the simulation, and <b>not reproduced</b> otherwise, with the reason.</p>
@@ -81,7 +81,7 @@ def _claim(claim: Claim) -> str:
     return (
         f'<li class="{CLASS[claim.verdict]}"><span class="verdict">{MARK[claim.verdict]} {claim.verdict}</span>'
         f'<h3>{escape(claim.statement)} <span class="muted">{escape(claim.where)}</span></h3>'
-        f"<dl><dt>paper</dt><dd>{escape(claim.seed)}</dd><dt>ours</dt><dd>{escape(claim.ours)}</dd></dl>"
+        f"<dl><dt>paper</dt><dd>{escape(claim.paper)}</dd><dt>ours</dt><dd>{escape(claim.ours)}</dd></dl>"
         f"<p>{escape(claim.reason)}</p></li>\n"
     )
 

@@ -38,7 +38,7 @@ def _show_claim(claim: Claim, console: Console) -> None:
     verdict = (f"{MARK[claim.verdict]} {claim.verdict}  ", _STYLE[claim.verdict])
     console.print(Text.assemble(verdict, (claim.statement, "bold"), (f"  {claim.where}", "dim")))
     console.print(
-        Padding(Text.assemble("paper ", (claim.seed, "cyan"), "   ours ", (claim.ours, "cyan")), (0, 0, 0, 2))
+        Padding(Text.assemble("paper ", (claim.paper, "cyan"), "   ours ", (claim.ours, "cyan")), (0, 0, 0, 2))
     )
     console.print(Padding(Text(claim.reason), (0, 0, 0, 2)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.studies.anatomy import AnatomyStudy, Trend
 from rlmerge.scaling.verdict import Rule, Verdict, holds, printed
 
@@ -23,7 +23,7 @@ def _control(study: Study) -> str:
 
 
 def _counts(study: Study) -> tuple[int, ...]:
-    return tuple(study.row(row.kind).count for row in seed004.TABLE_3)
+    return tuple(study.row(row.kind).count for row in article.TABLE_3)
 
 
 RULES: tuple[Rule[Study], ...] = (
@@ -32,15 +32,15 @@ RULES: tuple[Rule[Study], ...] = (
         "Table 3",
         "320, 240, 161, 1, 1",
         lambda s: ", ".join(map(str, _counts(s))),
-        holds(lambda s: _counts(s) == tuple(row.tensors for row in seed004.TABLE_3)),
+        holds(lambda s: _counts(s) == tuple(row.tensors for row in article.TABLE_3)),
         lambda s: f"Counted from the shapes of {s.model}: {s.count} tensors.",
     ),
     Rule(
         "Overall mean L0",
         "Table 3",
-        f"{seed004.OVERALL_MEAN:.4f}",
+        f"{article.OVERALL_MEAN:.4f}",
         lambda s: f"{s.mean:.4f}",
-        printed(lambda s: s.mean, seed004.OVERALL_MEAN, 4),
+        printed(lambda s: s.mean, article.OVERALL_MEAN, 4),
         lambda s: (
             f"The printed rows weighted by our count of tensors. Weighted by parameters, which is what an update "
             f"consists of, they give {s.parameter_mean:.4f}."
@@ -49,9 +49,9 @@ RULES: tuple[Rule[Study], ...] = (
     Rule(
         "Overall standard deviation",
         "Table 3",
-        f"{seed004.OVERALL_STD:.4f}",
+        f"{article.OVERALL_STD:.4f}",
         lambda s: f"{s.std:.4f}",
-        printed(lambda s: s.std, seed004.OVERALL_STD, 4),
+        printed(lambda s: s.std, article.OVERALL_STD, 4),
         lambda s: "Within and between kinds, pooled.",
     ),
     Rule(

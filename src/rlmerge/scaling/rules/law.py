@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlmerge.scaling import published, seed004
+from rlmerge.scaling import article, published
 from rlmerge.scaling.studies.law import Fit, LawStudy
 from rlmerge.scaling.verdict import Rule, holds, printed
 
@@ -13,13 +13,13 @@ def _nls(study: Study) -> Fit:
     return study.fit("least squares")
 
 
-def _value(billions: float, seed: float) -> Rule[Study]:
+def _value(billions: float, paper: float) -> Rule[Study]:
     return Rule(
         f"The fitted law at {billions:g}B",
         "§3.1",
-        f"{seed:.3f}",
+        f"{paper:.3f}",
         lambda s: f"{_nls(s).law.at(billions):.4f}",
-        printed(lambda s: _nls(s).law.at(billions), seed, 3),
+        printed(lambda s: _nls(s).law.at(billions), paper, 3),
         lambda s: f"The law through the two measured points gives {s.fit('calibration').law.at(billions):.3f}.",
     )
 
@@ -30,16 +30,16 @@ def _covered(study: Study) -> int:
 
 
 def _calibration_error(study: Study) -> float:
-    return max(abs(_nls(study).law.at(n) - s) for n, s in seed004.CALIBRATION)
+    return max(abs(_nls(study).law.at(n) - s) for n, s in article.CALIBRATION)
 
 
 RULES: tuple[Rule[Study], ...] = (
     Rule(
         "Coefficient a of s(N) = 1 − a·N⁻ᵇ",
         "§3.1",
-        f"{seed004.FIT_A:.3f}",
+        f"{article.FIT_A:.3f}",
         lambda s: f"{_nls(s).law.a:.4f}",
-        printed(lambda s: _nls(s).law.a, seed004.FIT_A, 3),
+        printed(lambda s: _nls(s).law.a, article.FIT_A, 3),
         lambda s: (
             f"95 % interval {s.bootstrap('trials').a.low:.3f} to {s.bootstrap('trials').a.high:.3f} over trials, "
             f"{s.bootstrap('scales').a.low:.3f} to {s.bootstrap('scales').a.high:.3f} over sizes."
@@ -48,9 +48,9 @@ RULES: tuple[Rule[Study], ...] = (
     Rule(
         "Exponent b",
         "§3.1",
-        f"{seed004.FIT_B:.3f}",
+        f"{article.FIT_B:.3f}",
         lambda s: f"{_nls(s).law.b:.4f}",
-        printed(lambda s: _nls(s).law.b, seed004.FIT_B, 3),
+        printed(lambda s: _nls(s).law.b, article.FIT_B, 3),
         lambda s: (
             f"95 % interval {s.bootstrap('trials').b.low:.2f} to {s.bootstrap('trials').b.high:.2f} over trials, "
             f"{s.bootstrap('scales').b.low:.2f} to {s.bootstrap('scales').b.high:.2f} over sizes; weighted "
@@ -60,21 +60,21 @@ RULES: tuple[Rule[Study], ...] = (
     Rule(
         "Coefficient of determination R²",
         "§3.1",
-        f"{seed004.FIT_R2:.3f}",
+        f"{article.FIT_R2:.3f}",
         lambda s: f"{_nls(s).r2:.4f}",
-        printed(lambda s: _nls(s).r2, seed004.FIT_R2, 3),
+        printed(lambda s: _nls(s).r2, article.FIT_R2, 3),
         lambda s: (
             "High because the points were generated from a law of the same form: the zeros implied by the printed "
             "Gini "
             f"column follow {s.fit('zeros by Gini').law} with R² {s.fit('zeros by Gini').r2:.3f}."
         ),
     ),
-    *(_value(billions, seed) for billions, seed in seed004.LAW_VALUES.items()),
+    *(_value(billions, paper) for billions, paper in article.LAW_VALUES.items()),
     Rule(
         "The law matches its calibration points",
         "§2.6, Fig. 1",
         "0.85 at 3B, 0.90 at 7B",
-        lambda s: ", ".join(f"{_nls(s).law.at(n):.3f} at {n:g}B" for n, _ in seed004.CALIBRATION),
+        lambda s: ", ".join(f"{_nls(s).law.at(n):.3f} at {n:g}B" for n, _ in article.CALIBRATION),
         holds(lambda s: _calibration_error(s) < 0.01),
         lambda s: (
             f"The fit misses them by up to {100 * _calibration_error(s):.1f} points. Two points already fix the law: "
@@ -98,7 +98,7 @@ RULES: tuple[Rule[Study], ...] = (
         "§3.1, §4",
         "b = 0.587",
         lambda s: f"{s.fit('zeros by Gini').law.b:.3f} for the zeros themselves",
-        holds(lambda s: abs(s.fit("zeros by Gini").law.b - seed004.FIT_B) < 0.02),
+        holds(lambda s: abs(s.fit("zeros by Gini").law.b - article.FIT_B) < 0.02),
         lambda s: (
             f"L0 at a fixed vector length gives {s.fit('fixed length').law.b:.3f}, with vectors that grow with the "
             "model "
@@ -109,7 +109,7 @@ RULES: tuple[Rule[Study], ...] = (
     Rule(
         "The law describes real RL checkpoints",
         "§4",
-        f"{seed004.LAW_VALUES[70.0]:.3f} at 70B",
+        f"{article.LAW_VALUES[70.0]:.3f} at 70B",
         lambda s: f"R² {s.fit('published').r2:.2f} for a law fitted to published runs",
         holds(lambda s: _covered(s) == len(published.MEASURED)),
         lambda s: (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.studies.memory import STREAM_FLOOR_GB, MemoryStudy, ModelRow, PrintedRow
 from rlmerge.scaling.verdict import Rule, Verdict, holds
 
@@ -29,7 +29,7 @@ RULES: tuple[Rule[Study], ...] = (
     Rule(
         "Naive peak memory for 3 agents, GB",
         "Table 4",
-        ", ".join(f"{row.naive:g}" for row in seed004.TABLE_4),
+        ", ".join(f"{row.naive:g}" for row in article.TABLE_4),
         lambda s: ", ".join(f"{row.naive:g}" for row in s.printed),
         holds(_naive_agrees),
         lambda s: f"(1 + K) · 2 bytes · N. Real shapes: {_model(s, 'Llama-3.1-70B').naive:.0f} GB for Llama-3.1-70B.",
@@ -37,9 +37,9 @@ RULES: tuple[Rule[Study], ...] = (
     Rule(
         "Reduction, naive over stream",
         "Table 4",
-        ", ".join(f"{row.reduction}×" for row in seed004.TABLE_4),
+        ", ".join(f"{row.reduction}×" for row in article.TABLE_4),
         lambda s: ", ".join(f"{ratio}×" for ratio in _ratios(s)),
-        holds(lambda s: _ratios(s) == tuple(row.reduction for row in seed004.TABLE_4)),
+        holds(lambda s: _ratios(s) == tuple(row.reduction for row in article.TABLE_4)),
         lambda s: "Our naive figure over the printed stream figure; it holds the stream column to nothing.",
     ),
     Rule(

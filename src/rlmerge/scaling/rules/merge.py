@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from math import sqrt
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.studies.merge import MergeStudy
 from rlmerge.scaling.verdict import Rule, Verdict, holds
 
 Study = MergeStudy
-LEVELS = seed004.MERGE_LEVELS
+LEVELS = article.MERGE_LEVELS
 AUTHORS = "RAM, authors' rule"
 
 
@@ -18,7 +18,7 @@ def _scores(study: Study, method: str, metric: str, levels: tuple[float, ...] = 
 
 
 def _printed(method: str, column: int, levels: tuple[float, ...] = LEVELS) -> str:
-    return ", ".join(f"{seed004.TABLE_2[method][LEVELS.index(level)][column]:.4f}" for level in levels)
+    return ", ".join(f"{article.TABLE_2[method][LEVELS.index(level)][column]:.4f}" for level in levels)
 
 
 def _all_close(study: Study, method: str, column: int, metric: str, levels: tuple[float, ...] = LEVELS) -> bool:
@@ -30,7 +30,7 @@ def _all_close(study: Study, method: str, column: int, metric: str, levels: tupl
         score = study.score(method, level)
         ours, std = getattr(score, metric), getattr(score, f"{metric}_std")
         # Half a unit of the fourth decimal: what rounding alone may hide.
-        if abs(ours - seed004.TABLE_2[method][LEVELS.index(level)][column]) > 3 * std + 5e-5:
+        if abs(ours - article.TABLE_2[method][LEVELS.index(level)][column]) > 3 * std + 5e-5:
             return False
     return True
 
@@ -71,7 +71,7 @@ RULES: tuple[Rule[Study], ...] = (
         lambda s: _scores(s, "Simple Avg", "fidelity"),
         holds(lambda s: _all_close(s, "Simple Avg", 1, "fidelity")),
         lambda s: (
-            f"Nearly orthogonal agents of equal norm give 1/√{seed004.AGENTS} = {1 / sqrt(seed004.AGENTS):.4f}, "
+            f"Nearly orthogonal agents of equal norm give 1/√{article.AGENTS} = {1 / sqrt(article.AGENTS):.4f}, "
             "whatever the sparsity."
         ),
     ),

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from math import sqrt
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.studies.sparsity import FIXED_ENTRIES, ScaleRow, SparsityStudy
 from rlmerge.scaling.verdict import Rule, Verdict, graded, holds
 
 Study = SparsityStudy
-_PRINTED = {row.billions: row for row in seed004.TABLE_1}
+_PRINTED = {row.billions: row for row in article.TABLE_1}
 
 
 def _within(row: ScaleRow, study: Study, ours: float, ours_std: float, printed: float, printed_std: float) -> bool:
     """Whether two means of few trials agree within three standard errors of their difference."""
-    return abs(ours - printed) <= 3 * sqrt(printed_std**2 / seed004.TRIALS + ours_std**2 / study.trials)
+    return abs(ours - printed) <= 3 * sqrt(printed_std**2 / article.TRIALS + ours_std**2 / study.trials)
 
 
 def l0_matches(study: Study) -> int:
@@ -37,7 +37,7 @@ def gini_matches(study: Study) -> int:
     return sum(_within(r, study, r.gini.mean, r.gini.std, p.gini, p.gini_std) for r, p in printed)
 
 
-def _largest(study: Study, ours: Callable[[ScaleRow], float], printed: Callable[[seed004.SparsityRow], float]) -> float:
+def _largest(study: Study, ours: Callable[[ScaleRow], float], printed: Callable[[article.SparsityRow], float]) -> float:
     return max(abs(ours(row) - printed(_PRINTED[row.billions])) for row in study.rows)
 
 
@@ -61,7 +61,7 @@ def _falls(values: list[float]) -> int:
     return sum(after < before for before, after in pairwise(values))
 
 
-_FALLS = sum(_falls([row[i] for row in seed004.TABLE_1]) for i in (1, 3, 5, 6))
+_FALLS = sum(_falls([row[i] for row in article.TABLE_1]) for i in (1, 3, 5, 6))
 
 RULES: tuple[Rule[Study], ...] = (
     Rule(

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.dot import cosine, norm
 from rlmerge.scaling.generator import Floats, Supports, active_entries, rng, task_vectors
 from rlmerge.scaling.law import through
@@ -44,14 +44,14 @@ class AgentsStudy:
     disjoint: tuple[AgentsRow, ...]
 
 
-def run(seed: int = 0, trials: int = seed004.TRIALS, entries: int = ENTRIES) -> AgentsStudy:
+def run(seed: int = 0, trials: int = article.TRIALS, entries: int = ENTRIES) -> AgentsStudy:
     """Both readings of "20 % shared, 80 % unique" at the ten sizes of Table 1; disjoint only where it fits."""
-    fed = through(*seed004.CALIBRATION)
+    fed = through(*article.CALIBRATION)
 
     def rows(supports: Supports) -> tuple[AgentsRow, ...]:
         return tuple(
             _row(seed, index, row.billions, fed.at(row.billions), trials, entries, supports)
-            for index, row in enumerate(seed004.TABLE_1)
+            for index, row in enumerate(article.TABLE_1)
         )
 
     return AgentsStudy(seed, trials, entries, rows("independent"), rows("disjoint"))

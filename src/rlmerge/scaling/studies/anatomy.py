@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlmerge.geometry.vector import l0_share
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.expectation import l0_at_quantile
 from rlmerge.scaling.generator import Floats, active_entries, rng, task_vector
 from rlmerge.scaling.law import through
@@ -72,8 +72,8 @@ class AnatomyStudy:
 def run(seed: int = 0, entries: int = ENTRIES) -> AnatomyStudy:
     """Weigh the printed table over real shapes, and simulate all 723 tensors, ``entries`` entries each."""
     tensors = list(LLAMA_70B.tensors())
-    fed = through(*seed004.CALIBRATION).at(70)
-    printed = {row.kind: row for row in seed004.TABLE_3}
+    fed = through(*article.CALIBRATION).at(70)
+    printed = {row.kind: row for row in article.TABLE_3}
     simulated = np.array([_simulate(seed, i, t, printed[t.kind], entries) for i, t in enumerate(tensors)])
     sizes = np.array([t.numel for t in tensors], dtype=np.float64)
     control = l0_at_quantile(fed, sizes, rng(seed, STUDY, 1).random(len(tensors)))
@@ -127,7 +127,7 @@ def trend(kind: str, values: tuple[float, ...]) -> Trend:
     return Trend(kind, slope * (n - 1), (slope - 1.96 * error) * (n - 1), (slope + 1.96 * error) * (n - 1))
 
 
-def _simulate(seed: int, index: int, tensor: Tensor, printed: seed004.ModuleRow, entries: int) -> float:
+def _simulate(seed: int, index: int, tensor: Tensor, printed: article.ModuleRow, entries: int) -> float:
     generator = rng(seed, STUDY, 0, index)
     if tensor.kind in DEPTH_KINDS and tensor.layer is not None:
         # A uniform ramp of width sqrt(12) std has the printed standard deviation.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rlmerge.scaling import published, seed004
+from rlmerge.scaling import article, published
 from rlmerge.scaling.expectation import l0_of_zero_share, zero_share_of_gini
 from rlmerge.scaling.generator import rng
 from rlmerge.scaling.law import Law, fit, fit_log, r_squared, through
@@ -16,7 +16,7 @@ from rlmerge.scaling.studies.sparsity import FIXED_ENTRIES, entries_at
 
 STUDY = 2
 DRAWS = 1000
-SIZES = tuple(row.billions for row in seed004.TABLE_1)
+SIZES = tuple(row.billions for row in article.TABLE_1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,10 @@ class LawStudy:
 
 def run(seed: int = 0, measured: Sequence[Measured] = (), draws: int = DRAWS) -> LawStudy:
     """Fit the law every way; ``measured`` adds a fit to the user's own checkpoints (two sizes or more)."""
-    l0 = [row.l0 for row in seed004.TABLE_1]
-    std = [row.l0_std for row in seed004.TABLE_1]
-    zeros = [zero_share_of_gini(row.gini) for row in seed004.TABLE_1]
-    calibrated = through(*seed004.CALIBRATION)
+    l0 = [row.l0 for row in article.TABLE_1]
+    std = [row.l0_std for row in article.TABLE_1]
+    zeros = [zero_share_of_gini(row.gini) for row in article.TABLE_1]
+    calibrated = through(*article.CALIBRATION)
     fed = [calibrated.at(n) for n in SIZES]
     grown = [l0_of_zero_share(s, entries_at(n)) for n, s in zip(SIZES, fed, strict=True)]
     fixed = [l0_of_zero_share(s, FIXED_ENTRIES) for s in fed]
@@ -92,7 +92,7 @@ def run(seed: int = 0, measured: Sequence[Measured] = (), draws: int = DRAWS) ->
         _fit("least squares", "Table 1, L0", fit(SIZES, l0), SIZES, l0),
         _fit("weighted", "Table 1, L0, by 1/std²", fit(SIZES, l0, std), SIZES, l0),
         _fit("log-log", "Table 1, ln(1 − L0)", fit_log(SIZES, l0), SIZES, l0),
-        _fit("calibration", "the two measured points", calibrated, *zip(*seed004.CALIBRATION, strict=True)),
+        _fit("calibration", "the two measured points", calibrated, *zip(*article.CALIBRATION, strict=True)),
         _fit("zeros by Gini", "Table 1, zeros its Gini implies", fit(SIZES, zeros), SIZES, zeros),
         _fit("growing length", "expected L0 of the calibrated zeros", fit(SIZES, grown), SIZES, grown),
         _fit("fixed length", f"the same at {FIXED_ENTRIES:,} entries", fit(SIZES, fixed), SIZES, fixed),
@@ -108,7 +108,7 @@ def run(seed: int = 0, measured: Sequence[Measured] = (), draws: int = DRAWS) ->
 def bootstraps(seed: int, l0: Sequence[float], std: Sequence[float], draws: int) -> tuple[Bootstrap, ...]:
     """Both bootstraps of the least-squares fit to Table 1."""
     sizes, means = np.asarray(SIZES), np.asarray(l0)
-    error = np.asarray(std) / np.sqrt(seed004.TRIALS)
+    error = np.asarray(std) / np.sqrt(article.TRIALS)
     generator = rng(seed, STUDY, 0)
     by_trial = [fit(SIZES, np.minimum(generator.normal(means, error), 1.0).tolist()) for _ in range(draws)]
     generator, by_scale = rng(seed, STUDY, 1), list[Law]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.shapes import ARCHITECTURES, Architecture
 
 GB = 1e9
@@ -67,14 +67,14 @@ def tile_budget(budget: int = BUDGET) -> TilePlan:
     return planned
 
 
-def run(agents: int = seed004.AGENTS, budget: int = BUDGET, plan: TilePlan | None = None) -> MemoryStudy:
+def run(agents: int = article.AGENTS, budget: int = BUDGET, plan: TilePlan | None = None) -> MemoryStudy:
     """Table 4 from its formulas, and the same for real shapes. ``plan`` gives the bytes a merge of a model needs."""
     plan = plan or tile_budget(budget)
-    printed = tuple(_printed_row(row, agents) for row in seed004.TABLE_4)
+    printed = tuple(_printed_row(row, agents) for row in article.TABLE_4)
     return MemoryStudy(agents, budget, printed, tuple(_model_row(m, agents, plan) for m in ARCHITECTURES))
 
 
-def _printed_row(row: seed004.MemoryRow, agents: int) -> PrintedRow:
+def _printed_row(row: article.MemoryRow, agents: int) -> PrintedRow:
     fp16 = 2 * row.billions
     naive = (1 + agents) * fp16
     return PrintedRow(

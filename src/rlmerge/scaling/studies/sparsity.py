@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlmerge.geometry.vector import VectorMetrics, measure
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.expectation import l0_of_zero_share, zero_share_of_gini
 from rlmerge.scaling.generator import active_entries, rng, task_vector
 from rlmerge.scaling.law import through
@@ -64,11 +64,11 @@ def entries_at(billions: float) -> int:
     return int(min(ENTRIES_PER_BILLION * billions, MOST_ENTRIES))
 
 
-def run(seed: int = 0, trials: int = seed004.TRIALS) -> SparsityStudy:
+def run(seed: int = 0, trials: int = article.TRIALS) -> SparsityStudy:
     """Simulate all ten sizes."""
-    fed = through(*seed004.CALIBRATION)
+    fed = through(*article.CALIBRATION)
     rows: list[ScaleRow] = []
-    for index, printed in enumerate(seed004.TABLE_1):
+    for index, printed in enumerate(article.TABLE_1):
         billions, zeros = printed.billions, fed.at(printed.billions)
         grown = _trials(seed, index, 0, trials, entries_at(billions), zeros)
         fixed = _trials(seed, index, 1, trials, FIXED_ENTRIES, zeros)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.studies.memory import STREAM_FLOOR_GB, MemoryStudy
 from rlmerge.scaling.table import Table
 
@@ -23,7 +23,7 @@ def tables(study: MemoryStudy) -> tuple[Table, ...]:
                 f"{paper.reduction}×",
                 f"{row.reduction:.1f}×",
             )
-            for row, paper in zip(study.printed, seed004.TABLE_4, strict=True)
+            for row, paper in zip(study.printed, article.TABLE_4, strict=True)
         ),
         f"The stream column is {STREAM_FLOOR_GB:g} GB plus (1 + K) tensors of the implied size; equation 6 has no "
         "constant.",

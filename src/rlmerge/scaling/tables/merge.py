@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.merging import MERGERS
 from rlmerge.scaling.studies.merge import MergeStudy
 from rlmerge.scaling.table import Table, percent
 
 
 def tables(study: MergeStudy) -> tuple[Table, ...]:
-    return tuple(_level(study, level, index) for index, level in enumerate(seed004.MERGE_LEVELS))
+    return tuple(_level(study, level, index) for index, level in enumerate(article.MERGE_LEVELS))
 
 
 def _level(study: MergeStudy, level: float, index: int) -> Table:
     rows: list[tuple[str, ...]] = []
     for name in MERGERS:
         score = study.score(name, level)
-        cosine, fidelity = seed004.TABLE_2[name][index] if name in seed004.TABLE_2 else (None, None)
+        cosine, fidelity = article.TABLE_2[name][index] if name in article.TABLE_2 else (None, None)
         rows.append(
             (
                 name,
@@ -30,7 +30,7 @@ def _level(study: MergeStudy, level: float, index: int) -> Table:
         )
     return Table(
         f"table-2-{100 * level:.0f}",
-        f"Table 2 at {percent(level, 0)} sparsity, {seed004.AGENTS} agents",
+        f"Table 2 at {percent(level, 0)} sparsity, {article.AGENTS} agents",
         ("method", "cos paper", "cos ours", "fid paper", "fid ours", "retention", "relative error"),
         tuple(rows),
         f"RAM's printed mask calls {percent(study.active_at(level))} of the entries active. Retention (1 is ideal) and "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rlmerge.scaling import seed004
+from rlmerge.scaling import article
 from rlmerge.scaling.studies.sparsity import FIXED_ENTRIES, SparsityStudy
 from rlmerge.scaling.table import Table, plus_minus
 
 
 def tables(study: SparsityStudy) -> tuple[Table, ...]:
-    pairs = list(zip(study.rows, seed004.TABLE_1, strict=True))
+    pairs = list(zip(study.rows, article.TABLE_1, strict=True))
     metrics = Table(
         "table-1",
         "Table 1. Metrics of simulated task vectors, the paper's and ours",

@@ -1,4 +1,4 @@
-"""The numbers printed in "Does Sparsity Persist?" (seed 004): what our own computations are held against."""
+"""The numbers printed in "Does Sparsity Persist?": what our own computations are held against."""
 
 from __future__ import annotations
 
