@@ -1,4 +1,4 @@
-"""The sparsity law s(N) = 1 - a N^-b ("Does Sparsity Persist?", eq. 3) and ways to fit it; N in billions of parameters."""
+"""The law s(N) = 1 - a N^-b ("Does Sparsity Persist?", eq. 3) and ways to fit it; N in billions of parameters."""
 
 from __future__ import annotations
 
