@@ -47,10 +47,9 @@ def encode(
             rounded = (word + (random_bits >> np.uint32(16))) >> np.uint32(16)
         else:
             rounded = (word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-        magnitude = word & np.uint32(0x7FFFFFFF)
-        rounded = np.where(magnitude == 0x7F800000, word >> np.uint32(16), rounded)
+        is_nan = (word & np.uint32(0x7FFFFFFF)) > 0x7F800000
         quiet = (word >> np.uint32(16)) | np.uint32(0x40)
-        return np.where(magnitude > 0x7F800000, quiet, rounded).astype(np.uint16)
+        return np.where(is_nan, quiet, rounded).astype(np.uint16)
     if dtype is FLOAT16:
         single = to_float32_odd(values)
         if rounding == "stochastic":

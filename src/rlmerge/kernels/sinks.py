@@ -250,10 +250,6 @@ def _brain(e: Emitter, single: str, random: str | None) -> str:
     else:
         push = e.let(f"lshr {kind} {random}, {e.integer('i32', 16)}")
     rounded = e.let(f"lshr {kind} {e.let(f'add {kind} {word}, {push}')}, {e.integer('i32', 16)}")
-    if random is not None:
-        magnitude = e.let(f"and {kind} {word}, {e.integer('i32', 0x7FFFFFFF)}")
-        infinite = e.let(f"icmp eq {kind} {magnitude}, {e.integer('i32', 0x7F800000)}")
-        rounded = e.let(f"select {e.mask} {infinite}, {kind} {upper}, {kind} {rounded}")
     quiet = e.let(f"or {kind} {upper}, {e.integer('i32', 0x40)}")
     nan = e.let(f"fcmp uno {floats} {single}, {single}")
     chosen = e.let(f"select {e.mask} {nan}, {kind} {quiet}, {kind} {rounded}")
