@@ -18,6 +18,17 @@ CHECKPOINTS = Path(__file__).parents[2] / "examples" / "checkpoints"
 EXPERT = CHECKPOINTS / "rl-cnt"
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The models are too small to share among threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def data(tmp_path):
     """Twelve counting questions."""
