@@ -158,3 +158,18 @@ def test_nonzeros_may_be_counted_before_ranks_are_known():
     assert selector.count_nonzero().tolist() == [5]
     assert selector.advance(np.array([2]))
     assert selector.result.tolist() == [2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_are_tallied_without_a_kernel_to_the_same_ranks_as_sorting(dtype):
+    rng = np.random.default_rng(5)
+    rows = [np.abs(rng.standard_normal(5000)).astype(dtype) * (rng.random(5000) < 0.4) for _ in range(2)]
+    selector = Selector(np.dtype(dtype), 2)
+    ranks = np.array([17, 900])
+    while True:
+        selector.tally.add(selector.tally_of([row[:3000] for row in rows]))
+        selector.tally.add(selector.tally_of([row[3000:] for row in rows]))
+        if selector.advance(ranks):
+            break
+    expected = [np.sort(row)[::-1][rank - 1] for row, rank in zip(rows, ranks, strict=True)]
+    assert selector.result.tolist() == [float(x) for x in expected]

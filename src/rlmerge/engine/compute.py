@@ -217,10 +217,23 @@ class Reducer(Formula):
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
         """Histogram of one tile for the selector's current pass."""
         if self.kernel is None:
-            raise UntraceableError("a statistic that selects must use the operations of xp alone")
+            tally, bad = selector.tally_of([]), False
+            for offset, piece in self.pieces(tile, inputs):
+                tally.add(selector.tally_of(rows_of(self.on_numpy(piece, tile.start + offset))))
+                bad |= not piece.finite
+            return tally, bad
         selection = selector.selection()
         found = self.run(self.kernel, tile, inputs, tile.block, selection=selection)
         return selector.collect(selection), found.nonfinite_in
+
+    @property
+    def selected(self) -> int:
+        """How many values the statistic selects from."""
+        if self.kernel is not None:
+            return self.kernel.selected
+        empty = [np.zeros(0, dtype.storage) for dtype in self.layout.inputs]
+        nothing = decode_tile(empty, self.layout, {}, False, self.real)
+        return len(rows_of(self.on_numpy(nothing, 0)))
 
     def by_rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
         """Row-wise values [M, rows of the tile] in float64; the tile must hold whole rows."""

@@ -106,9 +106,9 @@ class _Kth:
 
     def prepare(self, reducer: Reducer) -> None:
         """Make the selector once the arithmetic and the number of values are known."""
-        if self.selector is None and reducer.kernel is not None:
-            self.selector = Selector(reducer.real, reducer.kernel.selected)
-        if self.selector is not None and self.selector.dtype != reducer.real:
+        if self.selector is None:
+            self.selector = Selector(reducer.real, reducer.selected)
+        if self.selector.dtype != reducer.real:
             raise RequestError(
                 "a threshold over the whole model needs one arithmetic precision, but some tensors are float64",
                 hint="Set dtype: float64.",

@@ -8,6 +8,7 @@ inputs), a second pass counts the low bits of that bin only; float64 takes up to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,20 @@ class Selector:
             for row, used in zip(selection.side, selection.side_counts, strict=True)
         ]
         return Tally(selection.histograms, side)
+
+    def tally_of(self, rows: Sequence[np.ndarray]) -> Tally:
+        """The tally of M arrays of non-negative values, without a kernel."""
+        tally = self._empty()
+        for i, values in enumerate(rows):
+            words = np.ascontiguousarray(values, self.dtype).view(self._word)
+            chosen = words[(words != 0) & (words >> self._word(self._prefix_shift) == self._prefixes[i])]
+            mask = self._word((1 << (self._prefix_shift - self._shift)) - 1)
+            bins = (chosen >> self._word(self._shift)) & mask
+            tally.histograms[i] = np.bincount(bins.astype(np.int64), minlength=BINS)
+            if self._listed:
+                low = self._word((1 << self._shift) - 1)
+                tally.side[i] = [chosen[(chosen & low) != 0]]
+        return tally
 
     def count_nonzero(self) -> np.ndarray:
         """Non-zero entries of each value, int64 [M]; known once the first pass is complete."""
