@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from rlmerge.errors import RunError
+
 Contribution = Callable[[int], Tensor]
 """A use's gradient of a parameter for one sequence of the microbatch."""
 
@@ -63,9 +65,16 @@ class Microbatch:
                 del module.forward
 
     def backward(self, loss: Tensor) -> None:
-        """Backward through the watched pass; afterwards every sequence's squares are in the sums."""
+        """Backward through the watched pass; afterwards every sequence's squares are in the sums.
+
+        RunError when the model uses a weight other than through its module, which can only be seen now.
+        """
         self._in_forward = False
         loss.backward()
+        for module, name in self._modules.items():
+            if any(parameter.grad is not None for parameter in module.parameters(recurse=False)):
+                what = f"the model uses the weight of {name} ({type(module).__name__}) outside its module"
+                raise RunError(what, hint="Use --batch-size 1.")
         with torch.no_grad():
             for parameter, contributions in self._waiting.items():
                 for sequence in range(self._size):
