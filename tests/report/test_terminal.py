@@ -12,8 +12,17 @@ from rlmerge.report.terminal import (
 
 PLAIN = {"width": 100, "color": False}
 
-EXPERT = {"name": "org/math", "changed": 1000, "unique": 600, "survival": 0.971, "requested": 1.0, "realised": 0.98}
-NOTHING = {"name": "[b]x", "changed": 0, "unique": 0, "survival": None, "requested": None, "realised": None}
+EXPERT = {
+    "name": "org/math",
+    "changed": 1000,
+    "survived": 971,
+    "erased": 20,
+    "unique": 600,
+    "requested": 1.0,
+    "realised": 0.98,
+}
+NOTHING = EXPERT | {"name": "[b]x", "changed": 0, "survived": 0, "erased": 0, "unique": 0}
+NOTHING |= {"requested": None, "realised": None}
 
 MERGE = {
     "out": "merged",
@@ -57,9 +66,9 @@ def test_merge_text_is_a_row_per_expert_then_cost_then_warnings():
     assert merge_text(MERGE, **PLAIN).splitlines() == [
         "ram (exact) → merged",
         "",
-        "expert    changed  unique  survived    coefficient",
-        "org/math    1,000     600    97.1 %  1.000 → 0.980",
-        "[b]x            0       0         -          - → -",
+        "expert    changed  unique  survived  erased    coefficient",
+        "org/math    1,000     600    97.1 %   2.0 %  1.000 → 0.980",
+        "[b]x            0       0         -       -          - → -",
         "",
         "290 tensors, 3 GB read, 1 GB written in 2.00 s (2 GB/s), peak memory 512 MB",
         "",

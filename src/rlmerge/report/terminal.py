@@ -41,17 +41,22 @@ def merge_text(result: Result, *, width: int, color: bool) -> str:
 
 
 def _survival(experts: Sequence[Result]) -> Table:
-    """Per expert: entries changed, changed by no other, still changed in the output, and the factor on the unique."""
-    table = _table("expert", ">changed", ">unique", ">survived", ">coefficient")
+    """Per expert: entries changed, by no other, still changed in the output, taken back by rounding, and the factor."""
+    table = _table("expert", ">changed", ">unique", ">survived", ">erased", ">coefficient")
     for expert in experts:
         table.add_row(
             expert["name"],
             f"{expert['changed']:,}",
             f"{expert['unique']:,}",
-            "-" if expert["survival"] is None else f"{100 * expert['survival']:.1f} %",
+            _share(expert["survived"], expert["changed"]),
+            _share(expert["erased"], expert["changed"]),
             f"{_coefficient(expert['requested'])} → {_coefficient(expert['realised'])}",
         )
     return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def _cost(result: Result) -> str:
