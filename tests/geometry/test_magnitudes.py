@@ -21,7 +21,7 @@ def binned(tau: np.ndarray) -> Magnitudes:
 
 
 def test_a_hand_worked_vector():
-    table = Magnitudes.of(np.array([0, 0, -1, 3], np.float32)).table()
+    table = Magnitudes.of(np.array([0, 0, -1, 3], np.float32)).table
     assert table.values.tolist() == [1.0, 3.0]
     assert table.counts.tolist() == [1, 1]
     # Ranks 3 and 4 of n = 4: ((2·3-5)·1 + (2·4-5)·3) / (4·4) = 10/16.
@@ -35,7 +35,7 @@ def test_a_hand_worked_vector():
 
 @given(FLOATS)
 def test_equals_the_in_memory_definitions(tau):
-    table, n = Magnitudes.of(tau).table(), tau.size
+    table, n = Magnitudes.of(tau).table, tau.size
     # Both are float64 sums of the same terms in another order.
     assert table.gini(n).value == pytest.approx(vector.gini(tau), rel=1e-12, abs=1e-12, nan_ok=True)
     for percent in (1, 5, 50):
@@ -46,7 +46,7 @@ def test_equals_the_in_memory_definitions(tau):
 
 @given(FLOATS)
 def test_bounds_hold_when_only_bins_are_known(tau):
-    known, exact, n = binned(tau).table(), Magnitudes.of(tau).table(), tau.size
+    known, exact, n = binned(tau).table, Magnitudes.of(tau).table, tau.size
     pairs = [
         (known.gini(n), exact.gini(n)),
         (known.top_mass(n, 5), exact.top_mass(n, 5)),
@@ -63,9 +63,9 @@ def test_bounds_hold_when_only_bins_are_known(tau):
 def test_chunks_add_up_in_any_order(tau, first, second):
     first, second = sorted((min(first, tau.size), min(second, tau.size)))
     chunks = [Magnitudes.of(tau[a:b]) for a, b in ((0, first), (first, second), (second, tau.size))]
-    whole = Magnitudes.of(tau).table()
+    whole = Magnitudes.of(tau).table
     for parts in (chunks, chunks[::-1]):
-        table = total(parts).table()
+        table = total(parts).table
         assert np.array_equal(table.values, whole.values)
         assert np.array_equal(table.counts, whole.counts)
 
@@ -75,7 +75,7 @@ def test_a_full_side_list_keeps_every_count_and_reports_a_bound():
     magnitudes = Magnitudes.of(values)
     assert not magnitudes.is_exact
     assert magnitudes.count == values.size
-    mass = magnitudes.table().moment(1)
+    mass = magnitudes.table.moment(1)
     assert abs(mass.value - values.astype(np.float64).sum()) <= mass.error
     assert mass.error < mass.value / 256  # half a bin of 8 mantissa bits is at most 2^-9 of the value
 
@@ -84,7 +84,7 @@ def test_float32_and_float64_parts_combine_within_their_bound():
     single, double = np.array([1.0, 1.001953125], np.float32), np.array([0.3, 5.0])
     both = Magnitudes.of(single) + Magnitudes.of(double)
     assert both.count == 4
-    mass = both.table().moment(1)
+    mass = both.table.moment(1)
     assert abs(mass.value - (single.astype(np.float64).sum() + double.sum())) <= mass.error
 
 
@@ -94,7 +94,7 @@ def test_magnitudes_by_power_of_two():
 
 
 def test_nothing_at_all():
-    table = Magnitudes.empty().table()
+    table = Magnitudes.empty().table
     assert np.isnan(table.gini(5).value)
     assert np.isnan(table.top_mass(5, 1).value)
     assert (table.largest, table.below_share_of_largest(5).value, table.kth_largest(1).value) == (0.0, 0.0, 0.0)

@@ -153,7 +153,7 @@ def test_chunks_add_up_to_the_whole_in_any_order(seed, cuts, k):
     for name in SUMS:  # float64 sums of the same terms in another order
         assert np.allclose(getattr(total, name), getattr(whole, name), rtol=1e-12, atol=1e-15), name
     for mine, theirs in zip(total.magnitudes, whole.magnitudes, strict=True):
-        assert np.array_equal(mine.table().counts, theirs.table().counts)
+        assert np.array_equal(mine.table.counts, theirs.table.counts)
 
 
 def test_placed_among_more_experts():

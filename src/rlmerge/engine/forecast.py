@@ -87,7 +87,7 @@ class Forecaster:
                 if statistic.reduce == "kth" and statistic.rank is not None and seen.magnitudes:
                     values = candidate.recipe.values(name, self.layers)
                     ranks = statistic.rank(numel, np.array([m.count for m in seen.magnitudes]), values)
-                    tables = [m.table() for m in seen.magnitudes]
+                    tables = [m.table for m in seen.magnitudes]
                     candidate.thresholds[name] = np.array(
                         [t.kth_largest(int(rank)).value for t, rank in zip(tables, ranks, strict=True)]
                     )

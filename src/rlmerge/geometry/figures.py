@@ -25,7 +25,7 @@ def sparsity(seen: Observation, expert: int, dtype: str) -> Figures:
         "relative_norm": (math.sqrt(_ratio(square, base)) if base else _NAN, 0.0),
     }
     if seen.magnitudes and n:
-        table = seen.magnitudes[expert].table()
+        table = seen.magnitudes[expert].table
         found = {
             "l0": table.below_share_of_largest(n),
             "gini": table.gini(n),
