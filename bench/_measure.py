@@ -44,13 +44,15 @@ class Measurement:
 def measure(command: Sequence[str], *, interval: float = 0.005) -> Measurement:
     """Run ``command`` to its end; SystemExit with its output when it fails.
 
+    It runs with its own defaults, without any limit of threads (``OMP_NUM_THREADS`` …) from the environment.
     CPU seconds are the kernel's account of the process and the children it waited for. Anonymous memory is sampled
     every ``interval`` seconds from /proc, so a shorter peak can escape; file pages, which the kernel may drop, are not
     in it.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors)
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         sampler = _Sampler(process.pid, interval)
         sampler.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -106,17 +108,12 @@ def workspace(name: str, keep: bool) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def forget(paths: Sequence[Path]) -> str:
-    """Drop the files from the page cache; returns how, in words."""
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
-        return "drop_caches"
-    except OSError:
-        for path in paths:
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return "posix_fadvise"
+def forget(paths: Sequence[Path]) -> None:
+    """Drop these files, and nothing else, from the page cache: programs and libraries stay warm."""
+    os.sync()  # dirty pages cannot be dropped
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def machine() -> str:

@@ -15,6 +15,13 @@ def test_a_command_is_timed_and_its_output_kept():
     assert 0 < run.cpu == run.user + run.system
 
 
+def test_limits_of_threads_do_not_reach_the_command(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("SOMETHING_ELSE", "2")
+    run = measure(python("import os; print(os.environ.get('OMP_NUM_THREADS'), os.environ.get('SOMETHING_ELSE'))"))
+    assert run.output == "None 2\n"
+
+
 def test_peak_counts_anonymous_memory_of_child_processes():
     hold = "import time; block = b'x' * 64_000_000; time.sleep(0.3)"
     alone = measure(python(hold)).peak
