@@ -38,6 +38,7 @@ METHODS = {
         method("slerp", Parameter("t", None, "0 is the base, 1 the other model."), max_experts=1),
         method("nuslerp", WEIGHT, base="optional", min_experts=2, max_experts=2),
         method("plain"),
+        method("measured", WEIGHT, inputs=("sensitivity",)),
     )
 }
 

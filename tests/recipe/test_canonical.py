@@ -29,7 +29,9 @@ def documents(draw):
     method = draw(st.sampled_from([m for m in METHODS.values() if m.max_experts is None and m.parameters]))
     shared = {p.name: value_of(p) for p in method.parameters if not (method.name == "linear" and p.per == "expert")}
     own = {p.name: varying for p in method.parameters if p.per == "expert"}
-    entry = st.fixed_dictionaries({"model": models}, optional={"parameters": st.fixed_dictionaries({}, optional=own)})
+    inputs = dict.fromkeys(method.inputs, names) if draw(st.booleans()) else {}
+    own_parameters = st.fixed_dictionaries({}, optional=own)
+    entry = st.fixed_dictionaries({"model": models, **inputs}, optional={"parameters": own_parameters})
     document = {
         "merge_method": method.name,
         "base_model": "base",

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,22 @@ def test_flag_errors_come_all_at_once(flags):
     with pytest.raises(RecipeError) as caught:
         flags("tiess", None, ["a+b"], {"weight": "1,2"}, dtype="bf61")
     assert [p.where for p in caught.value.problems] == ["--method", "a+b", "--dtype"]
+
+
+@pytest.mark.parametrize("directories", ["fa,1e5", ["fa", "1e5"], (Path("fa"), Path("1e5"))])
+def test_further_inputs_are_directories_and_never_numbers(flags, directories):
+    recipe = flags("measured", "base", ["a", "b"], {"sensitivity": directories, "weight": "1,2"})
+    assert recipe.inputs == {"sensitivity": ("fa", "1e5")}
+
+
+def test_the_directory_of_one_expert_may_hold_a_comma(flags):
+    assert flags("measured", "base", ["a"], {"sensitivity": "f,a"}).inputs == {"sensitivity": ("f,a",)}
+
+
+@pytest.mark.parametrize("directories", ["fa", "fa,fb,fc", ["fa"], 3.0])
+def test_each_expert_needs_one_directory(flags, directories):
+    with pytest.raises(RecipeError, match=r"-p sensitivity: 'sensitivity' has \d directories for 2 experts"):
+        flags("measured", "base", ["a", "b"], {"sensitivity": directories})
 
 
 def test_the_default_lookup_is_the_registry():

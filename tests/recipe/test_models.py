@@ -88,3 +88,45 @@ def test_one_slice_over_whole_models_is_the_models_form(load):
     recipe = load({"merge_method": "ties", "slices": [{"sources": sources, "base_model": "base"}]})
     assert names(recipe) == ["a", "b"]
     assert recipe.depth == 24
+
+
+MEASURED = "merge_method: measured\nbase_model: base\n"
+
+
+def test_every_model_brings_the_directory_of_a_further_input(load):
+    recipe = load(MEASURED + "models:\n  - {model: a, sensitivity: fisher/a}\n  - {model: b, sensitivity: 007}\n")
+    assert recipe.inputs == {"sensitivity": ("fisher/a", "007")}
+    assert "sensitivity: fisher/a" in recipe.text
+
+
+def test_further_inputs_may_all_be_left_out(load):
+    assert load(MEASURED + "models: [a, b]\n").inputs == {}
+
+
+def test_one_model_without_the_input_that_another_has_is_an_error(problems):
+    found = problems(MEASURED + "models:\n  - {model: a, sensitivity: fa}\n  - model: b\n")
+    hint = "Give every model its `sensitivity:`, or none."
+    assert found == [("recipe:5", "'b' has no `sensitivity`, but another model has one", hint)]
+
+
+def test_the_input_of_a_base_is_ignored_with_a_warning(load):
+    recipe = load(MEASURED + "models:\n  - {model: base, sensitivity: f0}\n  - {model: a, sensitivity: fa}\n")
+    assert recipe.inputs == {"sensitivity": ("fa",)}
+    assert recipe.warnings == ("recipe:4: the sensitivity of the base 'base' is ignored: it is not merged",)
+
+
+def test_a_method_without_inputs_takes_none(problems):
+    ((where, what, _),) = problems(TIES + "models:\n  - {model: a, sensitivity: fa}\n")
+    assert (where, what) == ("recipe:4", "unknown key 'sensitivity' in a `models` entry")
+
+
+def test_a_directory_among_the_parameters_is_sent_beside_the_model(problems):
+    document = MEASURED + "models:\n  - {model: a, parameters: {sensitivity: fa}}\n"
+    ((_, what, hint),) = problems(document)
+    assert what == "'sensitivity' is no parameter but a directory"
+    assert hint == "Write `sensitivity:` beside each `model:`."
+
+
+def test_a_directory_must_be_named(problems):
+    ((_, what, _),) = problems(MEASURED + "models:\n  - {model: a, sensitivity: [fa]}\n")
+    assert what == "`sensitivity` must be text"

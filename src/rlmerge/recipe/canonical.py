@@ -24,7 +24,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if recipe.base:
         document["base_model"] = _model(recipe.base)
     models: list[dict[str, Any]] = [
-        {"model": _model(source.model), **_parameters(source.parameters)} for source in recipe.experts
+        {"model": _model(source.model), **source.inputs, **_parameters(source.parameters)} for source in recipe.experts
     ]
     if recipe.depth is None:
         document["models"] = models

@@ -32,7 +32,7 @@ def recipe_from_flags(
     method: str,
     base: str | None,
     experts: Sequence[str],
-    parameters: Mapping[str, str | float | bool | Sequence[float]] | None = None,
+    parameters: Mapping[str, str | float | bool | Sequence[Any]] | None = None,
     *,
     dtype: str | None = None,
     out_dtype: str | None = None,
@@ -42,7 +42,8 @@ def recipe_from_flags(
     """The recipe a command line or a function call spells out.
 
     Text values are YAML (``0.5``, ``true``, ``[0, 1]``). A comma-separated list is one value per expert for a parameter
-    that has one (``weight=0.5,0.3``), and a gradient over the layers for any other. RecipeError as for a file.
+    that has one (``weight=0.5,0.3``), and a gradient over the layers for any other. Further inputs are directories,
+    one per expert (``sensitivity=DIR1,DIR2``). RecipeError as for a file.
     """
     lookup = lookup or _registered
     top = {"merge_method": Node(method, "--method", text=method)}
@@ -53,29 +54,36 @@ def recipe_from_flags(
             top[key] = Node(name, flag, text=name)
     if compat:
         top["compat"] = Node("mergekit", "--compat", text="mergekit")
-    shared, own = _split_parameters(method, len(experts), parameters or {}, lookup)
+    shared, own, inputs = _split_parameters(method, len(experts), parameters or {}, lookup)
     top["parameters"] = Node(shared, "-p")
-    models = [_model_entry(expert, own, index) for index, expert in enumerate(experts)]
+    models = [_model_entry(expert, own, inputs, index) for index, expert in enumerate(experts)]
     top["models"] = Node(models, "models")
     return build(Node(top, "--method"), None, lookup)
 
 
-def _model_entry(expert: str, own: Mapping[str, list[Node]], index: int) -> Node:
+def _model_entry(expert: str, own: Mapping[str, list[Node]], inputs: Mapping[str, list[Node]], index: int) -> Node:
     parameters = {name: values[index] for name, values in own.items()}
-    return Node({"model": Node(expert, expert, text=expert), "parameters": Node(parameters, "-p")}, expert)
+    directories = {name: values[index] for name, values in inputs.items()}
+    entry = {"model": Node(expert, expert, text=expert), **directories, "parameters": Node(parameters, "-p")}
+    return Node(entry, expert)
 
 
 def _split_parameters(
     method: str, count: int, parameters: Mapping[str, Any], lookup: Lookup
-) -> tuple[dict[str, Node], dict[str, list[Node]]]:
-    """Parameters for all experts, and those given one by one."""
+) -> tuple[dict[str, Node], dict[str, list[Node]], dict[str, list[Node]]]:
+    """Parameters for all experts, those given one by one, and the directories of further inputs."""
     try:
         per_expert = {p.name for p in lookup(method).parameters if p.per == "expert"}
+        directories = lookup(method).inputs
     except RequestError:  # reading the recipe reports it, with everything else
-        per_expert = set[str]()
+        per_expert, directories = set[str](), ()
     shared: dict[str, Node] = {}
     own: dict[str, list[Node]] = {}
+    inputs: dict[str, list[Node]] = {}
     for name, value in parameters.items():
+        if name in directories:
+            inputs[name] = _directories(name, value, count)
+            continue
         node = _flag_value(name, value)
         listed = (isinstance(value, str) and "," in value and not value.lstrip().startswith("[")) or (
             not isinstance(value, str) and isinstance(node.value, list)
@@ -90,7 +98,18 @@ def _split_parameters(
             )
         else:
             own[name] = node.items
-    return shared, own
+    return shared, own, inputs
+
+
+def _directories(name: str, value: Any, count: int) -> list[Node]:
+    """One directory per expert, from text with commas between them or from a sequence of paths."""
+    listed = value.split(",") if isinstance(value, str) and count > 1 else value
+    node = from_value(listed, f"-p {name}")
+    found = node.items or [node]
+    if len(found) != count:
+        what = f"'{name}' has {len(found)} directories for {count} experts"
+        raise failure(what, f"-p {name}", "Give one directory per expert, in their order.")
+    return found
 
 
 def _flag_value(name: str, value: Any) -> Node:

@@ -18,11 +18,12 @@ from rlmerge.recipe.tree import failure
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One expert, with the parameters given for it alone."""
+    """One expert, with the parameters given for it alone, and the directories of further inputs by their names."""
 
     model: ModelRef
     parameters: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     line: int | None = field(default=None, compare=False)
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Recipe:
         from rlmerge.recipe.canonical import to_yaml
 
         return to_yaml(self)
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Directories of further inputs by name, one per expert; what the recipe does not give is left out."""
+        given = [name for name in self.method.inputs if all(name in expert.inputs for expert in self.experts)]
+        return {name: tuple(expert.inputs[name] for expert in self.experts) for name in given}
 
     def values(self, tensor: str, layers: int) -> dict[str, Any]:
         """Every parameter of the method for one output tensor of a model with ``layers`` layers, keyed by argument.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rlmerge.methods.method import Method
 from rlmerge.recipe.problems import Problems
@@ -14,11 +15,12 @@ _WHOLE_ONLY = "This version merges whole models: list them under `models`."
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One listed model, its own parameters still unread."""
+    """One listed model, its own parameters still unread, and the directories of its further inputs by name."""
 
     model: ModelRef
     parameters: Node | None
     node: Node
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ def _read_entries(
     for item in node.value:
         if item.is_scalar and item.text:
             item = Node({"model": item}, item.where, item.line)
-        names = method.names if method else ()
-        fields = problems.fields(item, ("model", *extra, "parameters"), f"a `{owner}` entry", names)
+        names, inputs = (method.names, method.inputs) if method else ((), ())
+        fields = problems.fields(item, ("model", *inputs, *extra, "parameters"), f"a `{owner}` entry", names)
         if "model" in fields:
             model = read_model(fields["model"], problems)
+            found = {name: problems.text(fields[name], f"`{name}`") for name in inputs if name in fields}
             if model:
-                entries.append(Entry(model, fields.get("parameters"), item))
+                given = {name: text for name, text in found.items() if text}
+                entries.append(Entry(model, fields.get("parameters"), item, given))
         elif isinstance(item.value, dict):
             problems.add(item.where, f"a `{owner}` entry needs a `model`")
     return tuple(entries)
@@ -117,6 +121,9 @@ def as_experts(
     for entry in entries:
         if entry.model.identity == base.identity and entry.parameters and entry.parameters.fields:
             problems.warn(entry.parameters.where, f"parameters of the base '{base}' are ignored: it has no task vector")
+        if entry.model.identity == base.identity and entry.inputs:
+            what = f"the {' and '.join(entry.inputs)} of the base '{base}' is ignored: it is not merged"
+            problems.warn(entry.node.where, what)
     return tuple(entry for entry in entries if entry.model.identity != base.identity)
 
 
@@ -134,3 +141,13 @@ def check_count(method: Method, base: ModelRef | None, experts: int, where: str,
         return
     beside = " besides the base" if base is not None and method.base != "ignored" else ""
     problems.add(where, f"method '{method.name}' takes {bound} model(s){beside}, not {experts}")
+
+
+def check_inputs(method: Method, entries: tuple[Entry, ...], problems: Problems) -> None:
+    """Report the experts that lack a further input that another expert has."""
+    for name in method.inputs:
+        without = [entry for entry in entries if name not in entry.inputs]
+        if len(without) < len(entries):
+            for entry in without:
+                hint = f"Give every model its `{name}:`, or none."
+                problems.add(entry.node.where, f"'{entry.model}' has no `{name}`, but another model has one", hint)

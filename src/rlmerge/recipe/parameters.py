@@ -89,6 +89,8 @@ def _convert(node: Node, parameter: Parameter, default: float | bool | str | Non
 def _report_unknown(name: str, node: Node, method: Method, problems: Problems) -> None:
     if _changes_nothing(name, node, method):
         problems.warn(node.where, f"'{name}' has no effect on {method.name}: ignored, as in mergekit")
+    elif name in method.inputs:
+        problems.add(node.where, f"'{name}' is no parameter but a directory", f"Write `{name}:` beside each `model:`.")
     elif method.names:
         problems.add(node.where, f"method '{method.name}' has no parameter '{name}'", did_you_mean(name, method.names))
     else:

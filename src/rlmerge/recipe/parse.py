@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.methods.method import Method
 from rlmerge.recipe.model import Recipe, Source
-from rlmerge.recipe.models import as_experts, check_count, read_listing
+from rlmerge.recipe.models import as_experts, check_count, check_inputs, read_listing
 from rlmerge.recipe.output import read_chat_template, read_dtype, read_tokenizer
 from rlmerge.recipe.parameters import Settings, read_settings, report_missing
 from rlmerge.recipe.problems import Problems
@@ -39,9 +39,11 @@ def build(root: Node, origin: str | None, lookup: Lookup) -> Recipe:
 
     shared = _read_shared(top.get("parameters"), listing.parameters, method, compat, problems)
     experts: list[Source] = []
-    for entry in as_experts(listing.entries, base, method, problems):
+    merged = as_experts(listing.entries, base, method, problems)
+    check_inputs(method, merged, problems)
+    for entry in merged:
         own = read_settings(entry.parameters, method, compat, "model", problems)
-        experts.append(Source(entry.model, own, entry.node.line))
+        experts.append(Source(entry.model, own, entry.node.line, entry.inputs))
     if listing.entries:
         check_count(method, base, len(experts), root.where, problems)
         report_missing(method, shared, [expert.parameters for expert in experts], root.where, compat, problems)
