@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,7 +96,7 @@ def anonymous_memory(pid: int) -> int:
 
 
 @contextmanager
-def workspace(name: str, keep: bool) -> Iterator[Path]:
+def workspace(name: str, keep: bool) -> Generator[Path, None, None]:
     """An empty directory ``.bench/NAME`` for generated models, removed afterwards unless ``keep``."""
     path = SCRATCH / name
     shutil.rmtree(path, ignore_errors=True)

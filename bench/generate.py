@@ -74,7 +74,7 @@ class Spec:
             yield (place < common) | ((place >= first) & (place < first + self._own))
 
 
-def llama(parameters: int) -> tuple[Shapes, dict[str, object]]:
+def llama(parameters: int) -> tuple[Shapes, Mapping[str, object]]:
     """Tensor shapes and ``config.json`` of a Llama model of about that many parameters."""
     _, hidden, mlp, heads, groups, vocabulary = [row for row in WIDTHS if row[0] <= parameters][-1]
     tied, narrow = hidden < 4096, hidden // heads * groups
