@@ -16,40 +16,60 @@ from support.interpret import interpret
 from support.models import read_model, write_model
 
 SETTINGS = {
-    "ties": [{"density": 0.2}, {"density": 0.2, "weight": [1.0, -0.5, 2.0], "normalize": False}],
+    "ties": [
+        {"density": 0.2},
+        {"density": 0.2, "weight": [1.0, -0.5, 2.0], "normalize": False},
+        {"density": 0.2, "rescale": "l1"},
+    ],
     "dare_linear": [{"density": 0.5}, {"density": 0.5, "rescale": "l1"}],
     "dare_ties": [{"density": 0.5}, {"density": 0.5, "rescale": "l1", "normalize": True}],
     "ram": [{}, {"active": "bits"}, {"active": "strict", "percentile": 60}],
     "ram_percentile": [{"percentile": 80}],
-    "nuslerp": [{"weight": [1.0, 3.0]}, {"nuslerp_flatten": False, "nuslerp_row_wise": True}],
+    "nuslerp": [{"weight": [1.0, 3.0]}, {"nuslerp_flatten": False}],
     "slerp": [{"t": 0.3}],
+    "breadcrumbs": [{"density": 0.1}, {"density": 0.5, "rank_nonzero": True, "rescale": "l1"}],
+    "breadcrumbs_ties": [{"density": 0.1, "rescale": "l1"}],
+    "sce": [{}, {"select_topk": 0.2}],
+    "model_stock": [{}, {"filter_wise": True}],
+    "multislerp": [{"weight": [1.0, 2.0, 0.5]}],
+    "nearswap": [{"t": 0.0002}],
+    "passthrough": [{"scale": 0.5}],
 }
-MOVES_EVERYTHING = {"slerp"}
-"""An arc between whole weights moves every coordinate."""
+MOVES_EVERYTHING = {"slerp", "karcher", "passthrough"}
+"""Arcs between whole weights, and factors on them, move every coordinate."""
 
 CASES = [(name, options) for name in methods.names() for options in SETTINGS.get(name, [{}])]
 IDS = [f"{name}-{'-'.join(options)}" for name, options in CASES]
 
 
 def models(name, seed=0, shape=(48, 65)):
-    """A base, if the method can have one, and as many experts as it takes up to three."""
-    method = methods.get(name)
-    count = min(3, method.max_experts or 3)
-    return fine_tunes(seed, count, shape)
+    """A base and as many experts as the method takes, up to three; what to merge them with is ``given``."""
+    return fine_tunes(seed, min(3, methods.get(name).max_experts or 3), shape)
+
+
+def given(name, base):
+    """The base as an input of the merge, which it is not for methods that ignore it."""
+    return None if methods.get(name).base == "ignored" else base
+
+
+def merged_in_memory(name, base, experts, **options):
+    """The one tensor of a merge of state dicts."""
+    start = None if given(name, base) is None else {"w": base}
+    return merge_state_dicts(start, [{"w": x} for x in experts], name, **options)["w"]
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_kernels_have_the_bits_of_the_formula_on_numpy(name, options):
     base, experts = models(name)
-    merged = merge_state_dicts({"w": base}, [{"w": x} for x in experts], name, **options)["w"]
-    np.testing.assert_array_equal(merged, interpret(name, base, experts, real=np.float32, **options))
+    merged = merged_in_memory(name, base, experts, **options)
+    np.testing.assert_array_equal(merged, interpret(name, given(name, base), experts, real=np.float32, **options))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_float32_is_close_to_float64(name, options):
     base, experts = models(name)
-    single = interpret(name, base, experts, real=np.float32, **options)
-    double = interpret(name, base, experts, real=np.float64, **options)
+    single = interpret(name, given(name, base), experts, real=np.float32, **options)
+    double = interpret(name, given(name, base), experts, real=np.float64, **options)
     # A merge of K = 3 is a dozen roundings of 2^-24, relative to weights and their changes of at most 0.25.
     np.testing.assert_allclose(single, double, rtol=0, atol=12 * 0.25 * 2.0**-24)
 
@@ -60,7 +80,7 @@ def test_coordinates_nobody_changed_keep_the_bits_of_the_base(name, options):
     base[0, 0] = -0.0
     for expert in experts:
         expert[:8] = base[:8]
-    merged = merge_state_dicts({"w": base}, [{"w": x} for x in experts], name, **options)["w"]
+    merged = merged_in_memory(name, base, experts, **options)
     assert merged[:8].tobytes() == base[:8].tobytes()
     assert (merged[8:] != base[8:]).any()
 
@@ -68,9 +88,9 @@ def test_coordinates_nobody_changed_keep_the_bits_of_the_base(name, options):
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_merged_models_that_are_equal_to_the_base_are_the_base(name, options):
     base, experts = models(name)
-    same = merge_state_dicts({"w": base}, [{"w": base} for _ in experts], name, **options)["w"]
-    # A whole-weight arc multiplies by sines whose quotients round.
-    np.testing.assert_allclose(same, base, rtol=2.0**-22 if name == "slerp" else 0)
+    same = merged_in_memory(name, base, [base for _ in experts], **options)
+    # A whole-weight arc multiplies by coefficients that round, and adds.
+    np.testing.assert_allclose(same, base * options.get("scale", 1), rtol=2.0**-22 if name in MOVES_EVERYTHING else 0)
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -86,7 +86,7 @@ def test_nuslerp_of_weights_and_of_task_vectors(seed):
 
 def test_nuslerp_row_by_row():
     x, y = np.random.default_rng(1).standard_normal((2, 3, 8))
-    merged = interpret("nuslerp", None, [x, y], weight=[1, 1], nuslerp_flatten=False, nuslerp_row_wise=True)
+    merged = interpret("nuslerp", None, [x, y], weight=[1, 1], nuslerp_flatten=False)
     np.testing.assert_allclose(merged, [arc(a, b, 0.5) for a, b in zip(x, y, strict=True)], rtol=0, atol=1e-14)
 
 
@@ -104,10 +104,10 @@ def test_task_vectors_keep_coordinates_that_nobody_changed():
     np.testing.assert_array_equal(merged[untouched], base[untouched])
 
 
-def test_interpolating_columns_is_refused():
+def test_interpolating_along_the_first_dimension_is_refused():
     x = {"w": np.ones((2, 2), np.float32)}
-    with pytest.raises(RequestError, match="columns"):
-        merge_state_dicts(None, [x, x], "nuslerp", nuslerp_flatten=False)
+    with pytest.raises(RequestError, match="first dimension"):
+        merge_state_dicts(None, [x, x], "nuslerp", nuslerp_flatten=False, nuslerp_row_wise=True)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -10,9 +10,9 @@ from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
 
-from .method import Formula, Method, Parameter, Statistic, Status, arguments
+from .method import Formula, Method, Parameter, Share, Statistic, Status, arguments
 
-__all__ = ["Method", "Parameter", "Statistic", "arguments", "get", "method", "names", "register"]
+__all__ = ["Method", "Parameter", "Share", "Statistic", "arguments", "get", "method", "names", "register"]
 
 _registry: dict[str, Method] = {}
 _loaded = False
@@ -68,9 +68,23 @@ def _load() -> None:
     if _loaded:
         return
     _loaded = True
-    from . import dare, linear, ram, spherical, ties
+    from . import (
+        breadcrumbs,
+        dare,
+        fusion,
+        karcher,
+        linear,
+        nearswap,
+        passthrough,
+        ram,
+        sce,
+        spherical,
+        stock,
+        ties,
+    )
 
-    shipped = {m.name: m for family in (linear, ties, dare, ram, spherical) for m in family.METHODS}
+    families = (linear, ties, dare, breadcrumbs, ram, sce, stock, spherical, karcher, nearswap, fusion, passthrough)
+    shipped = {m.name: m for family in families for m in family.METHODS}
     users = dict(_registry)
     _registry.clear()
     _registry.update(shipped)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .method import Method, Parameter, Stages, Statistic
 from .parts import (
     LAMBDA,
     WEIGHT,
     density,
     elected_sum,
+    l1_scale,
     normalize,
-    scale_to_l1,
+    norms,
     weighted_sum,
     weights_do_not_cancel,
 )
@@ -67,19 +66,11 @@ def dare_ties_formula(
 
 
 def _norms(xp: Any, base: Any, tau: Any, *, uniform: Any, density: Any) -> Any:
-    size = xp.abs(tau)
-    return [*size, *xp.where(uniform < density, size, 0.0)]
+    return norms(xp, tau, xp.where(uniform < density, tau, 0.0))
 
 
 def _statistics(experts: int, *, rescale: str, **_: Any) -> Stages:
     return ((Statistic("norms", _norms, "sum"),),) if rescale == "l1" else ()
-
-
-def _derive(values: dict[str, Any]) -> dict[str, Any]:
-    if values["rescale"] != "l1":
-        return {}
-    before, after = np.split(values["norms"], 2)
-    return {"scale": scale_to_l1(before, after)}
 
 
 DARE_LINEAR = Method(
@@ -90,7 +81,7 @@ DARE_LINEAR = Method(
     status="exact",
     parameters=(WEIGHT, density("Probability that an entry is kept."), LAMBDA, normalize(False), RESCALE),
     statistics=_statistics,
-    derive=_derive,
+    derive=l1_scale,
     check=weights_do_not_cancel,
     notes=("Which entries are dropped depends on seed, expert, tensor name and position alone.",),
     compat={"rescale": "l1"},
@@ -104,7 +95,7 @@ DARE_TIES = Method(
     status="exact",
     parameters=DARE_LINEAR.parameters,
     statistics=_statistics,
-    derive=_derive,
+    derive=l1_scale,
     notes=DARE_LINEAR.notes,
     compat={"rescale": "l1"},
 )

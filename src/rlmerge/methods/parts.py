@@ -13,6 +13,14 @@ WEIGHT = Parameter("weight", 1.0, "Weight of the expert.", per="expert")
 LAMBDA = Parameter("lambda", 1.0, "Coefficient of the merged task vector.", argument="lam")
 
 
+RESTORE = Parameter(
+    "rescale",
+    "none",
+    "What stays is left alone, or brought back to the L1 norm of the tensor's task vector.",
+    choices=("none", "l1"),
+)
+
+
 def density(help: str) -> Parameter:
     """A ``density`` parameter per expert, in [0, 1]."""
     return Parameter("density", 1.0, help, per="expert", low=0.0, high=1.0)
@@ -55,10 +63,13 @@ def elect_sign(xp: Any, weighted: Any) -> Any:
     return xp.where(xp.sum(weighted) >= 0, 1.0, -1.0)
 
 
-def elected_sum(xp: Any, tau: Any, weight: Any, normalize: bool) -> Any:
-    """Weighted sum of the entries whose weighted sign is the elected one; ``normalize``: their mean (TIES step 3)."""
+def elected_sum(xp: Any, tau: Any, weight: Any, normalize: bool, sign: Any = None) -> Any:
+    """Weighted sum of the entries whose weighted sign is the elected one; ``normalize``: their mean (TIES step 3).
+
+    ``sign`` is the elected sign where something else than the weighted sum elects it.
+    """
     weighted = weight * tau
-    agree = weighted * elect_sign(xp, weighted) > 0
+    agree = weighted * (elect_sign(xp, weighted) if sign is None else sign) > 0
     total = xp.sum(xp.where(agree, weighted, 0.0))
     if not normalize:
         return total
@@ -77,6 +88,24 @@ def weights_do_not_cancel(values: Mapping[str, Any]) -> list[str]:
     if values["normalize"] and abs(float(np.sum(values["weight"]))) < 1e-8:
         return ["the weights add up to 0, so 'normalize' would divide by zero; set normalize: false or other weights"]
     return []
+
+
+def norms(xp: Any, tau: Any, kept: Any) -> Any:
+    """Summands of the L1 norms before and after entries were dropped, 2K rows; ``l1_scale`` takes their sums."""
+    return [*xp.abs(tau), *xp.abs(kept)]
+
+
+def l1_scale(values: dict[str, Any]) -> dict[str, Any]:
+    """``scale`` from the statistic ``norms`` when ``rescale`` asks for the L1 norm."""
+    if values["rescale"] != "l1":
+        return {}
+    before, after = np.split(np.asarray(values["norms"], np.float64), 2)
+    return {"scale": scale_to_l1(before, after)}
+
+
+def restored(kept: Any, rescale: str, scale: Any) -> Any:
+    """Kept entries, times ``scale`` when ``rescale`` asks for the L1 norm."""
+    return scale * kept if rescale == "l1" else kept
 
 
 def scale_to_l1(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .gram import products, row_products
 from .method import Method, Parameter, Stages, Statistic
 from .parts import WEIGHT
 
@@ -86,13 +87,11 @@ def _pair(base: Any, vectors: Any) -> tuple[Any, Any]:
 
 
 def _pair_gram(xp: Any, base: Any, vectors: Any) -> Any:
-    x, y = _pair(base, vectors)
-    return [x * x, x * y, y * y]
+    return products(_pair(base, vectors))
 
 
 def _pair_gram_rows(xp: Any, base: Any, vectors: Any) -> Any:
-    x, y = _pair(base, vectors)
-    return np.stack([(x * x).sum(-1), (x * y).sum(-1), (y * y).sum(-1)])
+    return row_products(_pair(base, vectors))
 
 
 def _nuslerp_statistics(experts: int, *, nuslerp_flatten: bool, **_: Any) -> Stages:
@@ -109,8 +108,8 @@ def _nuslerp_derive(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nuslerp_check(values: Mapping[str, Any]) -> list[str]:
-    if not values["nuslerp_flatten"] and not values["nuslerp_row_wise"]:
-        return ["interpolating columns is not supported; set nuslerp_row_wise: true or nuslerp_flatten: true"]
+    if not values["nuslerp_flatten"] and values["nuslerp_row_wise"]:
+        return ["interpolating along the first dimension is not supported; leave nuslerp_row_wise false"]
     return []
 
 
@@ -122,8 +121,8 @@ NUSLERP = Method(
     status="exact",
     parameters=(
         WEIGHT,
-        Parameter("nuslerp_flatten", True, "One angle a tensor; false: one a row."),
-        Parameter("nuslerp_row_wise", False, "With nuslerp_flatten false: interpolate rows."),
+        Parameter("nuslerp_flatten", True, "One angle per tensor; false: one per vector of the last dimension."),
+        Parameter("nuslerp_row_wise", False, "mergekit's switch to vectors of the first dimension; not supported."),
     ),
     statistics=_nuslerp_statistics,
     derive=_nuslerp_derive,

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from .method import Method, Parameter, Stages
-from .parts import LAMBDA, WEIGHT, density, elected_sum, normalize, threshold, trim
+from .method import Method, Parameter, Stages, Statistic
+from .parts import LAMBDA, RESTORE, WEIGHT, density, elected_sum, l1_scale, normalize, norms, restored, threshold, trim
 
 
-def ties_formula(xp: Any, base: Any, tau: Any, *, threshold: Any, weight: Any, lam: Any, normalize: bool) -> Any:
+def ties_formula(
+    xp: Any,
+    base: Any,
+    tau: Any,
+    *,
+    threshold: Any,
+    weight: Any,
+    lam: Any,
+    normalize: bool,
+    rescale: str,
+    scale: Any = None,
+) -> Any:
     """θ* = θ₀ + λ · disjoint mean of the trimmed task vectors over the experts that agree with the elected sign."""
-    return base + lam * elected_sum(xp, trim(xp, tau, threshold), weight, normalize)
+    return base + lam * elected_sum(xp, restored(trim(xp, tau, threshold), rescale, scale), weight, normalize)
 
 
-def _statistics(experts: int, *, scope: str, **_: Any) -> Stages:
-    return ((threshold("model" if scope == "global" else "tensor"),),)
+def _norms(xp: Any, base: Any, tau: Any, *, threshold: Any) -> Any:
+    return norms(xp, tau, trim(xp, tau, threshold))
+
+
+def _statistics(experts: int, *, scope: str, rescale: str, **_: Any) -> Stages:
+    trimming = (threshold("model" if scope == "global" else "tensor"),)
+    return (trimming, (Statistic("norms", _norms, "sum"),)) if rescale == "l1" else (trimming,)
 
 
 TIES = Method(
@@ -34,8 +50,10 @@ TIES = Method(
             "Trim within each tensor, or over the whole task vector as in the paper.",
             choices=("tensor", "global"),
         ),
+        RESTORE,
     ),
     statistics=_statistics,
+    derive=l1_scale,
     notes=(
         "Equal magnitudes at the threshold are all kept, so more than the density may stay; zeros never count as kept.",
         "A weighted sum of exactly 0 elects +.",
