@@ -71,9 +71,10 @@ class Forecaster:
         self.tensors = [paired for paired in tensors if len(paired.present) == count]
         self.total = sum(paired.tensor.output.numel for paired in self.tensors)
         self.sample = min(sample or self.total, self.total)
-        references = [checkpoint.reference for checkpoint in checkpoints]
+        # Recipes need names; an expert that is the base itself must still count as an expert.
+        stand_ins = [f"expert {k}" for k in range(count)]
         self.candidates = [
-            _candidate(label, recipe_from_flags(method, references[0], references[1:], parameters), parameters)
+            _candidate(label, recipe_from_flags(method, "base", stand_ins, parameters), parameters)
             for label, method, parameters in default_recipes(count)
         ]
         if own is not None and _is_known(own, count):
