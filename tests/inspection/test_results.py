@@ -26,6 +26,11 @@ def test_json_has_a_schema_definitions_and_no_nan():
     assert data["experts"][0]["magnitudes"] == {"-10": 20}
 
 
+def test_html_is_the_report_of_the_same_data():
+    found = inspection()
+    assert found.to_html().startswith("<!doctype html>") and "Jaccard" in found.to_html()
+
+
 def test_pairs_by_name():
     found = inspection()
     assert found.names == ("e0", "e1")

@@ -186,6 +186,12 @@ class Inspection:
         """One JSON object; see ``SCHEMA``."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
 
+    def to_html(self) -> str:
+        """A self-contained report; the room that draws it is imported only here."""
+        from rlmerge.report.html import inspect_html
+
+        return inspect_html(self.to_dict())
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Measure):

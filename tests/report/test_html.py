@@ -1,0 +1,139 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from rlmerge.report.html import inspect_html
+
+VOID = {"meta", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Open tags, ids and link targets, and whether tags are balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.targets, self.outside = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if "id" in found:
+            self.ids.append(found["id"])
+        if found.get("href", "").startswith("#"):
+            self.targets.append(found["href"][1:])
+        self.outside += [value for key, value in attrs if key in ("src", "href") and not (value or "").startswith("#")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(result):
+    return inspect_html(result)
+
+
+def test_is_one_well_formed_file_without_network(page):
+    found = Page(page)
+    assert found.open == [] and found.outside == []
+    assert len(set(found.ids)) == len(found.ids)
+    assert set(found.targets) <= set(found.ids)
+    assert "default-src 'none'" in page and "http://" not in page and "@import" not in page
+
+
+def test_every_plot_has_a_name_a_description_and_its_numbers(page):
+    plots = re.findall(r"<figure>.*?</figure>", page)
+    drawn = [p for p in plots if 'class="plot"' in p]
+    assert len(drawn) == 10
+    for plot in drawn:
+        assert re.search(r'role="img" aria-label="[^"]+"', plot) and re.search(r"<desc>.+</desc>", plot)
+        assert "<table" in plot.split("Show the numbers")[1]
+
+
+def test_figures_stand_beside_threshold_null_and_status(page, result):
+    for definition in result["definitions"].values():
+        assert definition["status"] in page
+    assert "chance 13.6 %" in page and "null ±" in page and "rounded to bfloat16, exact" in page
+
+
+def test_names_from_outside_are_only_text(result):
+    hostile = '"><script>alert(1)</script>'
+    expert = result["experts"][0]
+    bad = expert | {"model": expert["model"] | {"name": hostile}}
+    finding = {"rule": "x", "level": "warning", "title": hostile, "text": hostile, "figures": {hostile: 1.0}}
+    page = inspect_html(result | {"experts": [bad], "pairs": [], "findings": [finding], "forecasts": [], "spectra": []})
+    assert "<script>alert" not in page
+    assert Page(page).open == []
+
+
+def test_a_single_expert_equal_to_the_base(result):
+    expert = result["experts"][0]
+    empty = {key: measure | {"value": None} for key, measure in expert["figures"].items()}
+    lone = expert | {"figures": empty, "magnitudes": {}, "shared_exactly": [None], "shared_by_chance": [1.0]}
+    cut = {"layers": [], "trends": [], "modules": [], "tensors": [], "spectra": [], "pairs": [], "forecasts": []}
+    page = inspect_html(result | cut | {"experts": [lone], "recommendation": None})
+    assert "nothing to draw" in page and "what has to be settled first" in page
+    assert Page(page).open == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (320, "dark")])
+def test_in_a_browser(browser, page, tmp_path, width, scheme):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    view = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    said = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("request", lambda request: said.append(request.url) if not request.url.startswith("file:") else None)
+    view.goto(file.as_uri())
+    assert said == []
+    assert view.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    boxes = view.evaluate(
+        "[...document.querySelectorAll('svg.plot')].map(p => p.getBBox()).map(b => b.width * b.height)"
+    )
+    assert len(boxes) == 10 and min(boxes) > 10_000
+    contrast = view.evaluate(CONTRAST)
+    assert contrast >= 4.5  # WCAG AA for body text
+    view.close()
+
+
+def test_keyboard_filter_sort_and_toggles(browser, page, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    view = browser.new_page()
+    view.goto(file.as_uri())
+    view.focus("svg.plot")
+    view.keyboard.press("ArrowRight")
+    assert "linear (average)" in view.text_content("#said")
+    assert view.text_content("#tip") == view.text_content("#said")
+    view.fill("#filter", "down_proj")
+    assert view.text_content("#shown") == "3 of 29 tensors"
+    assert view.locator("#tensors tbody tr:visible").count() == 3
+    view.fill("#filter", "")
+    view.click("#tensors thead th:nth-child(5) button")
+    shares = view.evaluate("[...document.querySelectorAll('#tensors tbody tr')].map(r => +r.cells[4].dataset.value)")
+    assert shares == sorted(shares) and shares[0] < shares[-1]
+    view.click(".legend button >> nth=0")
+    assert view.get_attribute(".legend button >> nth=0", "aria-pressed") == "false"
+    hidden = "[...document.querySelectorAll('g[data-series=\"0\"]')].filter(g => g.style.display !== 'none').length"
+    assert view.evaluate(hidden) == 0
+    view.close()
+
+
+CONTRAST = """() => {
+  const light = (text) => {
+    const part = text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2];
+  };
+  const ground = light(getComputedStyle(document.body).backgroundColor);
+  return Math.min(...["body", ".soft", ".level", "figcaption", "summary"].map((name) => {
+    const ink = light(getComputedStyle(document.querySelector(name)).color);
+    return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+  }));
+}"""

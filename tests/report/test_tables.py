@@ -1,0 +1,30 @@
+from rlmerge.report.tables import matrix, number, plot, share, table, tensors
+
+
+def test_numbers():
+    assert (share(0.12345), share(None), number(0.00012345), number(None)) == ("12.3 %", "–", "0.000123", "–")
+
+
+def test_cells_are_text():
+    found = table("<c>", ["a", "<b>"], [["<i>", "&"]])
+    assert "&lt;c&gt;" in found and '<th scope="row">&lt;i&gt;</th><td>&amp;</td>' in found
+
+
+def test_matrix_has_values_beside_their_null_and_gaps():
+    values = {"ab": ("0.5", "chance 0.1", 0.5), "ac": ("-0.2", "null", -1.0)}
+    found = matrix("T", "note", ["a", "b", "c"], lambda x, y: values.get("".join(sorted((x, y)))))
+    assert found.count("chance 0.1") == 2
+    assert found.count("<td>·</td>") == 3 and found.count("<td>–</td>") == 2
+    assert "--weight: 0.30" in found and "--tone: var(--cool)" in found
+
+
+def test_a_plot_brings_its_numbers():
+    found = plot("T", "note", "<svg/>", "<table/>")
+    assert found.index("<svg/>") < found.index("Show the numbers") < found.index("<table/>")
+
+
+def test_tensors_sort_by_value():
+    row = {"name": "<w>", "kind": "norm", "layer": 3, "shape": [2, 5], "unchanged": [0.5], "relative_norm": [None]}
+    found = tensors({"tensors": [row, row | {"layer": None, "shape": []}]}, ["e"])
+    assert "&lt;w&gt;" in found and 'data-value="10">2 × 5' in found and 'data-value="1">scalar' in found
+    assert 'data-value="0.5">50.0 %' in found and 'data-value="-1">–' in found
