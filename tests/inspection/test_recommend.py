@@ -29,6 +29,13 @@ def test_large_updates_are_scaled_down():
     assert load_recipe(found.yaml).values("x", 1)["weight"] == pytest.approx([0.5, 0.5])
 
 
+def test_an_expert_that_a_larger_one_covers_gets_nothing_and_a_reason():
+    gram = np.array([[25.0, 3.0], [3.0, 1.0]]) * 1e-4
+    found = recommend(evidence(unchanged=(0.0, 0.0), relative=(0.05, 0.01), gram=gram))
+    assert load_recipe(found.yaml).values("x", 1)["weight"].tolist() == [1.0, 0.0]
+    assert "e1 gets 0" in found.reasons["weight"]
+
+
 def test_experts_without_news_are_left_out():
     three = {"unchanged": (0.1,) * 3, "own": (0.5,) * 3, "nonfinite": (0,) * 3, "dtypes": ("bfloat16",) * 4}
     found = recommend(evidence(relative=(0.01, 0.0, 0.02), **three))

@@ -60,7 +60,18 @@ def evidence(
         for k, name in enumerate(names)
     )
     pairs = tuple(
-        Pair(a, b, measures(jaccard=jaccard, cosine=cosine, conflict_share=conflict, distance=distance))
+        Pair(
+            a,
+            b,
+            measures(
+                jaccard=jaccard,
+                cosine=cosine,
+                conflict_share=conflict,
+                sign_conflict=conflict,
+                conflict_norm=1e-4,
+                distance=distance,
+            ),
+        )
         for a, b in combinations(names, 2)
     )
     outcomes = tuple(

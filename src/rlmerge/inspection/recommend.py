@@ -75,6 +75,9 @@ def _models(evidence: Evidence, chosen: list[int], method: str, reasons: dict[st
         reason += (
             f"; scaled by {FAR / reach:.2f}, because updates of {reach:.0%} of the base's norm rarely add up whole"
         )
+    silent = [evidence.experts[k].model.name for k, w in zip(chosen, weights, strict=True) if round(float(w), 2) == 0]
+    if silent:
+        reason += f"; {', '.join(silent)} gets 0 because the others, larger and alike, already move further that way"
     reasons["weight"] = f"{reason}. The coefficient matters more than the method: try 0.5 to 1 times these on dev data"
     return [
         {"model": reference, "parameters": {"weight": round(float(weight), 2)}}

@@ -12,6 +12,9 @@ from .tables import matrix, number, share, table, tensors
 
 Result = Mapping[str, Any]
 
+WIDE = 4
+"""Experts up to which two matrices fit side by side."""
+
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -150,7 +153,11 @@ def _overlap(result: Result, names: Sequence[str]) -> str:
     def cosine(a: str, b: str) -> tuple[str, str, float] | None:
         found = figures[frozenset((a, b))]["cosine"]
         null = f"null ±{number(found.get('null_sd'))}"
-        return None if found["value"] is None else (f"{found['value']:.3f}", null, found["value"])
+        return (
+            None
+            if found["value"] is None
+            else (f"{found['value'] + 0.0:.3f}".replace("-0.000", "0.000"), null, found["value"])
+        )
 
     def conflict(a: str, b: str) -> tuple[str, str, float] | None:
         found = figures[frozenset((a, b))]
@@ -175,7 +182,9 @@ def _overlap(result: Result, names: Sequence[str]) -> str:
         ),
         matrix("Distance ‖τ_a − τ_b‖ / √(‖τ_a‖‖τ_b‖)", "√2 = 1.41 when orthogonal and equally long.", names, distance),
     ]
-    return _grid("".join(matrices) + plots.sharing(result, names))
+    # Matrices of many experts need the full width.
+    kind = "grid" if len(names) <= WIDE else "grid one"
+    return f'<div class="{kind}">{"".join(matrices)}</div>' + _grid(plots.sharing(result, names))
 
 
 def _definitions(result: Result) -> str:
