@@ -10,8 +10,14 @@ def test_dilution(kept, level):
     assert found.level == level and found.figures["kept of e0's own change"] == kept
 
 
-def test_no_dilution_without_own_changes_or_with_one_expert():
-    assert merging.dilution(evidence(own=(0.01, 0.01))) is None
+def test_dilution_of_dense_experts_is_judged_by_direction():
+    found = merging.dilution(evidence(own=(0.01, 0.01), kept=0.2))
+    assert found.level == "warning" and found.figures == {"kept of e0": 0.2, "kept of e1": 0.2}
+    assert "direction" in found.title
+
+
+def test_no_dilution_with_one_expert_or_without_changes():
+    assert merging.dilution(evidence(kept=float("nan"))) is None
     assert merging.dilution(evidence(relative=(0.1,), own=(1.0,))) is None
 
 

@@ -102,6 +102,20 @@ def test_in_a_browser(browser, page, tmp_path, width, scheme):
     view.close()
 
 
+def test_on_paper_everything_is_light_and_fits(browser, page, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    view = browser.new_page(viewport={"width": 720, "height": 1000}, color_scheme="dark")
+    view.goto(file.as_uri())
+    view.emulate_media(media="print", color_scheme="dark")
+    assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert view.evaluate("getComputedStyle(document.querySelector('.s0')).color") == "rgb(11, 98, 164)"
+    too_wide = "[...document.querySelectorAll('section > *')].filter(e => e.scrollWidth > innerWidth + 1).length"
+    assert view.evaluate(too_wide) == 0
+    assert not view.locator("nav").is_visible()
+    view.close()
+
+
 def test_keyboard_filter_sort_and_toggles(browser, page, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")

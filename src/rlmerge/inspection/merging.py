@@ -11,7 +11,7 @@ DILUTED = 0.6
 """Share of an expert's own change that averaging must keep not to be called dilution."""
 
 OWN = 0.05
-"""Share of changes that are an expert's own, below which dilution hardly matters."""
+"""Share of changes that are an expert's own, below which dilution is judged by direction instead of by coordinate."""
 
 OPPOSED = 0.55
 """Σ|C⁻|/Σ|C| from which experts pull apart for practical purposes; random signs give 0.5."""
@@ -36,23 +36,26 @@ PERCENTILE, TRIMMED = 0.9, 0.8
 
 
 def dilution(evidence: Evidence) -> Finding | None:
-    """Averaging divides what only one expert learned by K."""
+    """Averaging divides by K what only one expert learned: its own coordinates, or its own direction."""
     average = evidence.forecast("linear")
     if average is None or len(evidence.experts) < 2:
         return None
     own = [o for o in average.experts if o.unique > OWN and math.isfinite(o.realised)]
-    if not own:
+    moved = [o for o in average.experts if math.isfinite(o.projection)]
+    if not moved:
         return None
-    kept = sum(o.realised for o in own) / len(own)
-    figures = {f"kept of {o.expert}'s own change": o.realised for o in own}
+    shares = {o.expert: o.realised for o in own} or {o.expert: o.projection for o in moved}
+    what = "what only one expert changed" if own else "an expert's update, along its own direction"
+    kept = sum(shares.values()) / len(shares)
+    figures = {f"kept of {name}'s own change" if own else f"kept of {name}": v for name, v in shares.items()}
     if kept >= DILUTED:
-        return Finding("dilution", "good", "averaging keeps most of what each expert alone learned", "", figures)
+        return Finding("dilution", "good", f"averaging keeps {kept:.0%} of {what}", "", figures)
     return Finding(
         "dilution",
         "warning",
-        f"averaging keeps {kept:.0%} of what only one expert changed",
-        f"Plain averaging divides those changes by {len(evidence.experts)}. Sum the task vectors instead, or use RAM, "
-        "which leaves unique changes whole.",
+        f"averaging keeps {kept:.0%} of {what}",
+        f"Plain averaging divides by {len(evidence.experts)} what the others do not share. Sum the task vectors instead"
+        + (", or use RAM, which leaves unique changes whole." if own else "."),
         figures,
     )
 
