@@ -31,7 +31,8 @@ def check_place(out: Path, models: Iterable[Checkpoint], force: bool) -> None:
             _check_apart(place, target.resolve(), model)
         check_target(target, force)
     parent = _existing(target)
-    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK, effective_ids=effective):
         return
     reason = f"no permission to write to {parent}" if parent.is_dir() else f"{parent} is not a directory"
     hint = "Choose an output directory that you may write to."
