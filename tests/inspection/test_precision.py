@@ -17,11 +17,16 @@ def test_mixed_dtypes():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "share", "words"),
-    [("float32", 0.0, "smallest step"), ("bfloat16", 0.8, "too small"), ("bfloat16", 0.1, "dense")],
+    ("dtype", "shares", "words"),
+    [
+        ("float32", (0.0, 0.9), "smallest step"),
+        ("bfloat16", (0.8, 0.8), "too small"),
+        ("bfloat16", (0.8, 0.1), "unequally"),
+        ("bfloat16", (0.1, 0.2), "updates are dense"),
+    ],
 )
-def test_the_unchanged_share_is_read_by_type(dtype, share, words):
-    found = precision.sparsity_reading(evidence(dtypes=(dtype,) * 3, unchanged=(share, share)))
+def test_the_unchanged_share_is_read_by_type(dtype, shares, words):
+    found = precision.sparsity_reading(evidence(dtypes=(dtype,) * 3, unchanged=shares))
     assert words in found.text and dtype in found.title
 
 

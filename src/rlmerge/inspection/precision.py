@@ -53,6 +53,8 @@ def sparsity_reading(evidence: Evidence) -> Finding | None:
         text = f"{dtype} stores the smallest step, so unchanged weights show only where no gradient ever came."
     elif min(shares) > 0.5:
         text = "bfloat16 keeps 8 bits of a weight: most updates were too small to change it. Sparse RL updates look so."
+    elif max(shares) > 0.5:
+        text = "Some updates are sparse in this type and others dense; magnitude tests treat them unequally."
     else:
         text = "Most weights changed by at least one bfloat16 step: these updates are dense in this type."
     title = f"{min(shares):.0%} to {max(shares):.0%} of weights are bit-identical to the base in {dtype}"
