@@ -1,0 +1,137 @@
+"""Statistics kept between runs: the same bytes with and without them, and no harm from a damaged or stale cache."""
+
+import os
+
+import numpy as np
+import pytest
+
+import rlmerge
+from rlmerge import Parameter
+from rlmerge.engine import cache, scan
+from rlmerge.methods import Statistic
+from support.family import draw, merge, recipe, tree
+from support.models import write_model
+
+
+@pytest.fixture
+def scanned(monkeypatch):
+    """The names of statistics in the order in which their tensors are passed over."""
+    found = []
+    original = scan.Scan._pass
+
+    def watched(self, tensors, open_):
+        found.extend(open_)
+        return original(self, tensors, open_)
+
+    monkeypatch.setattr(scan.Scan, "_pass", watched)
+    return found
+
+
+def test_a_second_merge_scans_nothing_and_writes_the_same(family, tmp_path, own_cache, scanned):
+    asked = recipe(family, "ties", density=0.1)
+    merge(asked, tmp_path / "first")
+    assert scanned, "the first merge scans"
+    assert len(list(own_cache.iterdir())) == 1
+    scanned.clear()
+    merge(asked, tmp_path / "second")
+    assert scanned == []
+    merge(asked, tmp_path / "third", cache=False)
+    assert scanned != []
+    assert tree(tmp_path / "first") == tree(tmp_path / "second") == tree(tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"density": 0.2}, {"density": [0.1, 0.1, 0.2]}, {"scope": "global"}, {"on_nonfinite": "zero"}, {"count": 2}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_question_is_not_answered_from_the_cache(family, tmp_path, scanned, change):
+    merge(recipe(family, "ties", density=0.1), tmp_path / "first")
+    scanned.clear()
+    run = {key: change[key] for key in change if key == "on_nonfinite"}
+    asked = recipe(family, "ties", **({"density": 0.1} | {key: change[key] for key in change if key not in run}))
+    merge(asked, tmp_path / "second", **run)
+    assert scanned
+
+
+def test_what_statistics_do_not_depend_on_is_shared(family, tmp_path, scanned):
+    merge(recipe(family, "ties", density=0.1), tmp_path / "first")
+    scanned.clear()
+    other = recipe(family, "ties", density=0.1, **{"lambda": 0.7, "weight": [1.0, 2.0, 3.0]})
+    merge(other, tmp_path / "second", out_dtype="float32", workers=1)
+    assert scanned == []
+
+
+def test_other_weights_are_scanned_again(tmp_path, scanned):
+    base, experts = draw(5, 1, {"w": (300, 300)})
+    write_model(tmp_path / "base", base)
+    write_model(tmp_path / "e0", experts[0])
+    merge(recipe(tmp_path, "ties", 1, density=0.1), tmp_path / "first")
+    scanned.clear()
+    experts[0]["w"][299, 299] += 1
+    write_model(tmp_path / "e0", experts[0])
+    merge(recipe(tmp_path, "ties", 1, density=0.1), tmp_path / "second")
+    assert scanned
+
+
+@pytest.mark.parametrize("damage", ["empty", "torn", "flipped", "text", "array", "directory"])
+def test_a_damaged_cache_is_scanned_anew(family, tmp_path, own_cache, scanned, damage):
+    asked = recipe(family, "ties", density=0.1)
+    merge(asked, tmp_path / "first")
+    (archive,) = own_cache.iterdir()
+    content = bytearray(archive.read_bytes())
+    if damage == "directory":
+        archive.unlink()
+        archive.mkdir()
+    elif damage == "array":
+        with archive.open("wb") as handle:
+            np.save(handle, np.zeros(3))
+    else:
+        content[200] ^= 0xFF
+        changed = {"empty": b"", "torn": content[: len(content) // 2], "flipped": content, "text": b"statistics"}
+        archive.write_bytes(changed[damage])
+    scanned.clear()
+    merge(asked, tmp_path / "second")
+    assert scanned
+    assert tree(tmp_path / "first") == tree(tmp_path / "second")
+
+
+def test_nothing_is_left_behind_when_the_cache_cannot_be_written(family, tmp_path, own_cache, monkeypatch):
+    def full(file, **arrays):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "savez", full)
+    merge(recipe(family, "ties", density=0.1), tmp_path / "out")
+    assert list(own_cache.iterdir()) == []
+
+
+def test_without_a_home_there_is_no_cache(family, tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(cache.Path, "home", staticmethod(homeless))
+    merge(recipe(family, "ties", density=0.1), tmp_path / "out")
+
+
+def test_statistics_of_a_users_own_formula_are_not_kept(family, tmp_path, own_cache):
+    """Its source may change from run to run, and nothing would tell."""
+    name = f"clip_{os.getpid()}"
+
+    def size(xp, base, tau):
+        return xp.abs(tau)
+
+    @rlmerge.method(
+        name,
+        parameters=[Parameter("limit", 2.0, "Multiple of the mean magnitude.")],
+        statistics=lambda experts, **_: ((Statistic("total", size, "sum"),),),
+    )
+    def clip(xp, base, tau, *, total, numel, limit):
+        """Clip task vectors at a multiple of their mean magnitude."""
+        bound = limit * total / numel
+        return base + xp.sum(xp.maximum(xp.minimum(tau, bound), -bound))
+
+    merge(recipe(family, name), tmp_path / "out")
+    assert not own_cache.exists() or list(own_cache.iterdir()) == []
