@@ -29,6 +29,8 @@ SETTINGS = {
     "slerp": [{"t": 0.3}],
     "breadcrumbs": [{"density": 0.1}, {"density": 0.5, "rank_nonzero": True, "rescale": "l1"}],
     "breadcrumbs_ties": [{"density": 0.1, "rescale": "l1"}],
+    "della": [{"density": 0.6, "epsilon": [0.2, 0.4, 0.1]}, {"density": 0.5, "rescale": "l1", "rank_nonzero": False}],
+    "della_linear": [{"density": 0.6}],
     "sce": [{}, {"select_topk": 0.2}],
     "model_stock": [{}, {"filter_wise": True}],
     "multislerp": [{"weight": [1.0, 2.0, 0.5]}],

@@ -111,10 +111,13 @@ class _Run:
         return np.reshape(result, (-1,)) if whole else result
 
     def _ready(self, value: Any, dimensions: int) -> Any:
-        """A number a tensor, expert or row so that it broadcasts against arrays of ``dimensions`` after the first."""
+        """A number a tensor, expert or row so that it broadcasts against arrays of ``dimensions`` after the first.
+
+        Functions of rows (two dimensions) get numbers as they are, formulas get them in their arithmetic.
+        """
         if value is None or isinstance(value, bool | str) or np.shape(value) == self.theta.shape:
             return value
-        array = np.asarray(value, self.namespace.dtype)
+        array = np.asarray(value, np.float64 if dimensions == 2 else self.namespace.dtype)
         if array.ndim == 1:
             return array.reshape(-1, *[1] * dimensions)
         if array.ndim == 2:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from rlmerge.kernels.rounding import Rounding, encode
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
 
+from .rows import Field, on_rows
 from .tiles import Tile
 from .values import Values
 
@@ -86,13 +87,37 @@ class Formula:
     ) -> None:
         self.formula = formula
         self.layout = layout
-        self.values = values
+        self.field = next((value for value in values.values() if isinstance(value, Field)), None)
+        self.values = {n: v.extra(layout.real) if isinstance(v, Field) else v for n, v in values.items()}
         self.keys = keys
         self.zero = zero
         self.columns = max(1, columns)
-        self.params, self.rows = bind(values)
-        self.uniforms = sum(v.count for v in values.values() if isinstance(v, Uniform))
-        self.extra_names = {name: len(v.dtypes) for name, v in sorted(values.items()) if isinstance(v, Extra)}
+        self.params, self.rows = bind(self.values)
+        self.uniforms = sum(v.count for v in self.values.values() if isinstance(v, Uniform))
+        self.extra_names = {name: len(v.dtypes) for name, v in sorted(self.values.items()) if isinstance(v, Extra)}
+
+    def parts(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Iterator[tuple[Tile, Sequence[np.ndarray]]]:
+        """The tile, or with a field its groups of rows one by one, the field among their inputs."""
+        if self.field is None:
+            yield tile, inputs
+            return
+        place = len(self.layout.inputs) + sum(n for name, n in self.extra_names.items() if name < "field")
+        for start in range(tile.start, tile.stop, tile.block):
+            group = replace(tile, start=start, stop=min(tile.stop, start + tile.block))
+            arrays = [x[start - tile.start : group.stop - tile.start] for x in inputs]
+            found = decode_tile(arrays, self.layout, {}, self.zero, self.real)
+            field = on_rows(
+                self.field.function,
+                found.base,
+                found.stack,
+                self.field.values,
+                extras={},
+                keys=self.keys,
+                start=start,
+                columns=self.columns,
+            )
+            rows = np.ascontiguousarray(field, self.real).reshape(self.field.experts, -1)
+            yield group, [*arrays[:place], *rows, *arrays[place:]]
 
     def run(self, kernel: Kernel, tile: Tile, inputs: Sequence[np.ndarray], block: int, **more: Any) -> Any:
         """Call a kernel of this formula."""
@@ -161,16 +186,18 @@ class Merger(Formula):
 
     def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], buffer: np.ndarray) -> Numbers:
         """Merge one tile into ``buffer`` [tile.count], in storage values of the output type."""
+        return _together(
+            [
+                self._merge(part, arrays, buffer[part.start - tile.start : part.stop - tile.start])
+                for part, arrays in self.parts(tile, inputs)
+            ]
+        )
+
+    def _merge(self, tile: Tile, inputs: Sequence[np.ndarray], buffer: np.ndarray) -> Numbers:
         if self.kernel is not None:
             found = self.run(self.kernel, tile, inputs, ACCOUNT_BLOCK, out=buffer)
             return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
-        parts = [self._piece(tile, offset, piece, buffer) for offset, piece in self.pieces(tile, inputs)]
-        return Numbers(
-            np.stack([part.sums for part in parts]),
-            np.sum([part.counts for part in parts], axis=0),
-            any(part.nonfinite_in for part in parts),
-            any(part.nonfinite_out for part in parts),
-        )
+        return _together([self._piece(tile, offset, piece, buffer) for offset, piece in self.pieces(tile, inputs)])
 
     def _piece(self, tile: Tile, offset: int, piece: Decoded, buffer: np.ndarray) -> Numbers:
         start = tile.start + offset
@@ -183,9 +210,9 @@ class Merger(Formula):
         buffer[offset : offset + count] = stored
         overflow = not bool(np.isfinite(decode(stored, self.out)).all())
         if piece.base is None or piece.deltas is None:
-            return Numbers(np.zeros(0), np.zeros(0, np.int64), not piece.finite, overflow)
+            return Numbers(np.zeros((1, 0)), np.zeros(0, np.int64), not piece.finite, overflow)
         counts, sums = account(piece.base, list(piece.deltas), merged, stored, self.out)
-        return Numbers(sums, counts, not piece.finite, overflow)
+        return Numbers(sums[None], counts, not piece.finite, overflow)
 
 
 class Reducer(Formula):
@@ -203,6 +230,9 @@ class Reducer(Formula):
 
     def numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
         """Block sums [blocks, M] or counts [M] of one tile."""
+        return _together([self._numbers(part, arrays) for part, arrays in self.parts(tile, inputs)])
+
+    def _numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
         if self.kernel is not None:
             found = self.run(self.kernel, tile, inputs, tile.block)
             return Numbers(found.sums, found.counts, found.nonfinite_in)
@@ -216,6 +246,15 @@ class Reducer(Formula):
 
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
         """Histogram of one tile for the selector's current pass."""
+        parts = self.parts(tile, inputs)
+        tally, bad = self._tally(selector, *next(parts))
+        for part, arrays in parts:
+            more, worse = self._tally(selector, part, arrays)
+            tally.add(more)
+            bad |= worse
+        return tally, bad
+
+    def _tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
         if self.kernel is None:
             tally, bad = selector.tally_of([]), False
             for offset, piece in self.pieces(tile, inputs):
@@ -237,23 +276,29 @@ class Reducer(Formula):
 
     def by_rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
         """Row-wise values [M, rows of the tile] in float64; the tile must hold whole rows."""
-        found = decode_tile(inputs, self.layout, self.extra_names, self.zero, np.dtype(np.float64))
-        shape = (-1, self.columns)
-        base = None if found.base is None else found.base.reshape(shape)
-        stack = found.stack.reshape(len(found.stack), *(-1, self.columns))
-        extra = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
-        values = {
-            name: extra[name] if isinstance(value, Extra) else self._row_value(value, tile)
-            for name, value in self.values.items()
-        }
-        with np.errstate(all="ignore"):
-            return np.asarray(self.formula(NumpyNamespace(np.float64), base, stack, **values)), not found.finite
+        found = [self._by_rows(part, arrays) for part, arrays in self.parts(tile, inputs)]
+        return np.concatenate([values for values, _ in found], axis=1), any(bad for _, bad in found)
 
-    def _row_value(self, value: Any, tile: Tile) -> Any:
-        array = np.asarray(value) if isinstance(value, np.ndarray) else value
-        if isinstance(array, np.ndarray) and array.ndim == 2:
-            first, last = tile.start // self.columns, tile.stop // self.columns
-            return array[:, first:last, None]
-        if isinstance(array, np.ndarray) and array.ndim == 1:
-            return array[:, None, None]
-        return array
+    def _by_rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        found = decode_tile(inputs, self.layout, self.extra_names, self.zero, np.dtype(np.float64))
+        values = on_rows(
+            self.formula,
+            found.base,
+            found.stack,
+            self.values,
+            extras=found.extras,
+            keys=self.keys,
+            start=tile.start,
+            columns=self.columns,
+        )
+        return values, not found.finite
+
+
+def _together(parts: Sequence[Numbers]) -> Numbers:
+    """What the parts of a tile add up to."""
+    return Numbers(
+        np.concatenate([part.sums for part in parts]),
+        np.sum([part.counts for part in parts], axis=0),
+        any(part.nonfinite_in for part in parts),
+        any(part.nonfinite_out for part in parts),
+    )

@@ -143,7 +143,7 @@ class Forecaster:
                 values[statistic.name] = candidate.thresholds[name]
             else:
                 values[statistic.name] = np.concatenate([whole.active - whole.active_alone, whole.active_alone])
-        values = final_values(method, values, wide=tensor.layout.real == np.float64)
+        values = final_values(method, values)
         return Merger(
             method.formula,
             Layout(tensor.layout.base, tensor.layout.experts, method.space == "delta"),

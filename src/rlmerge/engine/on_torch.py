@@ -25,6 +25,7 @@ from rlmerge.options import Options
 from rlmerge.planning import Plan, TensorPlan
 from rlmerge.recipe import Recipe
 
+from .rows import Field, on_rows
 from .tensors import State, plan_states
 from .values import Values, base_values, final_values, for_formula, random_keys
 
@@ -139,7 +140,7 @@ class _Device:
                 if statistic.over == "tensor" and statistic.name not in self._store(tensor):
                     self._store(tensor)[statistic.name] = self._gather(statistic, [tensor])
         method = self.plan.method
-        values = final_values(method, self._so_far(tensor), wide=tensor.layout.real == np.float64)
+        values = final_values(method, self._so_far(tensor))
         weights, deltas, stack = self._inputs(tensor)
         ready = self._ready(for_formula(method.formula, values), tensor, stack.dtype)
         anchor = weights[0] if tensor.base is not None else None
@@ -179,6 +180,8 @@ class _Device:
             if isinstance(value, Uniform):
                 draws = [random_bits(key, count, self.device) for key in keys[: value.count]]
                 ready[name] = torch.stack([(x >> 8).to(dtype) * 2.0**-24 for x in draws])
+            elif isinstance(value, Field):
+                ready[name] = self._field(value, tensor, keys).to(dtype)
             elif isinstance(value, Extra):
                 raise RequestError("this method needs inputs that only merging from files provides")
             elif is_static(value):
@@ -189,6 +192,21 @@ class _Device:
                     array = array.repeat_interleave(tensor.columns, dim=1)
                 ready[name] = array[:, None] if array.ndim == 1 else array
         return ready
+
+    def _field(self, field: Field, tensor: TensorPlan, keys: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """A row-wise field [K, n], computed by NumPy as for files."""
+        weights, _, stack = self._inputs(tensor)
+        rows = on_rows(
+            field.function,
+            weights[0].cpu().numpy() if tensor.base is not None else None,
+            stack.cpu().numpy(),
+            field.values,
+            extras={},
+            keys=keys,
+            start=0,
+            columns=max(1, tensor.columns),
+        )
+        return torch.as_tensor(rows.reshape(field.experts, -1), device=self.device)
 
     def _gather(self, statistic: Statistic, tensors: Sequence[TensorPlan]) -> np.ndarray:
         skipped = [statistic.skip(self._so_far(t)) if statistic.skip else None for t in tensors]

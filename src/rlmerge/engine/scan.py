@@ -70,7 +70,7 @@ class Scan:
 
     def values(self, tensor: TensorPlan) -> Values:
         """All values of a tensor's formula; its stages must have been gathered."""
-        return final_values(self.plan.method, self._so_far(tensor), wide=tensor.layout.real == np.float64)
+        return final_values(self.plan.method, self._so_far(tensor))
 
     def _store(self, tensor: TensorPlan) -> Found:
         return self.known.setdefault(tensor.output.name, {})
@@ -103,7 +103,8 @@ class Scan:
                     del open_[name]
 
     def _pass(self, tensors: Sequence[TensorPlan], open_: Mapping[str, tuple[Statistic, Gather]]) -> None:
-        by_rows = any(statistic.reduce == "rows" for statistic, _ in open_.values())
+        by_rows = self.plan.method.rows_field is not None
+        by_rows = by_rows or any(statistic.reduce == "rows" for statistic, _ in open_.values())
         reducers: dict[str, dict[str, Reducer]] = {}
         for tensor in tensors:
             reducers[tensor.output.name] = {

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlmerge.checkpoint import TensorInfo
-from rlmerge.kernels.dtypes import FLOAT32, FLOAT64
 from rlmerge.kernels.program import Extra, Uniform
 from rlmerge.kernels.random import stream_key
 from rlmerge.methods import Method, arguments
 from rlmerge.methods.method import Formula
+
+from .rows import Field
 
 Values = dict[str, Any]
 
@@ -22,16 +23,14 @@ def base_values(method: Method, values: Mapping[str, Any], extras: Mapping[str, 
     for name in method.inputs:
         infos = extras.get(name)
         ready[name] = None if infos is None else Extra(tuple(info.dtype for info in infos))
-    return ready
-
-
-def final_values(method: Method, values: Values, *, wide: bool) -> Values:
-    """``values`` with statistics, completed by what the method derives from them."""
-    derived = method.derive(dict(values)) if method.derive else {}
-    ready = {**values, **derived}
     if method.rows_field is not None:
-        ready["field"] = Extra((FLOAT64 if wide else FLOAT32,) * int(values["experts"]))
+        ready["field"] = Field(method.rows_field, arguments(method.rows_field, ready), count)
     return ready
+
+
+def final_values(method: Method, values: Values) -> Values:
+    """``values`` with statistics, completed by what the method derives from them."""
+    return {**values, **(method.derive(dict(values)) if method.derive else {})}
 
 
 def for_formula(formula: Formula, values: Mapping[str, Any]) -> Values:

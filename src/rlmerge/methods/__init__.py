@@ -71,6 +71,7 @@ def _load() -> None:
     from . import (
         breadcrumbs,
         dare,
+        della,
         fusion,
         karcher,
         linear,
@@ -83,8 +84,9 @@ def _load() -> None:
         ties,
     )
 
-    families = (linear, ties, dare, breadcrumbs, ram, sce, stock, spherical, karcher, nearswap, fusion, passthrough)
-    shipped = {m.name: m for family in families for m in family.METHODS}
+    sums = (linear, ties, dare, della, breadcrumbs, ram, sce, stock)
+    others = (spherical, karcher, nearswap, fusion, passthrough)
+    shipped = {m.name: m for family in (*sums, *others) for m in family.METHODS}
     users = dict(_registry)
     _registry.clear()
     _registry.update(shipped)

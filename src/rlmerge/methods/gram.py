@@ -15,7 +15,8 @@ def products(vectors: Any) -> list[Any]:
 
 def row_products(vectors: Any) -> np.ndarray:
     """The same summed over the last axis: [K(K + 1)/2, rows]."""
-    return np.stack([product.sum(-1) for product in products(vectors)])
+    pairs = [(i, j) for i in range(len(vectors)) for j in range(i, len(vectors))]
+    return np.stack([(vectors[i] * vectors[j]).sum(-1) for i, j in pairs])
 
 
 def matrix(entries: Sequence[float] | np.ndarray, experts: int) -> np.ndarray:

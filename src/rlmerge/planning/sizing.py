@@ -60,8 +60,9 @@ def _costs(plan: Plan) -> tuple[int, float]:
     merged = [t for t in plan.tensors.values() if t.action == "merge"]
     fixed = 0
     per_element = 0.0
-    if any(statistic.reduce == "kth" for statistic in statistics):
-        fixed += experts * (BINS * 8 * (threads + 2) + SIDE_CAPACITY * 4 * threads + SIDE_TOTAL * 4)
+    selections = max((sum(s.reduce == "kth" for s in stage) for stage in plan.stages), default=0)
+    if selections:
+        fixed += selections * experts * (BINS * 8 * (threads + 2) + SIDE_CAPACITY * 4 * threads + SIDE_TOTAL * 4)
     if any(statistic.reduce == "rows" for statistic in statistics):
         # Rows are never split: float64 copies of base, experts and a few intermediates of at least one row.
         widest = max((t.columns for t in merged), default=1)
@@ -69,9 +70,9 @@ def _costs(plan: Plan) -> tuple[int, float]:
         fixed += max((t.output.numel // max(1, t.columns) for t in merged), default=0) * 8 * 3 * experts
         per_element = max(per_element, 8.0 * 3 * (experts + 1))
     if plan.method.rows_field is not None:
-        widest = max((t.columns for t in merged), default=1)
-        fixed += threads * widest * 4 * 4 * (experts + 1)
-        per_element = max(per_element, 4.0 * 4 * (experts + 1))
+        # Groups of rows, decoded, with a field and the integers that a row's ranks are sorted by.
+        group = max(BLOCK, *(t.columns for t in merged)) if merged else BLOCK
+        fixed += threads * group * 8 * (3 * (experts + 1) + 8)
     if plan.method.whole:
         largest = max((t.output.numel for t in merged), default=0)
         return fixed + largest * 4 * (experts + 3), per_element
