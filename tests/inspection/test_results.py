@@ -11,7 +11,7 @@ def inspection() -> Inspection:
     found = evidence(conflict=math.nan)
     return Inspection(
         "1", found.base, found.experts, found.pairs, (0.5, 0.5), (), (), (), found.rows, found.forecasts, (), (),
-        judge(found), recommend(found), None, 1.0, 100,
+        judge(found), recommend(found), None, 2.0, 1.0, 100,
     )  # fmt: skip
 
 

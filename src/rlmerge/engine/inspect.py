@@ -75,11 +75,13 @@ def inspect(
     with Workers(_threads(options, len(experts))) as workers:
         forecaster = Forecaster(checkpoints, tensors, sample, options.seed, recipe)
         progress.start("measure", total)
+        begun = time.perf_counter()
         for paired, seen in _observed(tensors, len(experts), workers, progress):
             output = paired.tensor.output
             collector.add(output.name, output.shape, output.dtype.name, seen)
             forecaster.learn(paired, seen)
         progress.done()
+        measured = time.perf_counter()
         forecasts = forecaster.run(workers, collector.whole.seen, names[1:], progress)
         spectrum = spectra(tensors, names[1:], options.memory, workers, progress) if spectral else ()
         after = look_back(merged, tensors, names[1:], forecasts, workers, progress) if merged is not None else None
@@ -110,6 +112,7 @@ def inspect(
         recommendation=recommend(evidence),
         after=after,
         seconds=time.perf_counter() - started,
+        measuring=measured - begun,
         bytes_read=total,
     )
 

@@ -149,7 +149,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything an inspection found."""
+    """Everything an inspection found. ``seconds`` are in all, ``measuring`` those of the pass over every weight."""
 
     version: str
     base: Model
@@ -167,6 +167,7 @@ class Inspection:
     recommendation: Recommendation | None
     after: Forecast | None
     seconds: float
+    measuring: float
     bytes_read: int
 
     @property
