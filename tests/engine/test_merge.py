@@ -24,7 +24,7 @@ SETTINGS = {
     "dare_ties": [{"density": 0.3}],
     "ram": [{}, {"active": "bits"}, {"active": "strict", "percentile": 60}],
     "ram_percentile": [{"percentile": 50}],
-    "nuslerp": [{}, {"nuslerp_flatten": False, "nuslerp_row_wise": True}],
+    "nuslerp": [{}, {"nuslerp_flatten": False}],
     "nearswap": [{"t": 0.001}],
 }
 CASES = [(name, options) for name in methods.names() for options in SETTINGS.get(name, [{}])]

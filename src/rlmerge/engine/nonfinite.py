@@ -8,6 +8,7 @@ import numpy as np
 
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.kernels.dtypes import decode
+from rlmerge.planning import TensorPlan
 
 from .stream import Reader
 from .tiles import Tile
@@ -36,9 +37,9 @@ def refuse_nonfinite(reader: Reader, tile: Tile) -> NoReturn:
     raise RequestError("a value that is not finite went away while it was looked for", where=tile.tensor.output.name)
 
 
-def refuse_overflow(tile: Tile) -> NoReturn:
+def refuse_overflow(tensor: TensorPlan) -> NoReturn:
     """RequestError: the merge of finite values is not finite in the output type."""
-    output = tile.tensor.output
+    output = tensor.output
     raise RequestError(
         f"the merged tensor overflows {output.dtype.name}",
         where=output.name,

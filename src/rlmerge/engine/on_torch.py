@@ -25,6 +25,7 @@ from rlmerge.options import Options
 from rlmerge.planning import Plan, TensorPlan
 from rlmerge.recipe import Recipe
 
+from .nonfinite import refuse_overflow
 from .rows import Field, on_rows
 from .tensors import State, plan_states
 from .values import Values, base_values, final_values, for_formula, random_keys
@@ -98,6 +99,10 @@ def merge_on_device(
 ) -> dict[str, torch.Tensor]:
     """``merge_state_dicts`` for torch tensors that share one device."""
     states = [*([base] if base is not None else []), *experts]
+    devices = sorted({str(value.device) for state in states for value in state.values()})
+    if len(devices) > 1:
+        hint = "Move them there first, or all of them to the CPU."
+        raise RequestError(f"tensors must live on one device, not on {' and '.join(devices)}", hint=hint)
     plan = plan_states(recipe, base is not None, states, options)
     merging = _Device(plan, states)
     merging.scan_model()
@@ -148,7 +153,10 @@ class _Device:
         merged = torch.broadcast_to(merged, (1, *stack.shape[1:]))[0]
         if deltas is not None and method.keeps_base(values):
             merged = torch.where((deltas != 0).any(dim=0), merged, weights[0])
-        return self._encode(merged, tensor).reshape(tensor.output.shape)
+        stored = self._encode(merged, tensor).reshape(tensor.output.shape)
+        if self.plan.options.on_nonfinite != "keep" and not bool(stored.isfinite().all()):
+            refuse_overflow(tensor)
+        return stored
 
     def _store(self, tensor: TensorPlan) -> dict[str, np.ndarray]:
         return self.known.setdefault(tensor.output.name, {})

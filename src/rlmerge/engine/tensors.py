@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,7 @@ def merge_state_dicts(
     Values are NumPy arrays (float16, float32, float64, ``ml_dtypes`` bfloat16, integers) or torch tensors, all of one
     kind; torch tensors stay on their device, and those on the CPU give the same bits as files would. ``parameters``
     are the method's (``lam`` may stand for ``lambda``); a sequence gives one value per expert. Raises RequestError for
-    wrong parameters and mismatched tensors.
+    wrong parameters and mismatched tensors, and warns as a plan of files does.
     """
     given = {("lambda" if name == "lam" else name): value for name, value in parameters.items()}
     names = [f"expert {k}" for k in range(len(experts))]
@@ -82,7 +83,10 @@ def plan_states(recipe: Recipe, has_base: bool, states: Sequence[State], options
 
 def _plan(recipe: Recipe, has_base: bool, models: Sequence[Checkpoint], options: Options) -> Plan:
     first = models[0] if has_base else None
-    return plan_models(recipe, first, tuple(models[1:] if has_base else models), None, options)
+    plan = plan_models(recipe, first, tuple(models[1:] if has_base else models), None, options)
+    for text in plan.warnings:
+        warnings.warn(text, stacklevel=3)
+    return plan
 
 
 def _described(index: int, tensors: Mapping[str, tuple[tuple[int, ...], DType]]) -> Checkpoint:
@@ -125,7 +129,7 @@ def _merge_tensor(plan: Plan, tensor: TensorPlan, scan: Scan, workers: Workers, 
         if found.nonfinite_in and options.on_nonfinite == "error":
             refuse_nonfinite(workers.reader, tile)
         if found.nonfinite_out and options.on_nonfinite != "keep":
-            refuse_overflow(tile)
+            refuse_overflow(tensor)
     return out
 
 
