@@ -26,6 +26,8 @@ def merge(
 ) -> MergeResult:
     """Merge the models of ``recipe`` (a path, YAML text, mapping or ``Recipe``) into the new directory ``out``.
 
+    The path may be that of a merge's ``rlmerge.lock.yaml``: the same models then give the same weights again.
+
     ``options`` are those of ``rlmerge.Options``. RequestError and its kin if the request or an input is wrong, with
     nothing written; RunError if the run failed and can be resumed.
     """
@@ -35,6 +37,8 @@ def merge(
 def plan(recipe: AnyRecipe, out: str | PathLike[str] | None = None, **options: Any) -> Plan:
     """What ``merge`` would do and cost, from headers alone; every error of the recipe at once."""
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(_source(recipe))
+    if chosen.locked is not None:
+        options = chosen.locked.fill(options)
     return make_plan(chosen, None if out is None else Path(out), Options(**options))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from rlmerge.cli.sizes import Size
 
@@ -80,7 +81,15 @@ def read_request(request: dict[str, Any]) -> tuple[Recipe, Options]:
         if request[name]
     }
     recipe = replace(_read_recipe(inputs, method, base, parameters), **types)
-    return recipe, Options(**(request | types))
+    options = request | types
+    if recipe.locked is not None:
+        options |= recipe.locked.fill({name: value for name, value in options.items() if _is_given(name)})
+    return recipe, Options(**options)
+
+
+def _is_given(name: str) -> bool:
+    """Whether the command line itself says ``name``."""
+    return _context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _read_recipe(inputs: Sequence[str], method: str | None, base: str | None, parameters: Sequence[str]) -> Recipe:

@@ -8,24 +8,32 @@ from typing import Any
 
 from rlmerge.errors import RequestError, nearest
 from rlmerge.methods.method import Method
+from rlmerge.recipe.lock import is_lock, read_lock
 from rlmerge.recipe.model import Recipe
 from rlmerge.recipe.parse import Lookup, build
 from rlmerge.recipe.tree import MAX_BYTES, Node, failure, from_text, from_value
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], *, lookup: Lookup | None = None) -> Recipe:
-    """Read and check a recipe: a YAML file, YAML text (a str with a line break or brace), or a mapping.
+    """Read and check a recipe, or the one in a lock file: a YAML file, YAML text (a str with a line break or brace), or
+    a mapping.
 
     ``lookup(name) -> Method`` finds the method; by default it is rlmerge's registry. RecipeError carries every problem
     at once, each with its line; RequestError says that there is no such file.
     """
     lookup = lookup or _registered
     if isinstance(source, Mapping):
-        return build(from_value(source), None, lookup)
+        return _build(from_value(source), None, lookup)
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
-        return build(from_text(source, "recipe"), None, lookup)
+        return _build(from_text(source, "recipe"), None, lookup)
     path = Path(source)
-    return build(from_text(_read(path), str(path)), str(path), lookup)
+    return _build(from_text(_read(path), str(path)), str(path), lookup)
+
+
+def _build(root: Node, origin: str | None, lookup: Lookup) -> Recipe:
+    if is_lock(root):
+        return read_lock(root, lambda node: build(node, origin, lookup))
+    return build(root, origin, lookup)
 
 
 def recipe_from_flags(

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlmerge.methods.method import Method, Parameter
 from rlmerge.recipe.layers import layer_index
+from rlmerge.recipe.lock import Locked
 from rlmerge.recipe.parameters import default_value
 from rlmerge.recipe.reference import ModelRef
 from rlmerge.recipe.setting import Setting, Value
@@ -33,7 +34,8 @@ class Recipe:
     The exception is a method whose base is "ignored" (linear): there a base listed among the models is an expert like
     any other, and ``base`` only says whose config and tokenizer to copy and what changes are counted against.
     ``depth`` is the layer count a single whole-model slice claims, to be compared with the models'. ``text`` is
-    canonical YAML: reading it gives an equal recipe. Equality ignores ``text``, ``origin`` and ``warnings``.
+    canonical YAML: reading it gives an equal recipe. ``locked`` is what a lock file fixes beside the recipe. Equality
+    ignores ``text``, ``origin``, ``warnings`` and ``locked``.
     """
 
     method: Method
@@ -48,6 +50,7 @@ class Recipe:
     depth: int | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
     origin: str | None = field(default=None, compare=False)
+    locked: Locked | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:
