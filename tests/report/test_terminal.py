@@ -35,6 +35,7 @@ MERGE = {
     "tensors": 290,
     "resumed": 0,
     "experts": [EXPERT, NOTHING],
+    "details": [],
     "warnings": ["rounding erased 29 % of math's changes"],
 }
 
@@ -76,6 +77,16 @@ def test_merge_text_is_a_row_per_expert_then_cost_then_warnings():
     ]
 
 
+def test_what_the_method_measured_stands_between_survival_and_cost():
+    bound = {"label": "bound", "value": 0.00123456, "range": (0.001, 0.25)}
+    text = merge_text(MERGE | {"details": [bound, {"label": "[b]won", "value": None, "range": None}]}, **PLAIN)
+    assert text.splitlines()[6:9] == [
+        "measured by the method     model  tensors from    to",
+        "bound                   0.001235         0.001  0.25",
+        "[b]won                         -             -     -",
+    ]
+
+
 def test_a_resumed_merge_without_a_base():
     result = MERGE | {"experts": [], "resumed": 12, "peak_memory": None, "seconds": 0.0, "warnings": []}
     assert merge_text(result, **PLAIN).splitlines() == [
@@ -101,6 +112,7 @@ PLAN = {
     "status": "exact",
     "base": "org/base",
     "experts": ["org/a", "org/b"],
+    "inputs": {},
     "out": None,
     "tensors": 1290,
     "merged_tensors": 1200,
@@ -133,6 +145,11 @@ def test_plan_text_is_a_line_each_then_warnings():
         "",
         "warning: two models are one",
     ]
+
+
+def test_a_plan_names_further_inputs_below_the_experts():
+    text = plan_text(PLAN | {"inputs": {"sensitivity": ["f/a", "f/b"]}}, **PLAIN)
+    assert [" ".join(line.split()) for line in text.splitlines()][3:6] == ["org/b", "sensitivity f/a", "f/b"]
 
 
 def test_a_plan_without_base_or_statistics():

@@ -39,6 +39,7 @@ def _file(plan: Plan) -> Path:
     content = {
         "version": __version__,
         "models": [model.fingerprint() for model in models],
+        "inputs": {name: [x.fingerprint for x in found] for name, found in plan.inputs.items()},
         "method": plan.method.name,
         "static": {name: str(value) for name, value in plan.recipe.static().items()},
         "seed": plan.options.seed,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from rlmerge.checkpoint import PartialDirectory, ShardWriter
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.methods.method import Share
 from rlmerge.planning import Plan, TensorPlan
 from rlmerge.planning.sizing import sizing
 from rlmerge.progress import Progress, Quiet
@@ -36,7 +37,7 @@ from .tiles import Tile, cut
 class _Piece:
     """A tile on its way to the writer: the future of its accounting and the buffer it fills.
 
-    ``notes`` is what the method warns of for the tile's tensor.
+    ``notes`` and ``report`` are what the method says of the tile's tensor.
     """
 
     tile: Tile
@@ -44,6 +45,7 @@ class _Piece:
     buffer: np.ndarray | None
     last: bool
     notes: Sequence[str] = ()
+    report: Mapping[str, Share] = field(default_factory=dict[str, Share])
 
 
 class _Stopped(Exception):
@@ -70,10 +72,10 @@ class _Merge:
         """Merge everything that is not completed yet. Raises what any thread raised first."""
         self.scan.scan_model()
         completed = self.partial.completed()
-        for entry in completed.values():
-            self.account.add(entry.stats)
+        for name, entry in completed.items():
+            self.account.add(name, entry.stats)
         left = [t for name, t in self.plan.tensors.items() if name not in completed]
-        self.progress.start("merge", sum(info.nbytes for tensor in left for info in tensor.sources))
+        self.progress.start("merge", sum(info.nbytes for tensor in left for info in tensor.inputs))
         largest = max((t.output.dtype.itemsize for t in left), default=1)
         for _ in range(self.size.buffers):
             self.buffers.put(np.empty(self.size.tile * largest, np.uint8))
@@ -103,7 +105,7 @@ class _Merge:
                 _Piece(Tile(tensor, 0, 0), _done(Numbers(np.zeros((0, 0)), np.zeros(0, np.int64))), None, True)
             )
             return
-        work, notes = (self._copier(), ()) if tensor.action == "copy" else self._merger(tensor)
+        work, notes, report = (self._copier(), (), {}) if tensor.action == "copy" else self._merger(tensor)
         by_rows = tensor.action == "merge" and self.plan.method.rows_field is not None
         size = tensor.output.numel if tensor.action == "merge" and self.plan.method.whole else self.size.tile
         for tile in self.workers.prefetched(cut(tensor, size, by_rows=by_rows)):
@@ -111,7 +113,7 @@ class _Merge:
             if tensor.action == "merge":
                 buffer = self._take(tile.count * tensor.output.dtype.itemsize).view(tensor.output.dtype.storage)
             future = self.workers.submit(tile, lambda tile, inputs, buffer=buffer: work(tile, inputs, buffer))
-            self._enqueue(_Piece(tile, future, buffer, tile.stop == tensor.output.numel, notes))
+            self._enqueue(_Piece(tile, future, buffer, tile.stop == tensor.output.numel, notes, report))
 
     def _take(self, nbytes: int) -> np.ndarray:
         """A free buffer of ``nbytes``; waits for the writer, which may have failed."""
@@ -131,10 +133,11 @@ class _Merge:
             raise _Stopped
         self.pieces.put(piece)
 
-    def _merger(self, tensor: TensorPlan) -> tuple[Any, Sequence[str]]:
+    def _merger(self, tensor: TensorPlan) -> tuple[Any, Sequence[str], Mapping[str, Share]]:
         self.scan.scan_tensor(tensor)
         values = self.scan.values(tensor)
-        return make_merger(self.plan, tensor, values), self.plan.method.warn(values)
+        method = self.plan.method
+        return make_merger(self.plan, tensor, values), method.warn(values), method.report(values)
 
     def _copier(self) -> Any:
         def copy(tile: Tile, inputs: Sequence[np.ndarray], buffer: None) -> np.ndarray:
@@ -179,9 +182,9 @@ class _Merge:
                 self._give_back(piece.buffer)
             self.progress.advance(piece.tile.nbytes)
             if piece.last:
-                stats = _stats(parts, piece.notes)
+                stats = _stats(parts, piece.notes, piece.report)
                 writers[shard.name].finish_tensor(name, stats)
-                self.account.add(stats)
+                self.account.add(name, stats)
                 parts = []
 
     def _check(self, tile: Tile, found: Numbers) -> None:
@@ -190,7 +193,7 @@ class _Merge:
         if found.nonfinite_in and self.plan.options.on_nonfinite == "error":
             refuse_nonfinite(self.workers.reader, tile)
         if found.nonfinite_out:
-            refuse_overflow(tile)
+            refuse_overflow(tile.tensor)
 
     def _give_back(self, buffer: np.ndarray) -> None:
         whole = buffer
@@ -205,11 +208,11 @@ def _done(value: Any) -> Future[Any]:
     return future
 
 
-def _stats(parts: Sequence[Numbers], notes: Sequence[str]) -> dict[str, Any]:
+def _stats(parts: Sequence[Numbers], notes: Sequence[str], report: Mapping[str, Share]) -> dict[str, Any]:
     if not parts:
         return {}
     sums, counts = np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0)
-    return Account.stats(sums, counts, notes)
+    return Account.stats(sums, counts, notes, report)
 
 
 Documents = Callable[[Plan, MergeResult], Mapping[str, bytes]]
@@ -263,6 +266,7 @@ def run(
             survived=int(counts[1]),
             experts=survival,
             warnings=tuple(warnings),
+            details=merge.account.details(),
         )
         progress.start("seal", 0)
         write_side_files(plan, partial, documents(plan, result))

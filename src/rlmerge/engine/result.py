@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.methods.method import Share
+
 ERASED_WARNING = 0.10
 """Share of an expert's changes lost to rounding above which a merge warns."""
 
@@ -42,8 +44,25 @@ class ExpertSurvival:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """A ratio the method measured while it merged: over the whole model, and by tensor."""
+
+    label: str
+    value: float | None
+    tensors: Mapping[str, float]
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Smallest and largest ratio of a tensor."""
+        return (min(self.tensors.values()), max(self.tensors.values())) if self.tensors else None
+
+
+@dataclass(frozen=True)
 class MergeResult:
-    """A finished merge. Sizes in bytes; ``seconds`` is wall time; ``peak_memory`` is the process's anonymous peak."""
+    """A finished merge. Sizes in bytes; ``seconds`` is wall time; ``peak_memory`` is the process's anonymous peak.
+
+    ``details`` is what the method measured of its own work; empty for most.
+    """
 
     out: Path
     method: str
@@ -59,6 +78,7 @@ class MergeResult:
     survived: int
     experts: tuple[ExpertSurvival, ...]
     warnings: tuple[str, ...]
+    details: tuple[Detail, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able data."""
@@ -67,6 +87,7 @@ class MergeResult:
             "out": str(self.out),
             "experts": [{**asdict(expert), "survival": expert.survival} for expert in self.experts],
             "warnings": list(self.warnings),
+            "details": [{**asdict(detail), "range": detail.range} for detail in self.details],
         }
 
 
@@ -79,18 +100,24 @@ class Account:
         self.sums: list[list[float]] = []
         self.tensors = 0
         self.notes: Counter[str] = Counter()
+        self.reports: dict[str, dict[str, Share]] = {}
 
     @staticmethod
-    def stats(sums: np.ndarray, counts: np.ndarray, notes: Sequence[str] = ()) -> dict[str, Any]:
+    def stats(
+        sums: np.ndarray, counts: np.ndarray, notes: Sequence[str], report: Mapping[str, Share]
+    ) -> dict[str, Any]:
         """JSON-able stats of one merged tensor: block sums [blocks, 5K] and counts [2 + 4K], both empty without a base,
-        and what the method warned of."""
+        what the method warned of, and what it reports."""
         numbers = {"counts": counts.tolist(), "sums": [math.fsum(column) for column in sums.T]} if counts.size else {}
-        return {**numbers, "notes": list(notes)}
+        shares = {label: [share.part, share.whole, share.power] for label, share in report.items()}
+        return {**numbers, "notes": list(notes), **({"report": shares} if shares else {})}
 
-    def add(self, stats: Mapping[str, Any]) -> None:
+    def add(self, tensor: str, stats: Mapping[str, Any]) -> None:
         """Add one tensor's stats; those of a copied tensor are empty."""
         self.tensors += bool(stats)
         self.notes.update(stats.get("notes", ()))
+        for label, share in stats.get("report", {}).items():
+            self.reports.setdefault(label, {})[tensor] = Share(*share)
         if "counts" in stats:
             self.counts += np.asarray(stats["counts"], np.int64)
             self.sums.append(list(stats["sums"]))
@@ -116,6 +143,17 @@ class Account:
                     _ratio(projected, total),
                 )
             )
+        return tuple(found)
+
+    def details(self) -> tuple[Detail, ...]:
+        """What the method reported, with its experts' names, over the model and by tensor."""
+        found: list[Detail] = []
+        for label, shares in self.reports.items():
+            each = tuple(shares.values())
+            total = Share(math.fsum(s.part for s in each), math.fsum(s.whole for s in each), each[0].power)
+            tensors = {name: shares[name].value for name in sorted(shares)}
+            defined = {name: value for name, value in tensors.items() if value is not None}
+            found.append(Detail(label.format(*self.experts), total.value, defined))
         return tuple(found)
 
     def warnings(self, rounding: str, dtype: str) -> Iterable[str]:

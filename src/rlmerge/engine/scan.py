@@ -49,7 +49,7 @@ class Scan:
                         self._scan([tensor], (statistic,), self._store(tensor))
             wide = [s for s in stage if s.over == "model" and s.name not in self.known.get("", {})]
             if wide and not self._skipped(wide):
-                total = sum(info.nbytes for tensor in self.merged for info in tensor.sources)
+                total = sum(info.nbytes for tensor in self.merged for info in tensor.inputs)
                 self.progress.start(f"scan {number}/{len(self.model_stages)}", total)
                 self._scan(self.merged, wide, self.known.setdefault("", {}))
                 self.progress.done()

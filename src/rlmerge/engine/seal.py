@@ -66,6 +66,10 @@ def lock_file(plan: Plan) -> bytes:
             {"model": model.reference, "revision": model.revision, "fingerprint": model.fingerprint()}
             for model in models
         ],
+        **{
+            name: [{"directory": each.directory, "fingerprint": each.fingerprint} for each in found]
+            for name, found in plan.inputs.items()
+        },
         "versions": {
             "rlmerge": __version__,
             "python": platform.python_version(),

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from rlmerge.checkpoint import TensorInfo, TensorReader
+from rlmerge.planning.inputs import check_input
 
 from .tiles import Tile
 
@@ -48,13 +49,21 @@ class Workers:
         self.reader.close()
 
     def submit(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Future[Result]:
-        """Read ``tile`` and give it to ``work`` on some thread; its pages are given back afterwards."""
+        """Read ``tile`` and give it to ``work`` on some thread; its pages are given back afterwards.
+
+        CheckpointError when a further input holds what it cannot, such as a negative sensitivity.
+        """
         return self.pool.submit(self._run, tile, work)
 
     def _run(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Result:
-        result = work(tile, [self.reader.read(info, tile.start, tile.stop) for info in tile.inputs])
+        arrays = [self.reader.read(info, *tile.span(info)) for info in tile.inputs]
+        further = iter(arrays[len(tile.tensor.sources) :])
+        for name, infos in tile.tensor.extras.items():
+            for info in infos:
+                check_input(name, next(further), info, tile.span(info)[0])
+        result = work(tile, arrays)
         for info in tile.inputs:
-            self.reader.release(info, tile.start, tile.stop)
+            self.reader.release(info, *tile.span(info))
         return result
 
     def map(
@@ -78,7 +87,7 @@ class Workers:
         held = 0
         for tile in tiles:
             for info in tile.inputs:
-                self.reader.prefetch(info, tile.start, tile.stop)
+                self.reader.prefetch(info, *tile.span(info))
             waiting.append(tile)
             held += tile.nbytes
             while held > PREFETCH_BYTES:

@@ -27,12 +27,16 @@ class Tile:
     @property
     def nbytes(self) -> int:
         """Bytes of all inputs of the tile."""
-        return sum(self.count * info.dtype.itemsize for info in self.inputs)
+        return sum((stop - start) * info.dtype.itemsize for info in self.inputs for start, stop in [self.span(info)])
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """Base, experts and further inputs."""
-        return (*self.tensor.sources, *(info for infos in self.tensor.extras.values() for info in infos))
+        return self.tensor.inputs
+
+    def span(self, info: TensorInfo) -> tuple[int, int]:
+        """The flat range the tile needs of an input: its own, but all of an input that is not of the tensor's size."""
+        return (self.start, self.stop) if info.numel == self.tensor.output.numel else (0, info.numel)
 
 
 def cut(tensor: TensorPlan, size: int, *, by_rows: bool = False) -> Iterator[Tile]:

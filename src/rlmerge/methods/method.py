@@ -89,6 +89,20 @@ class Statistic:
     uses: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A measured ratio (``part`` / ``whole``)^``power``; parts and wholes of several tensors add up."""
+
+    part: float
+    whole: float
+    power: float = 1.0
+
+    @property
+    def value(self) -> float | None:
+        """The ratio, None of nothing."""
+        return (self.part / self.whole) ** self.power if self.whole > 0 else None
+
+
 Stages = Sequence[Sequence[Statistic]]
 
 
@@ -108,10 +122,15 @@ class Method:
     numbers in [0, 1)), ``field`` ([K, n] computed row-wise by ``rows_field``), and optional extra ``inputs``
     ([K, n] read from other checkpoints, None when absent).
 
-    Every formula may also ask for ``experts`` (K) and ``numel`` (entries of the tensor).
+    Every formula may also ask for ``experts`` (K), ``numel`` (entries of the tensor) and ``wide`` (whether arithmetic
+    is float64).
 
     ``whole`` methods get entire tensors in their own shape, always on NumPy. ``keeps_base(values)`` says that a
-    coordinate no expert changed keeps the base's bits.
+    coordinate no expert changed keeps the base's bits. ``needs_inputs(static)`` says that without its ``inputs`` the
+    method means nothing.
+
+    ``report(values)`` measures what the formula does to one tensor: labels, where ``{0}`` stands for the first expert's
+    name, and ``Share``s that add up over the model.
     """
 
     name: str
@@ -124,6 +143,7 @@ class Method:
     derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     rows_field: Formula | None = None
     inputs: tuple[str, ...] = ()
+    needs_inputs: Callable[[Mapping[str, Any]], bool] = lambda static: False
     space: Literal["delta", "weights"] = "delta"
     base: Literal["required", "optional", "ignored"] = "required"
     min_experts: int = 1
@@ -132,6 +152,7 @@ class Method:
     keeps_base: Callable[[Mapping[str, Any]], bool] = lambda values: True
     check: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
     warn: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
+    report: Callable[[Mapping[str, Any]], Mapping[str, Share]] = lambda values: {}
     notes: tuple[str, ...] = ()
     compat: Mapping[str, Any] = field(default_factory=dict)
 

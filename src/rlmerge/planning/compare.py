@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlmerge.checkpoint import Checkpoint, TensorInfo, open_checkpoint
@@ -17,10 +17,9 @@ _SHOWN = 5
 
 @dataclass
 class Pairs:
-    """Matched tensors by output name, optional further inputs, and what is worth a warning."""
+    """Matched tensors by output name, and what is worth a warning."""
 
     matched: dict[str, tuple[TensorInfo | None, tuple[TensorInfo, ...]]] = field(default_factory=dict)
-    extras: dict[str, Mapping[str, tuple[TensorInfo, ...]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 

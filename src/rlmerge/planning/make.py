@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, plan_shards
 from rlmerge.errors import RecipeError, RequestError
@@ -15,6 +18,8 @@ from rlmerge.options import Options
 from rlmerge.recipe import Recipe, canonical_dtype, layer_count
 
 from .compare import open_models, pair_tensors
+from .inputs import Inputs, inputs_of, open_inputs, require_inputs
+from .locked import check_locked
 from .place import check_place, free_space
 from .plan import Plan, TensorPlan
 from .sizing import sizing
@@ -27,15 +32,25 @@ def make_plan(recipe: Recipe, out: Path | None, options: Options) -> Plan:
     refuses; RequestError if the output may not be created or would not fit on the disk, or the budget is too small.
     """
     base, experts = open_models(recipe)
+    models = [*([base] if base else []), *experts]
     if out is not None:
-        check_place(out, [*([base] if base else []), *experts], options.force)
-    return plan_models(recipe, base, experts, out, options)
+        check_place(out, models, options.force)
+    inputs = open_inputs(recipe, base, experts)
+    further = {name: [(x.directory, x.fingerprint) for x in found] for name, found in inputs.items()}
+    check_locked(recipe, models, further)
+    return plan_models(recipe, base, experts, out, options, inputs)
 
 
 def plan_models(
-    recipe: Recipe, base: Checkpoint | None, experts: tuple[Checkpoint, ...], out: Path | None, options: Options
+    recipe: Recipe,
+    base: Checkpoint | None,
+    experts: tuple[Checkpoint, ...],
+    out: Path | None,
+    options: Options,
+    inputs: Inputs = MappingProxyType({}),
 ) -> Plan:
-    """As ``make_plan``, of models that are already open."""
+    """As ``make_plan``, of models and further inputs that are already open."""
+    require_inputs(recipe, inputs)
     template = base or experts[0]
     pairs = pair_tensors(recipe, base, experts, options)
     layers = layer_count(template.tensors)
@@ -46,11 +61,6 @@ def plan_models(
     for name, (base_info, expert_infos) in pairs.matched.items():
         sample = base_info or expert_infos[0]
         merge = sample.dtype in MERGEABLE
-        values: dict[str, Any] = {}
-        if merge:
-            values = {**recipe.values(name, layers), "experts": float(len(experts)), "numel": sample.numel}
-            for problem in recipe.method.check(values):
-                problems.setdefault(problem, RequestError(problem, where=f"{recipe.origin or 'recipe'}: {name}"))
         output = OutputTensor(name, (dtype or sample.dtype) if merge else sample.dtype, sample.shape)
         layout = Layout(
             base_info.dtype if base_info else None,
@@ -58,8 +68,20 @@ def plan_models(
             recipe.method.space == "delta",
             wide,
         )
+        values: dict[str, Any] = {}
+        if merge:
+            known = {"experts": float(len(experts)), "numel": sample.numel, "wide": layout.real == np.float64}
+            values = {**recipe.values(name, layers), **known}
+            for problem in recipe.method.check(values):
+                problems.setdefault(problem, RequestError(problem, where=f"{recipe.origin or 'recipe'}: {name}"))
         tensors[name] = TensorPlan(
-            output, "merge" if merge else "copy", base_info, expert_infos, values, pairs.extras.get(name, {}), layout
+            output,
+            "merge" if merge else "copy",
+            base_info,
+            expert_infos,
+            values,
+            inputs_of(name, inputs) if merge else {},
+            layout,
         )
     if options.rounding == "stochastic":
         _check_stochastic(tensors, problems)
@@ -68,7 +90,7 @@ def plan_models(
     shards = plan_shards([t.output for t in tensors.values()], options.shard_size)
     ordered = {o.name: tensors[o.name] for shard in shards for o in shard.tensors}
     warnings = (*recipe.warnings, *pairs.warnings, *_unused(recipe, ordered))
-    plan = Plan(recipe, options, base, experts, template, ordered, shards, out, warnings)
+    plan = Plan(recipe, options, base, experts, inputs, template, ordered, shards, out, warnings)
     sizing(plan)
     if out is not None:
         _check_disk(plan, out)

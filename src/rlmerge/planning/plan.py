@@ -18,6 +18,7 @@ from rlmerge.methods.method import Stages
 from rlmerge.options import Options
 from rlmerge.recipe import Recipe
 
+from .inputs import Inputs
 from .place import free_space
 from .sizing import sizing
 
@@ -26,7 +27,7 @@ from .sizing import sizing
 class TensorPlan:
     """One output tensor: the inputs it is made of and, when it is merged, the values its formula gets.
 
-    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts`` and ``numel``.
+    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel`` and ``wide``.
     """
 
     output: OutputTensor
@@ -43,6 +44,11 @@ class TensorPlan:
         return (*(() if self.base is None else (self.base,)), *self.experts)
 
     @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """All that is read: base, experts and further inputs."""
+        return (*self.sources, *(info for infos in self.extras.values() for info in infos))
+
+    @property
     def columns(self) -> int:
         """Length of a row: the last dimension; a vector is one row."""
         return self.output.shape[-1] if self.output.shape else 1
@@ -56,6 +62,7 @@ class Plan:
     options: Options
     base: Checkpoint | None
     experts: tuple[Checkpoint, ...]
+    inputs: Inputs
     template: Checkpoint
     tensors: Mapping[str, TensorPlan]
     shards: tuple[ShardPlan, ...]
@@ -75,8 +82,7 @@ class Plan:
     @property
     def bytes_read(self) -> int:
         """Bytes of all inputs, each read once."""
-        extras = sum(x.nbytes for t in self.tensors.values() for infos in t.extras.values() for x in infos)
-        return sum(x.nbytes for t in self.tensors.values() for x in t.sources) + extras
+        return sum(info.nbytes for tensor in self.tensors.values() for info in tensor.inputs)
 
     @property
     def bytes_written(self) -> int:
@@ -101,7 +107,8 @@ class Plan:
         content = {
             "version": __version__,
             "recipe": self.recipe.text,
-            "inputs": [x.fingerprint() for x in (*([self.base] if self.base else []), *self.experts)],
+            "models": [x.fingerprint() for x in (*([self.base] if self.base else []), *self.experts)],
+            "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
             "options": {name: options[name] for name in kept},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -114,6 +121,7 @@ class Plan:
             "status": self.method.status,
             "base": self.base.reference if self.base else None,
             "experts": [expert.reference for expert in self.experts],
+            "inputs": {name: [x.directory for x in found] for name, found in self.inputs.items()},
             "tensors": len(self.tensors),
             "merged_tensors": len(merged),
             "parameters": sum(t.output.numel for t in merged),

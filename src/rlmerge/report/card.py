@@ -39,6 +39,8 @@ def model_card(
         parts.append("The license is not stated here because not every source model states one; check them.")
     if result["experts"]:
         parts.append(_survival(result))
+    if result["details"]:
+        parts.append(_details(result))
     if result["warnings"]:
         parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in result["warnings"]))
     parts.append(f"## Recipe\n\n```yaml\n{recipe.strip()}\n```")
@@ -60,13 +62,30 @@ def _survival(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for expert in result["experts"]:
-        name = expert["name"].rstrip("/").rsplit("/", 1)[-1]
+        name = _short(expert["name"])
         lines.append(
             f"| {name} | {expert['changed']:,} | {_share(expert['survived'], expert['changed'])} "
             f"| {_share(expert['erased'], expert['changed'])} "
             f"| {_number(expert['requested'])} | {_number(expert['realised'])} |"
         )
     return "\n".join(lines)
+
+
+def _details(result: Mapping[str, Any]) -> str:
+    lines = ["## What the method did", "", "| measured | whole model | tensors |", "|---|---|---|"]
+    for detail in result["details"]:
+        label = detail["label"]
+        for expert in result["experts"]:
+            label = label.replace(expert["name"], _short(expert["name"]))
+        span = "–" if detail["range"] is None else "{:.4g} to {:.4g}".format(*detail["range"])
+        value = "–" if detail["value"] is None else f"{detail['value']:.4g}"
+        lines.append(f"| {label} | {value} | {span} |")
+    return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """A model's name without what is above it: paths mean nothing to readers of a card."""
+    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _share(part: int, whole: int) -> str:

@@ -37,6 +37,8 @@ def merge_text(result: Result, *, width: int, color: bool) -> str:
     parts: list[RenderableType] = [f"{result['method']} ({result['status']}) → {result['out']}"]
     if result["experts"]:
         parts.append(_survival(result["experts"]))
+    if result["details"]:
+        parts.append(_details(result["details"]))
     return _render([*parts, _cost(result), *_warnings(result)], width, color)
 
 
@@ -59,6 +61,15 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
+def _details(details: Sequence[Result]) -> Table:
+    """What the method measured of its own work: over the model, and the range over its tensors."""
+    table = _table("measured by the method", ">model", ">tensors from", ">to")
+    for detail in details:
+        low, high = detail["range"] or (None, None)
+        table.add_row(detail["label"], _ratio(detail["value"]), _ratio(low), _ratio(high))
+    return table
+
+
 def _cost(result: Result) -> str:
     seconds, read, written = result["seconds"], result["bytes_read"], result["bytes_written"]
     resumed = f" ({result['resumed']} from before)" if result["resumed"] else ""
@@ -77,6 +88,7 @@ def plan_text(plan: Result, *, width: int, color: bool) -> str:
         ("method", f"{plan['method']} ({plan['status']})"),
         ("base", str(plan["base"] or "none")),
         ("experts", "\n".join(str(expert) for expert in plan["experts"])),
+        *((name, "\n".join(directories)) for name, directories in plan["inputs"].items()),
         ("output", str(plan["out"] or "not given")),
         ("tensors", f"{plan['tensors']:,} ({plan['merged_tensors']:,} merged) in {len(plan['shards'])} shard(s)"),
         ("element types", ", ".join(plan["dtypes"])),
@@ -165,6 +177,10 @@ def _bounds(parameter: Result) -> str:
     if high is None:
         return above if parameter["open_low"] else f"at least {low:g}"
     return f"{above} to {high:g}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _coefficient(value: float | None) -> str:
