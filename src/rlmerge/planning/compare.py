@@ -25,19 +25,16 @@ class Pairs:
 
 def open_models(recipe: Recipe) -> tuple[Checkpoint | None, tuple[Checkpoint, ...]]:
     """The base, if any, and the experts; a model named twice is opened once. RecipeError with all that cannot be."""
+    named: dict[str, ModelRef] = {}
+    for model in (*([recipe.base] if recipe.base else []), *(expert.model for expert in recipe.experts)):
+        named.setdefault(model.identity, model)
     opened: dict[str, Checkpoint] = {}
     problems: list[RequestError] = []
-
-    def open_once(model: ModelRef) -> None:
-        if model.identity in opened:
-            return
+    for identity, model in named.items():
         try:
-            opened[model.identity] = open_checkpoint(model.reference, revision=model.revision)
+            opened[identity] = open_checkpoint(model.reference, revision=model.revision)
         except RequestError as error:
             problems.append(error)
-
-    for model in (*([recipe.base] if recipe.base else []), *(expert.model for expert in recipe.experts)):
-        open_once(model)
     if problems:
         raise problems[0] if len(problems) == 1 else RecipeError(problems)
     base = opened[recipe.base.identity] if recipe.base else None

@@ -1,0 +1,54 @@
+"""Tiles for every budget, and budgets for which there is none."""
+
+import numpy as np
+import pytest
+
+import rlmerge
+from rlmerge.errors import RequestError
+from rlmerge.kernels.jit import BLOCK
+from rlmerge.planning.sizing import LARGEST_TILE, sizing
+from support.family import recipe
+from support.models import write_model
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sizing")
+    for name in ("base", *(f"e{k}" for k in range(12))):
+        write_model(folder / name, {"w": np.zeros((64, 3000)), "v": np.zeros(7)})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "ram_plus"])
+@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("memory", [64 * MIB, 100 * MIB, 512 * MIB, 2048 * MIB])
+def test_the_peak_stays_in_the_budget_and_more_memory_never_cuts_smaller(folder, method, count, workers, memory):
+    asked = recipe(folder, method, count, **({"density": 0.5} if method == "ties" else {}))
+    try:
+        size = sizing(rlmerge.plan(asked, memory=memory, workers=workers))
+    except RequestError as error:
+        assert "but the budget is" in error.what
+        needed = int(error.what.split("about ")[1].split(" MiB")[0])
+        assert needed * MIB > memory
+        assert sizing(rlmerge.plan(asked, memory=needed * MIB, workers=workers)).peak <= needed * MIB
+        return
+    assert size.peak <= memory
+    assert BLOCK <= size.tile <= LARGEST_TILE
+    assert size.tile % BLOCK == 0
+    # Each worker fills a tile while the writer is behind by at most a few.
+    assert size.buffers > workers
+    assert sizing(rlmerge.plan(asked, memory=2 * memory, workers=workers)).tile >= size.tile
+
+
+def test_elementwise_methods_fit_the_smallest_budget(folder):
+    plan = rlmerge.plan(recipe(folder, "task_arithmetic"), memory=32 * MIB, workers=16)
+    assert plan.peak_memory <= 32 * MIB
+
+
+def test_rows_and_whole_tensors_are_counted(folder):
+    flat = rlmerge.plan(recipe(folder, "nuslerp", 2), workers=1).peak_memory
+    rows = rlmerge.plan(recipe(folder, "nuslerp", 2, nuslerp_flatten=False), workers=1).peak_memory
+    assert rows > flat
