@@ -101,27 +101,27 @@ class _Run:
         if self.method.rows_field is not None and not by_rows:
             field = np.asarray(self._call(self.method.rows_field, by_rows=True), self.namespace.dtype)
             values["field"] = field.reshape(self.theta.shape)
-        ready = {name: self._ready(value, len(shape)) for name, value in values.items()}
-        if by_rows:
-            ready["uniform"] = self.uniform.reshape(len(self.theta), *shape)
+        ready = {name: self._ready(value, shape, exact=by_rows or whole) for name, value in values.items()}
+        ready["uniform"] = self.uniform.reshape(len(self.theta), *shape)
         base = None if self.base is None else self.base.reshape(shape)
         with np.errstate(all="ignore"):
             stack = self.stack.reshape(len(self.theta), *shape)
             result = formula(self.namespace, base, stack, **arguments(formula, ready))
         return np.reshape(result, (-1,)) if whole else result
 
-    def _ready(self, value: Any, dimensions: int) -> Any:
-        """A number a tensor, expert or row so that it broadcasts against arrays of ``dimensions`` after the first.
+    def _ready(self, value: Any, shape: tuple[int, ...], *, exact: bool) -> Any:
+        """A number a tensor, expert or row so that it broadcasts against [K, *shape].
 
-        Functions of rows (two dimensions) get numbers as they are, formulas get them in their arithmetic.
+        Functions of rows and whole tensors get numbers exactly as they are, other formulas in their arithmetic.
         """
         if value is None or isinstance(value, bool | str) or np.shape(value) == self.theta.shape:
             return value
-        array = np.asarray(value, np.float64 if dimensions == 2 else self.namespace.dtype)
+        array = np.asarray(value, np.float64 if exact else self.namespace.dtype)
         if array.ndim == 1:
-            return array.reshape(-1, *[1] * dimensions)
+            return array.reshape(-1, *[1] * len(shape))
         if array.ndim == 2:
-            return array[:, :, None] if dimensions == 2 else np.repeat(array, self.rows[1], axis=1)
+            rows = array.shape[1]
+            return array.reshape(-1, rows, 1) if exact else np.repeat(array, self.theta.shape[1] // rows, axis=1)
         return array[()]
 
     def _gather(self, statistic: Statistic) -> np.ndarray:

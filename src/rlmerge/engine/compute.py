@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rlmerge.kernels import random
-from rlmerge.kernels.account import account
-from rlmerge.kernels.dtypes import DType, decode
+from rlmerge.kernels.dtypes import DType
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Kernel
 from rlmerge.kernels.namespace import NumpyNamespace
 from rlmerge.kernels.program import (
@@ -23,60 +22,16 @@ from rlmerge.kernels.program import (
     reduce_kernel,
     rows_of,
 )
-from rlmerge.kernels.rounding import Rounding, encode
+from rlmerge.kernels.rounding import Rounding
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
 
+from .pieces import Decoded, Numbers, Rounder, decode_tile, together
 from .rows import Field, on_rows
 from .tiles import Tile
 from .values import Values
 
 Keys = Sequence[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], and whether inputs or output were not finite."""
-
-    sums: np.ndarray
-    counts: np.ndarray
-    nonfinite_in: bool = False
-    nonfinite_out: bool = False
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A range on NumPy: ``base`` [n] or None, ``stack`` [K, n] as the formula wants it, ``deltas`` [K, n] if any."""
-
-    base: np.ndarray | None
-    stack: np.ndarray
-    deltas: np.ndarray | None
-    extras: Mapping[str, np.ndarray]
-    finite: bool
-
-
-def decode_tile(
-    inputs: Sequence[np.ndarray], layout: Layout, extra_names: Mapping[str, int], zero: bool, real: np.dtype
-) -> Decoded:
-    """Decode storage arrays; ``zero`` replaces NaN and infinity by 0; ``extra_names`` maps names to how many inputs."""
-
-    def numbers(array: np.ndarray, dtype: DType) -> np.ndarray:
-        return decode(array, dtype).astype(real, copy=False)
-
-    weights = [numbers(x, dtype) for x, dtype in zip(inputs, layout.inputs, strict=False)]
-    finite = all(bool(np.isfinite(w).all()) for w in weights)
-    if zero and not finite:
-        weights = [np.where(np.isfinite(w), w, real.type(0)) for w in weights]
-    base = weights.pop(0) if layout.base is not None else None
-    theta = np.stack(weights)
-    deltas = None if base is None else theta - base
-    rest = list(inputs[len(layout.inputs) :])
-    extras: dict[str, np.ndarray] = {}
-    for name, count in extra_names.items():
-        extras[name] = np.stack([np.asarray(x, real) for x in rest[:count]])
-        rest = rest[count:]
-    stack = deltas if layout.deltas and deltas is not None else theta
-    return Decoded(base, stack, deltas, extras, finite)
 
 
 class Formula:
@@ -168,9 +123,7 @@ class Merger(Formula):
 
     def __init__(self, *args: Any, out: DType, rounding: Rounding, keeps_base: bool, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.out = out
-        self.rounding: Rounding = rounding
-        self.keeps_base = keeps_base
+        self.rounder = Rounder(out, rounding, keeps_base, self.keys[-1])
         try:
             self.kernel: Kernel | None = merge_kernel(
                 self.formula,
@@ -186,7 +139,7 @@ class Merger(Formula):
 
     def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], buffer: np.ndarray) -> Numbers:
         """Merge one tile into ``buffer`` [tile.count], in storage values of the output type."""
-        return _together(
+        return together(
             [
                 self._merge(part, arrays, buffer[part.start - tile.start : part.stop - tile.start])
                 for part, arrays in self.parts(tile, inputs)
@@ -197,22 +150,12 @@ class Merger(Formula):
         if self.kernel is not None:
             found = self.run(self.kernel, tile, inputs, ACCOUNT_BLOCK, out=buffer)
             return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
-        return _together([self._piece(tile, offset, piece, buffer) for offset, piece in self.pieces(tile, inputs)])
+        return together([self._piece(tile, offset, piece, buffer) for offset, piece in self.pieces(tile, inputs)])
 
     def _piece(self, tile: Tile, offset: int, piece: Decoded, buffer: np.ndarray) -> Numbers:
-        start = tile.start + offset
-        count = piece.stack.shape[-1]
+        start, count = tile.start + offset, piece.stack.shape[-1]
         merged = np.broadcast_to(np.asarray(self.on_numpy(piece, start), self.real), (1, count))[0]
-        if piece.base is not None and piece.deltas is not None and self.keeps_base:
-            merged = np.where((piece.deltas != 0).any(0), merged, piece.base)
-        bits = random.bits(self.keys[-1], start, count) if self.rounding == "stochastic" else None
-        stored = encode(merged, self.out, self.rounding, bits)
-        buffer[offset : offset + count] = stored
-        overflow = not bool(np.isfinite(decode(stored, self.out)).all())
-        if piece.base is None or piece.deltas is None:
-            return Numbers(np.zeros((1, 0)), np.zeros(0, np.int64), not piece.finite, overflow)
-        counts, sums = account(piece.base, list(piece.deltas), merged, stored, self.out)
-        return Numbers(sums[None], counts, not piece.finite, overflow)
+        return self.rounder(merged, piece, start, buffer[offset : offset + count])
 
 
 class Reducer(Formula):
@@ -230,7 +173,7 @@ class Reducer(Formula):
 
     def numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
         """Block sums [blocks, M] or counts [M] of one tile."""
-        return _together([self._numbers(part, arrays) for part, arrays in self.parts(tile, inputs)])
+        return together([self._numbers(part, arrays) for part, arrays in self.parts(tile, inputs)])
 
     def _numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
         if self.kernel is not None:
@@ -286,19 +229,9 @@ class Reducer(Formula):
             found.base,
             found.stack,
             self.values,
-            extras=found.extras,
+            extras={name: x.reshape(len(x), -1, self.columns) for name, x in found.extras.items()},
             keys=self.keys,
             start=tile.start,
             columns=self.columns,
         )
         return values, not found.finite
-
-
-def _together(parts: Sequence[Numbers]) -> Numbers:
-    """What the parts of a tile add up to."""
-    return Numbers(
-        np.concatenate([part.sums for part in parts]),
-        np.sum([part.counts for part in parts], axis=0),
-        any(part.nonfinite_in for part in parts),
-        any(part.nonfinite_out for part in parts),
-    )

@@ -21,10 +21,10 @@ from rlmerge.planning.sizing import sizing
 from rlmerge.progress import Progress, Quiet
 
 from . import cache
-from .compute import Numbers
 from .memory import PeakMemory
 from .mergers import make_merger
 from .nonfinite import refuse_nonfinite, refuse_overflow
+from .pieces import Numbers
 from .result import Account, MergeResult
 from .scan import Scan
 from .seal import write_side_files

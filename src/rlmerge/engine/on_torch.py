@@ -21,12 +21,13 @@ from rlmerge.kernels.program import Extra, Uniform, is_static
 from rlmerge.kernels.random import HIGH_WORD, MIXER
 from rlmerge.kernels.rounding import encode
 from rlmerge.methods import Statistic
+from rlmerge.methods.method import Formula
 from rlmerge.options import Options
 from rlmerge.planning import Plan, TensorPlan
 from rlmerge.recipe import Recipe
 
 from .nonfinite import refuse_overflow
-from .rows import Field, on_rows
+from .rows import Field, on_shape
 from .tensors import State, plan_states
 from .values import Values, base_values, final_values, for_formula, random_keys
 
@@ -147,9 +148,13 @@ class _Device:
         method = self.plan.method
         values = final_values(method, self._so_far(tensor))
         weights, deltas, stack = self._inputs(tensor)
-        ready = self._ready(for_formula(method.formula, values), tensor, stack.dtype)
-        anchor = weights[0] if tensor.base is not None else None
-        merged = method.formula(TorchNamespace(stack.dtype, self.device), anchor, stack, **ready)
+        named = for_formula(method.formula, values)
+        if method.whole:
+            merged = self._on_numpy(method.formula, named, tensor, tensor.output.shape).to(stack.dtype)
+        else:
+            ready = self._ready(named, tensor, stack.dtype)
+            anchor = weights[0] if tensor.base is not None else None
+            merged = method.formula(TorchNamespace(stack.dtype, self.device), anchor, stack, **ready)
         merged = torch.broadcast_to(merged, (1, *stack.shape[1:]))[0]
         if deltas is not None and method.keeps_base(values):
             merged = torch.where((deltas != 0).any(dim=0), merged, weights[0])
@@ -189,7 +194,9 @@ class _Device:
                 draws = [random_bits(key, count, self.device) for key in keys[: value.count]]
                 ready[name] = torch.stack([(x >> 8).to(dtype) * 2.0**-24 for x in draws])
             elif isinstance(value, Field):
-                ready[name] = self._field(value, tensor, keys).to(dtype)
+                columns = max(1, tensor.columns)
+                field = self._on_numpy(value.function, dict(value.values), tensor, (count // columns, columns))
+                ready[name] = field.to(dtype)
             elif isinstance(value, Extra):
                 raise RequestError("this method needs inputs that only merging from files provides")
             elif is_static(value):
@@ -201,20 +208,20 @@ class _Device:
                 ready[name] = array[:, None] if array.ndim == 1 else array
         return ready
 
-    def _field(self, field: Field, tensor: TensorPlan, keys: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """A row-wise field [K, n], computed by NumPy as for files."""
+    def _on_numpy(self, function: Formula, values: Values, tensor: TensorPlan, shape: tuple[int, ...]) -> torch.Tensor:
+        """What a function of whole rows or tensors gives, computed by NumPy as for files: [n] or [K, n]."""
         weights, _, stack = self._inputs(tensor)
-        rows = on_rows(
-            field.function,
+        found = on_shape(
+            function,
             weights[0].cpu().numpy() if tensor.base is not None else None,
             stack.cpu().numpy(),
-            field.values,
+            values,
+            shape=shape,
             extras={},
-            keys=keys,
+            keys=random_keys(self.plan.options.seed, tensor.output.name, len(tensor.experts)),
             start=0,
-            columns=max(1, tensor.columns),
         )
-        return torch.as_tensor(rows.reshape(field.experts, -1), device=self.device)
+        return torch.as_tensor(found.reshape(*found.shape[: found.ndim - len(shape)], -1), device=self.device)
 
     def _gather(self, statistic: Statistic, tensors: Sequence[TensorPlan]) -> np.ndarray:
         skipped = [statistic.skip(self._so_far(t)) if statistic.skip else None for t in tensors]

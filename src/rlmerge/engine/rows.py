@@ -1,4 +1,4 @@
-"""Functions of whole rows, run on NumPy: row-wise statistics, and the fields of methods that rank within a row."""
+"""Functions of whole rows or tensors, run on NumPy: row-wise statistics and fields, and methods on matrices."""
 
 from __future__ import annotations
 
@@ -33,36 +33,46 @@ def on_rows(
     stack: np.ndarray,
     values: Mapping[str, Any],
     *,
-    extras: Mapping[str, np.ndarray],
+    columns: int,
+    **options: Any,
+) -> np.ndarray:
+    """``function`` on ``base`` [n] and ``stack`` [K, n] as rows of ``columns``; ``options`` as for ``on_shape``."""
+    return on_shape(function, base, stack, values, shape=(stack.shape[1] // columns, columns), **options)
+
+
+def on_shape(
+    function: Callable[..., Any],
+    base: np.ndarray | None,
+    stack: np.ndarray,
+    values: Mapping[str, Any],
+    *,
+    shape: tuple[int, ...],
+    extras: Mapping[str, Any],
     keys: Sequence[tuple[int, int]],
     start: int,
-    columns: int,
 ) -> np.ndarray:
-    """``function`` on ``base`` [n] and ``stack`` [K, n] as rows of ``columns``; they begin at flat index ``start``.
+    """``function`` on ``base`` and ``stack`` in ``shape`` and [K, *shape]; they begin at flat index ``start``.
 
-    Numbers arrive as they are, those per expert as [M, 1, 1], those per row as [M, rows, 1], ``extras`` and random
-    numbers as [K, rows, columns].
+    Numbers arrive as they are, those per expert as [M, 1, …], those per row as [M, rows, 1], random numbers as
+    [K, *shape], and ``extras`` as given.
     """
     real = stack.dtype
-    shape = (-1, columns)
-
-    def as_rows(array: np.ndarray) -> np.ndarray:
-        return array.reshape(len(array), *shape)
-
+    columns = shape[-1] if shape else 1
     ready: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Extra):
-            ready[name] = as_rows(extras[name])
+            ready[name] = extras[name]
         elif isinstance(value, Uniform):
             draws = [random.uniform(key, start, stack.shape[1], real) for key in keys[: value.count]]
-            ready[name] = as_rows(np.stack(draws))
+            ready[name] = np.stack(draws).reshape(-1, *shape)
         elif isinstance(value, np.ndarray) and value.ndim == 2:
             first = start // columns
-            ready[name] = value[:, first : first + stack.shape[1] // columns, None]
+            mine = value[:, first : first + stack.shape[1] // columns]
+            ready[name] = mine.reshape(len(mine), *shape[:-1], 1)
         elif isinstance(value, np.ndarray) and value.ndim == 1:
-            ready[name] = value[:, None, None]
+            ready[name] = value.reshape(-1, *(1 for _ in shape))
         else:
             ready[name] = value
     with np.errstate(all="ignore"):
-        rows = None if base is None else base.reshape(shape)
-        return np.asarray(function(NumpyNamespace(real), rows, as_rows(stack), **ready))
+        whole = None if base is None else base.reshape(shape)
+        return np.asarray(function(NumpyNamespace(real), whole, stack.reshape(-1, *shape), **ready))

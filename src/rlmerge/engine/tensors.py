@@ -21,9 +21,9 @@ from rlmerge.planning.sizing import sizing
 from rlmerge.progress import Quiet
 from rlmerge.recipe import Recipe, recipe_from_flags
 
-from .compute import Numbers
 from .mergers import make_merger
 from .nonfinite import refuse_nonfinite, refuse_overflow
+from .pieces import Numbers
 from .scan import Scan
 from .stream import Workers
 from .tiles import Tile, cut

@@ -49,6 +49,6 @@ def cut(tensor: TensorPlan, size: int, *, by_rows: bool = False) -> Iterator[Til
     if by_rows:
         columns = max(1, tensor.columns)
         block = columns * max(1, BLOCK // columns)
-    step = max(1, size // block) * block
+    step = max(1, total) if size >= total else max(1, size // block) * block
     for start in range(0, total, step):
         yield Tile(tensor, start, min(total, start + step), block)

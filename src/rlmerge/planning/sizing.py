@@ -34,9 +34,11 @@ def sizing(plan: Plan) -> Sizing:
     threads = plan.options.threads
     buffers = threads + _QUEUE
     fixed, per_element = _costs(plan)
+    whole = max(t.output.numel for t in plan.tensors.values()) if plan.method.whole and plan.tensors else 0
     tile = LARGEST_TILE
     while True:
-        peak = fixed + buffers * tile * _out_size(plan) + threads * int(tile * per_element)
+        piece = max(tile, whole)
+        peak = fixed + buffers * piece * _out_size(plan) + threads * int(piece * per_element)
         if peak <= plan.options.memory or tile == BLOCK:
             break
         tile //= 2
@@ -74,6 +76,7 @@ def _costs(plan: Plan) -> tuple[int, float]:
         group = max(BLOCK, *(t.columns for t in merged)) if merged else BLOCK
         fixed += threads * group * 8 * (3 * (experts + 1) + 8)
     if plan.method.whole:
-        largest = max((t.output.numel for t in merged), default=0)
-        return fixed + largest * 4 * (experts + 3), per_element
+        # Base, experts and task vectors in float32 (or twice that), and a few results of the formula.
+        real = max((t.layout.real.itemsize for t in merged), default=4)
+        per_element = max(per_element, real * (2.0 * experts + 5))
     return fixed, per_element
