@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rlmerge.api import merge, plan, verify
     from rlmerge.engine import MergeResult
+    from rlmerge.engine.inspect import inspect
     from rlmerge.engine.tensors import merge_state_dicts
     from rlmerge.methods import Parameter, method
     from rlmerge.options import Options
@@ -22,6 +23,7 @@ _HOMES = {
     "merge": "rlmerge.api",
     "plan": "rlmerge.api",
     "verify": "rlmerge.api",
+    "inspect": "rlmerge.engine.inspect",
     "merge_state_dicts": "rlmerge.engine.tensors",
     "MergeResult": "rlmerge.engine",
     "method": "rlmerge.methods",
@@ -37,6 +39,7 @@ __all__ = [
     "Parameter",
     "Recipe",
     "__version__",
+    "inspect",
     "load_recipe",
     "merge",
     "merge_state_dicts",
