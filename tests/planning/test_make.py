@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import rlmerge
-from rlmerge.errors import RecipeError
+from rlmerge.errors import RecipeError, RequestError
 from support.models import write_model
 
 LAYERS = {f"model.layers.{index}.w": np.zeros((4, 5)) for index in range(3)}
@@ -68,6 +68,14 @@ def test_what_a_method_refuses_names_recipe_and_tensor(folder):
     with pytest.raises(RecipeError, match="the weights add up to 0") as caught:
         rlmerge.plan(broken)
     assert len(caught.value.problems) == 1, "once, not for every tensor"
+
+
+def test_a_threshold_over_the_model_cannot_follow_a_density_that_varies(folder):
+    density = [{"filter": "norm", "value": 1.0}, {"value": 0.2}]
+    with pytest.raises(RequestError, match="'density' varies from tensor to tensor"):
+        rlmerge.plan(asked(folder, density=density, scope="global"))
+    rlmerge.plan(asked(folder, density=density))
+    rlmerge.plan(asked(folder, density=0.2, scope="global"))
 
 
 def test_the_digest_covers_what_decides_bytes_and_nothing_else(folder):

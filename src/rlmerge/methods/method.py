@@ -119,15 +119,19 @@ class Method:
     their task vectors, and ``base`` is None where the recipe has none. It names the values it wants as keyword
     arguments: its parameters, the statistics of ``statistics(experts, **static)`` (a sequence of stages, each of which
     may use the stages before it), what ``derive(values)`` computes from those, ``uniform`` ([K, n] counter-based
-    numbers in [0, 1)), ``field`` ([K, n] computed row-wise by ``rows_field``), and optional extra ``inputs``
-    ([K, n] read from other checkpoints, None when absent).
+    numbers in [0, 1)), ``field`` ([K, n], see below), and optional extra ``inputs`` ([K, n] read from other
+    checkpoints, None when absent).
+
+    ``rows_field(xp, base, tau, **values)`` is run by NumPy on whole rows, ``base`` [rows, columns] and ``tau``
+    [K, rows, columns] in arithmetic precision, and returns ``field`` [K, rows, columns], which every formula of the
+    method may ask for. It may ask for parameters (per expert [K, 1, 1]) and ``uniform``, not for statistics.
 
     Every formula may also ask for ``experts`` (K), ``numel`` (entries of the tensor) and ``wide`` (whether arithmetic
     is float64).
 
-    ``whole`` methods get entire tensors in their own shape, always on NumPy. ``keeps_base(values)`` says that a
-    coordinate no expert changed keeps the base's bits. ``needs_inputs(static)`` says that without its ``inputs`` the
-    method means nothing.
+    ``whole`` methods get entire tensors in their own shape, numbers per expert as [K, 1, …] and each of ``inputs`` as
+    a list of arrays, always on NumPy. ``keeps_base(values)`` says that a coordinate no expert changed keeps the base's
+    bits. ``needs_inputs(static)`` says that without its ``inputs`` the method means nothing.
 
     ``report(values)`` measures what the formula does to one tensor: labels, where ``{0}`` stands for the first expert's
     name, and ``Share``s that add up over the model.

@@ -91,6 +91,7 @@ def plan_models(
     ordered = {o.name: tensors[o.name] for shard in shards for o in shard.tensors}
     warnings = (*recipe.warnings, *pairs.warnings, *_unused(recipe, ordered))
     plan = Plan(recipe, options, base, experts, inputs, template, ordered, shards, out, warnings)
+    _check_scope(plan)
     sizing(plan)
     if out is not None:
         _check_disk(plan, out)
@@ -115,6 +116,19 @@ def _check_stochastic(tensors: Mapping[str, TensorPlan], problems: dict[str, Req
             f"stochastic rounding writes bfloat16 or float16, but '{wrong[0].name}' would be {wrong[0].dtype.name}",
             hint="Set --out-dtype bfloat16, or leave --rounding at nearest: float32 keeps every change anyway.",
         )
+
+
+def _check_scope(plan: Plan) -> None:
+    """RequestError when a threshold over the whole model would have to follow a value that varies within it."""
+    names = {name for stage in plan.stages for s in stage if s.over == "model" and s.reduce == "kth" for name in s.uses}
+    merged = [t for t in plan.tensors.values() if t.action == "merge"]
+    for name in sorted(names):
+        if any(not np.array_equal(t.values[name], merged[0].values[name]) for t in merged):
+            raise RequestError(
+                f"'{name}' varies from tensor to tensor, but its threshold is taken over the whole model",
+                where=plan.recipe.origin or "recipe",
+                hint=f"Give '{name}' one value, or set scope: tensor.",
+            )
 
 
 def _unused(recipe: Recipe, tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
