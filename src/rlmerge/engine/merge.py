@@ -82,7 +82,9 @@ class _Merge:
         writer = threading.Thread(target=self._write_all, name="rlmerge-writer")
         writer.start()
         try:
-            for tensor in left:
+            for tensor, following in zip(left, [*left[1:], None], strict=True):
+                if following is not None:
+                    self.workers.prefetch(following)
                 self._submit(tensor)
         except _Stopped:
             pass

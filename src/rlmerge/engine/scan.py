@@ -25,6 +25,9 @@ from .values import Values, base_values, final_values, for_formula, random_keys
 
 Found = dict[str, np.ndarray]
 
+SCAN_TILE = 1 << 22
+"""Elements per tile of a scan: inputs are mapped, not copied, and every tile brings histograms to clear and add up."""
+
 
 class Scan:
     """Scans one plan; ``known`` holds statistics by tensor name (model-wide ones under ``""``)."""
@@ -115,7 +118,8 @@ class Scan:
             mine = reducers[tile.tensor.output.name]
             return {name: open_[name][1].partial(mine[name], tile, inputs) for name in open_}
 
-        tiles = (tile for tensor in tensors for tile in cut(tensor, self.tile, by_rows=by_rows))
+        size = self.tile if by_rows else max(self.tile, SCAN_TILE)
+        tiles = (tile for tensor in tensors for tile in cut(tensor, size, by_rows=by_rows))
         for tile, partials in self.workers.map(tiles, work):
             if self.plan.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(self.workers.reader, tile)

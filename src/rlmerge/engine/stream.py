@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from rlmerge.checkpoint import TensorInfo, TensorReader
+from rlmerge.planning import TensorPlan
 from rlmerge.planning.inputs import check_input
 
-from .tiles import Tile
+from .tiles import Tile, cut
 
 PREFETCH_BYTES = 64 * 2**20
 """Input bytes the kernel is asked to read ahead of the tile that is handed out."""
@@ -80,6 +81,12 @@ class Workers:
             for following in islice(ahead, 1):
                 flying.append((following, self.submit(following, work)))
             yield tile, result
+
+    def prefetch(self, tensor: TensorPlan) -> None:
+        """Ask for the beginning of a tensor that will be needed soon."""
+        for tile in islice(cut(tensor, PREFETCH_BYTES // 8), 1):
+            for info in tile.inputs:
+                self.reader.prefetch(info, *tile.span(info))
 
     def prefetched(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """The same tiles, each handed out after those of the next ``PREFETCH_BYTES`` were asked for."""

@@ -16,7 +16,7 @@ import numpy as np
 from .jit import Selection
 from .sinks import BINS
 
-SIDE_CAPACITY = 1 << 16
+SIDE_CAPACITY = 1 << 18
 """Side-list entries kept per value and tile before a second pass is needed."""
 
 SIDE_TOTAL = 1 << 20
