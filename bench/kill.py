@@ -2,8 +2,8 @@
 
     python bench/kill.py --kills 300 --parameters 20M
 
-Each merge is killed and resumed until it ends. Its directory must then equal an undisturbed one byte for byte, and at
-no moment may a directory that does not bear the final name. Prints where the kills hit; exits with 1 at the first
+Each merge is killed and resumed until it ends. Its directory must then equal an undisturbed one byte for byte, and
+no directory that differs may ever bear the final name. Prints where the kills hit; exits with 1 at the first
 difference.
 """
 

@@ -1,10 +1,11 @@
 import itertools
+import os
 
 import pytest
 
 from rlmerge.checkpoint import fingerprint as module
 from rlmerge.checkpoint import read_header
-from rlmerge.checkpoint.fingerprint import fingerprint
+from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.errors import CheckpointError
 
 
@@ -62,3 +63,24 @@ def test_a_file_that_is_gone(tmp_path, write_tensors):
     (tmp_path / "f").unlink()
     with pytest.raises(CheckpointError, match="does not exist"):
         fingerprint(tensors)
+
+
+def test_an_edit_between_the_samples_makes_another_edition(tmp_path, write_tensors, monkeypatch):
+    file = write_tensors(tmp_path / "model", {"x": [0.0] * 20_000})
+    (x,) = read_header(file).tensors.values()
+
+    def identities():
+        found = fingerprint({"x": x})
+        return found, edition({"x": x}, found)
+
+    before = identities()
+    assert before[0] == before[1], "models that are hashed completely need no more than that"
+    monkeypatch.setattr(module, "WHOLE", 0)
+    before = identities()
+    content = bytearray(file.read_bytes())
+    content[x.start + 10_000] = 1
+    file.write_bytes(content)
+    os.utime(file, ns=(0, 10**18))
+    after = identities()
+    assert after[0] == before[0]
+    assert after[1] != before[1]

@@ -24,7 +24,7 @@ def fingerprint(tensors: Mapping[str, TensorInfo]) -> str:
     places than that leaves out, but an edit confined to a few rows may go unseen. Independent of file names, sharding,
     paths and times.
     """
-    whole = sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE
+    whole = _is_whole(tensors)
     digest = xxhash.xxh3_128()
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -36,6 +36,27 @@ def fingerprint(tensors: Mapping[str, TensorInfo]) -> str:
         except OSError as error:
             raise unreadable(tensor.file, error) from error
     return digest.hexdigest()
+
+
+def edition(tensors: Mapping[str, TensorInfo], fingerprint: str) -> str:
+    """The ``fingerprint``, and for models that it only samples the size and time of every file: no edit goes unseen.
+
+    For what must never be wrong and may be lost when files are copied: caches, and the work of an interrupted run.
+    """
+    if _is_whole(tensors):
+        return fingerprint
+    stamps: list[tuple[int, int]] = []
+    for file in sorted({tensor.file for tensor in tensors.values()}):
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise unreadable(file, error) from error
+        stamps.append((status.st_size, status.st_mtime_ns))
+    return f"{fingerprint}-{xxhash.xxh3_64_hexdigest(json.dumps(stamps).encode())}"
+
+
+def _is_whole(tensors: Mapping[str, TensorInfo]) -> bool:
+    return sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE
 
 
 def _blocks(tensor: TensorInfo, whole: bool) -> Iterable[tuple[int, int]]:

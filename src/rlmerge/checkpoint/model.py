@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import hub, strictjson
-from rlmerge.checkpoint.fingerprint import fingerprint
+from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.header import Header, TensorInfo, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
@@ -55,6 +55,11 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Hex identity of the weights; see ``checkpoint.fingerprint`` for what it covers. Computed once."""
         return self._fingerprint
+
+    @cached_property
+    def edition(self) -> str:
+        """Hex identity of the weights that also notices edits which the fingerprint of a large model may miss."""
+        return edition(self.tensors, self._fingerprint)
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -1,7 +1,7 @@
 """Statistics of earlier scans, kept by the content they were computed from.
 
 One small ``.npz`` a scan under ``$XDG_CACHE_HOME/rlmerge/statistics`` (``~/.cache`` by default). The name is a digest
-of the models' fingerprints, the statistics' definitions and every value they use; an unreadable file is ignored.
+of the models' editions, the statistics' definitions and every value they use; an unreadable file is ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _file(plan: Plan) -> Path:
     statistics = [statistic for stage in plan.stages for statistic in stage]
     content = {
         "version": __version__,
-        "models": [model.fingerprint() for model in models],
+        "models": [model.edition for model in models],
         "inputs": {name: [x.fingerprint for x in found] for name, found in plan.inputs.items()},
         "method": plan.method.name,
         "static": {name: str(value) for name, value in plan.recipe.static().items()},

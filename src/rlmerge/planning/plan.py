@@ -107,7 +107,7 @@ class Plan:
         content = {
             "version": __version__,
             "recipe": self.recipe.text,
-            "models": [x.fingerprint() for x in (*([self.base] if self.base else []), *self.experts)],
+            "models": [x.edition for x in (*([self.base] if self.base else []), *self.experts)],
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
             "options": {name: options[name] for name in kept},
         }
