@@ -26,6 +26,10 @@ SETTINGS = {
     "ram_percentile": [{"percentile": 50}],
     "nuslerp": [{}, {"nuslerp_flatten": False}],
     "nearswap": [{"t": 0.001}],
+    "sar_merging": [{"density": 0.5}, {"arbitration": "fisher_mean", "active": "bits", "rescale": "l2"}],
+    "scf_rkl": [{}, {"order": "argmax"}, {"importance": "element"}],
+    "fisher": [],  # these two need measured inputs
+    "regmean": [],
 }
 CASES = [(name, options) for name in methods.names() for options in SETTINGS.get(name, [{}])]
 CASES += [("ram", {"active": "bits", "rounding": "stochastic"}), ("linear", {"base": False})]

@@ -1,0 +1,91 @@
+"""Merges that are interrupted, run twice at once, or lose an input on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from support.family import cli, draw, tree
+from support.models import write_model
+
+SHAPES = {f"model.layers.{index}.w": (50, 100) for index in range(30)}
+FLAGS = ["merge", "--method", "ties", "-p", "density=0.5", "--base", "base", "e0", "e1", "--shard-size", "60kB"]
+SLOW = """
+import os, time
+write = os.pwrite
+os.pwrite = lambda *arguments: (time.sleep(0.03), write(*arguments))[1]
+from rlmerge.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    base, experts = draw(8, 2, SHAPES)
+    write_model(folder / "base", base, "bfloat16")
+    for k, expert in enumerate(experts):
+        write_model(folder / f"e{k}", expert, "bfloat16")
+    return folder
+
+
+def start(folder, out):
+    """A slow merge in the background, once some tensors are written."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *FLAGS, "-o", str(out), "--quiet"],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = out.with_name(f".{out.name}.partial") / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 1000):
+        time.sleep(0.005)
+    return process
+
+
+def test_ctrl_c_keeps_the_work(folder, tmp_path):
+    process = start(folder, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.strip() == "error: interrupted\n  Run the same command with --resume to continue."
+    assert not (tmp_path / "out").exists()
+    done = cli(folder, *FLAGS, "-o", tmp_path / "out", "--resume", "--format", "json")
+    assert '"resumed": 0' not in done.stdout
+    cli(folder, *FLAGS, "-o", tmp_path / "fresh")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_two_merges_into_one_directory(folder, tmp_path):
+    first = start(folder, tmp_path / "out")
+    second = cli(folder, *FLAGS, "-o", tmp_path / "out")
+    assert second.returncode == 2
+    assert f"{tmp_path / '.out.partial'}: another process is writing there" in second.stderr
+    assert first.wait(timeout=60) == 0, first.stderr.read()
+    cli(folder, *FLAGS, "-o", tmp_path / "fresh")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("verb", ["truncated", "gone"])
+def test_an_input_that_is_lost_on_the_way(folder, tmp_path, verb):
+    """A mapped file that shrinks would end a careless process by SIGBUS."""
+    weights = folder / "e1" / "model.safetensors"
+    kept = weights.read_bytes()
+    process = start(folder, tmp_path / "out")
+    try:
+        os.truncate(weights, 20_000) if verb == "truncated" else weights.unlink()
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        weights.write_bytes(kept)
+    if verb == "gone":
+        assert process.returncode == 0, "an open file outlives its name"
+        return
+    assert (process.returncode, stdout) == (2, "")
+    assert f"{weights}: model.layers." in stderr
+    assert "the bytes can no longer be read" in stderr
+    assert not (tmp_path / "out").exists()
