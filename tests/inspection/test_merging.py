@@ -58,4 +58,5 @@ def test_degenerate_masks():
     assert list(found.figures.values()) == pytest.approx([0.6, 0.3])
     assert found.level == "warning"
     assert merging.degenerate_masks(evidence(rows=(((5,), 0.5),))) is None
+    assert merging.degenerate_masks(evidence(rows=(((1,), 0.95), ((199,), 0.2)))) is None, "half a percent: norms"
     assert merging.degenerate_masks(evidence(rows=(((5,), 0.85),))).level == "info"

@@ -34,6 +34,9 @@ UNEVEN = 3.0
 PERCENTILE, TRIMMED = 0.9, 0.8
 """Unchanged shares at which the 90th percentile of |τ|, and a trim to density 0.2, are 0."""
 
+NEGLIGIBLE = 0.01
+"""Share of the weights below which tensors that behave so, a few norms, are not worth a finding."""
+
 
 def dilution(evidence: Evidence) -> Finding | None:
     """Averaging divides by K what only one expert learned: its own coordinates, or its own direction."""
@@ -140,7 +143,7 @@ def erasure(evidence: Evidence) -> Finding | None:
     return Finding(
         "erasure",
         "warning",
-        f"rounding to {average.dtype} would erase {1 - average.survived:.0%} of all changes after averaging",
+        f"averaging and rounding to {average.dtype} would take back {1 - average.survived:.0%} of all changes",
         "Changes of one step, divided by the number of experts, round back to the base. Keep weights at 1, write "
         "float32 (out_dtype), or round stochastically.",
         figures,
@@ -156,11 +159,11 @@ def degenerate_masks(evidence: Evidence) -> Finding | None:
     shares = [
         sum(math.prod(r.shape) for r in rows if max(r.unchanged) >= limit) / total for limit in (PERCENTILE, TRIMMED)
     ]
-    if shares[1] == 0:
+    if shares[1] < NEGLIGIBLE:
         return None
     return Finding(
         "degenerate_masks",
-        "info" if shares[0] == 0 else "warning",
+        "info" if shares[0] < NEGLIGIBLE else "warning",
         f"magnitude masks degenerate in tensors with {shares[1]:.0%} of the weights",
         f"There at least 80 % of an expert's weights are unchanged, so trimming to density 0.2 keeps every change. "
         f"In {shares[0]:.0%} the 90th percentile of |τ| is 0 and a percentile mask selects everything.",

@@ -57,7 +57,8 @@ def sparsity_reading(evidence: Evidence) -> Finding | None:
         text = "Some updates are sparse in this type and others dense; magnitude tests treat them unequally."
     else:
         text = "Most weights changed by at least one bfloat16 step: these updates are dense in this type."
-    title = f"{min(shares):.0%} to {max(shares):.0%} of weights are bit-identical to the base in {dtype}"
+    ends = list(dict.fromkeys((f"{min(shares):.0%}", f"{max(shares):.0%}")))
+    title = f"{' to '.join(ends)} of weights are bit-identical to the base in {dtype}"
     figures = {f"unchanged, {e.model.name}": s for e, s in zip(evidence.experts, shares, strict=True)}
     return Finding("sparsity_reading", "info", title, text, figures)
 
