@@ -18,7 +18,7 @@ from .parts import (
     magnitude,
     normalize,
     norms,
-    restored,
+    scaled,
     weighted_sum,
     weights_do_not_cancel,
 )
@@ -31,39 +31,17 @@ def between(xp: Any, tau: Any, floor: Any, ceiling: Any) -> Any:
 
 
 def breadcrumbs_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    floor: Any,
-    ceiling: Any,
-    weight: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, floor: Any, ceiling: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
     """θ* = θ₀ + λ Σ w_k τ̂_k, with τ̂ between two magnitudes of its tensor."""
-    kept = restored(between(xp, tau, floor, ceiling), rescale, scale)
-    return base + lam * weighted_sum(xp, kept, weight, normalize)
+    return base + lam * weighted_sum(xp, scaled(between(xp, tau, floor, ceiling), scale), weight, normalize)
 
 
 def breadcrumbs_ties_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    floor: Any,
-    ceiling: Any,
-    weight: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, floor: Any, ceiling: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
     """As ``breadcrumbs``, but only entries that agree with the elected sign are added."""
-    kept = restored(between(xp, tau, floor, ceiling), rescale, scale)
-    return base + lam * elected_sum(xp, kept, weight, normalize)
+    return base + lam * elected_sum(xp, scaled(between(xp, tau, floor, ceiling), scale), weight, normalize)
 
 
 def _counts(numel: int, nonzero: np.ndarray, values: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

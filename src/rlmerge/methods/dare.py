@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .method import Method, Parameter, Stages, Statistic
 from .parts import (
     LAMBDA,
@@ -13,6 +15,7 @@ from .parts import (
     l1_scale,
     normalize,
     norms,
+    scaled,
     weighted_sum,
     weights_do_not_cancel,
 )
@@ -25,44 +28,23 @@ RESCALE = Parameter(
 )
 
 
-def drop(xp: Any, tau: Any, uniform: Any, density: Any, rescale: str, scale: Any) -> Any:
-    """Keep each entry with probability ``density``; dropped entries are 0."""
-    kept = tau / density if rescale == "inverse" else scale * tau if rescale == "l1" else tau
-    return xp.where(uniform < density, kept, 0.0)
+def drop(xp: Any, tau: Any, uniform: Any, keep: Any, scale: Any) -> Any:
+    """Keep each entry with probability ``keep``, times ``scale``; dropped entries are 0."""
+    return xp.where(uniform < keep, scaled(tau, scale), 0.0)
 
 
 def dare_linear_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    uniform: Any,
-    weight: Any,
-    density: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, uniform: Any, density: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
     """θ* = θ₀ + λ Σ w_k τ̂_k with τ̂ dropped and rescaled."""
-    return base + lam * weighted_sum(xp, drop(xp, tau, uniform, density, rescale, scale), weight, normalize)
+    return base + lam * weighted_sum(xp, drop(xp, tau, uniform, density, scale), weight, normalize)
 
 
 def dare_ties_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    uniform: Any,
-    weight: Any,
-    density: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, uniform: Any, density: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
     """As ``dare_linear``, but only entries that agree with the elected sign are added."""
-    return base + lam * elected_sum(xp, drop(xp, tau, uniform, density, rescale, scale), weight, normalize)
+    return base + lam * elected_sum(xp, drop(xp, tau, uniform, density, scale), weight, normalize)
 
 
 def _norms(xp: Any, base: Any, tau: Any, *, uniform: Any, density: Any) -> Any:
@@ -73,6 +55,13 @@ def _statistics(experts: int, *, rescale: str, **_: Any) -> Stages:
     return ((Statistic("norms", _norms, "sum"),),) if rescale == "l1" else ()
 
 
+def _derive(values: dict[str, Any]) -> dict[str, Any]:
+    if values["rescale"] != "inverse":
+        return l1_scale(values)
+    share = np.asarray(values["density"], np.float64)
+    return {"scale": 1 / np.where(share > 0, share, 1.0)}
+
+
 DARE_LINEAR = Method(
     name="dare_linear",
     formula=dare_linear_formula,
@@ -81,7 +70,7 @@ DARE_LINEAR = Method(
     status="exact",
     parameters=(WEIGHT, density("Probability that an entry is kept."), LAMBDA, normalize(False), RESCALE),
     statistics=_statistics,
-    derive=l1_scale,
+    derive=_derive,
     check=weights_do_not_cancel,
     notes=("Which entries are dropped depends on seed, expert, tensor name and position alone.",),
     compat={"rescale": "l1"},
@@ -95,7 +84,7 @@ DARE_TIES = Method(
     status="exact",
     parameters=DARE_LINEAR.parameters,
     statistics=_statistics,
-    derive=l1_scale,
+    derive=_derive,
     notes=DARE_LINEAR.notes,
     compat={"rescale": "l1"},
 )

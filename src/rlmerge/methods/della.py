@@ -76,37 +76,22 @@ def keep_probability(xp: Any, base: Any, tau: Any, *, density: Any, epsilon: Any
 
 
 def della_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    uniform: Any,
-    field: Any,
-    weight: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, uniform: Any, field: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
-    """θ* = θ₀ + λ · mean of τ̂ that agree with the elected sign, with τ̂ kept with probability p and divided by it."""
-    return base + lam * elected_sum(xp, drop(xp, tau, uniform, field, rescale, scale), weight, normalize)
+    """θ* = θ₀ + λ · mean of τ̂ that agree with the elected sign, with τ̂ kept with probability p and rescaled."""
+    return base + lam * elected_sum(xp, drop(xp, tau, uniform, field, _factor(field, scale)), weight, normalize)
 
 
 def della_linear_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    uniform: Any,
-    field: Any,
-    weight: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, uniform: Any, field: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
     """θ* = θ₀ + λ Σ w_k τ̂_k with the same τ̂."""
-    return base + lam * weighted_sum(xp, drop(xp, tau, uniform, field, rescale, scale), weight, normalize)
+    return base + lam * weighted_sum(xp, drop(xp, tau, uniform, field, _factor(field, scale)), weight, normalize)
+
+
+def _factor(keep: Any, scale: Any) -> Any:
+    """What kept entries are multiplied by; "inverse" is one over their own probability."""
+    return 1 / keep if isinstance(scale, str) else scale
 
 
 def _norms(xp: Any, base: Any, tau: Any, *, uniform: Any, field: Any) -> Any:
@@ -116,6 +101,10 @@ def _norms(xp: Any, base: Any, tau: Any, *, uniform: Any, field: Any) -> Any:
 def _statistics(experts: int, *, rescale: str, **_: Any) -> Stages:
     uses = ("density", "epsilon", "rank_nonzero")
     return ((Statistic("norms", _norms, "sum", uses=uses),),) if rescale == "l1" else ()
+
+
+def _derive(values: dict[str, Any]) -> dict[str, Any]:
+    return {"scale": "inverse"} if values["rescale"] == "inverse" else l1_scale(values)
 
 
 def _window(values: Mapping[str, Any]) -> list[str]:
@@ -147,7 +136,7 @@ DELLA = Method(
         Parameter("rank_nonzero", True, "Rank the changed entries of a row only, not its zeros."),
     ),
     statistics=_statistics,
-    derive=l1_scale,
+    derive=_derive,
     rows_field=keep_probability,
     check=_window,
     notes=(
@@ -167,7 +156,7 @@ DELLA_LINEAR = Method(
     status="second-hand",
     parameters=tuple(normalize(False) if p.name == "normalize" else p for p in DELLA.parameters),
     statistics=_statistics,
-    derive=l1_scale,
+    derive=_derive,
     rows_field=keep_probability,
     check=lambda values: [*_window(values), *weights_do_not_cancel(values)],
     notes=DELLA.notes,

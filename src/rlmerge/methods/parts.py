@@ -96,16 +96,16 @@ def norms(xp: Any, tau: Any, kept: Any) -> Any:
 
 
 def l1_scale(values: dict[str, Any]) -> dict[str, Any]:
-    """``scale`` from the statistic ``norms`` when ``rescale`` asks for the L1 norm."""
+    """``scale`` [K] from the statistic ``norms`` when ``rescale`` asks for the L1 norm, else None."""
     if values["rescale"] != "l1":
-        return {}
+        return {"scale": None}
     before, after = np.split(np.asarray(values["norms"], np.float64), 2)
     return {"scale": scale_to_l1(before, after)}
 
 
-def restored(kept: Any, rescale: str, scale: Any) -> Any:
-    """Kept entries, times ``scale`` when ``rescale`` asks for the L1 norm."""
-    return scale * kept if rescale == "l1" else kept
+def scaled(kept: Any, scale: Any) -> Any:
+    """``kept`` times ``scale``, if there is one."""
+    return kept if scale is None else scale * kept
 
 
 def scale_to_l1(before: np.ndarray, after: np.ndarray) -> np.ndarray:

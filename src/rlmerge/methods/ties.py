@@ -5,23 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .method import Method, Parameter, Stages, Statistic
-from .parts import LAMBDA, RESTORE, WEIGHT, density, elected_sum, l1_scale, normalize, norms, restored, threshold, trim
+from .parts import LAMBDA, RESTORE, WEIGHT, density, elected_sum, l1_scale, normalize, norms, scaled, threshold, trim
 
 
 def ties_formula(
-    xp: Any,
-    base: Any,
-    tau: Any,
-    *,
-    threshold: Any,
-    weight: Any,
-    lam: Any,
-    normalize: bool,
-    rescale: str,
-    scale: Any = None,
+    xp: Any, base: Any, tau: Any, *, threshold: Any, scale: Any, weight: Any, lam: Any, normalize: bool
 ) -> Any:
     """θ* = θ₀ + λ · disjoint mean of the trimmed task vectors over the experts that agree with the elected sign."""
-    return base + lam * elected_sum(xp, restored(trim(xp, tau, threshold), rescale, scale), weight, normalize)
+    return base + lam * elected_sum(xp, scaled(trim(xp, tau, threshold), scale), weight, normalize)
 
 
 def _norms(xp: Any, base: Any, tau: Any, *, threshold: Any) -> Any:
