@@ -76,18 +76,16 @@ class _Merge:
             self.account.add(name, entry.stats)
         left = [t for name, t in self.plan.tensors.items() if name not in completed]
         self.progress.start("merge", sum(info.nbytes for tensor in left for info in tensor.inputs))
-        largest = max((t.output.dtype.itemsize for t in left), default=1)
         for _ in range(self.size.buffers):
-            self.buffers.put(np.empty(self.size.tile * largest, np.uint8))
+            self._add_buffer()
         writer = threading.Thread(target=self._write_all, name="rlmerge-writer")
         writer.start()
         try:
-            for tensor, following in zip(left, [*left[1:], None], strict=True):
-                if following is not None:
-                    self.workers.prefetch(following)
-                self._submit(tensor)
-        except _Stopped:
-            pass
+            with suppress(_Stopped):
+                for tensor, following in zip(left, [*left[1:], None], strict=True):
+                    if following is not None:
+                        self.workers.prefetch(following)
+                    self._submit(tensor)
         except BaseException as error:
             self.failure = self.failure or error
             self.stop.set()
@@ -99,6 +97,10 @@ class _Merge:
         self.progress.done()
         if not completed:
             cache.save(self.plan, self.scan.known)
+
+    def _add_buffer(self) -> None:
+        largest = max(t.output.dtype.itemsize for t in self.plan.tensors.values())
+        self.buffers.put(np.empty(self.size.tile * largest, np.uint8))
 
     def _submit(self, tensor: TensorPlan) -> None:
         """Hand a tensor's tiles to the workers and, in order, to the writer."""
@@ -201,7 +203,10 @@ class _Merge:
         whole = buffer
         while isinstance(whole.base, np.ndarray):
             whole = whole.base
-        self.buffers.put(whole)
+        if len(whole) > self.size.tile * 8:
+            self._add_buffer()  # a whole tensor's own buffer goes; the pool keeps its size
+        else:
+            self.buffers.put(whole)
 
 
 def _done(value: Any) -> Future[Any]:
@@ -230,7 +235,6 @@ def run(
     RequestError (nothing written) if an input turns out to be wrong or ``out`` exists without ``force``; RunError (the
     partial directory is kept for ``resume``) if writing fails.
     """
-
     began = time.perf_counter()
     progress = progress or Quiet()
     options = plan.options
@@ -274,5 +278,4 @@ def run(
         write_side_files(plan, partial, documents(plan, result))
         partial.seal(plan.shards)
         progress.done()
-
     return replace(result, seconds=time.perf_counter() - began)
