@@ -36,6 +36,14 @@ SETTINGS = {
     "multislerp": [{"weight": [1.0, 2.0, 0.5]}],
     "nearswap": [{"t": 0.0002}],
     "passthrough": [{"scale": 0.5}],
+    "sar_merging": [
+        {},
+        {"arbitration": "fisher_mean", "active": "bits", "rescale": "l2"},
+        {"arbitration": "winner_on_sign_conflict", "density": [0.5, 1.0, 0.2], "rescale": "inverse"},
+    ],
+    "scf_rkl": [{}, {"order": "argmax"}, {"importance": "element", "direction": "forward"}, {"divergence": "exact"}],
+    "fisher": [],  # these two need what only files provide
+    "regmean": [],
 }
 MOVES_EVERYTHING = {"slerp", "karcher", "passthrough"}
 """Arcs between whole weights, and factors on them, move every coordinate."""

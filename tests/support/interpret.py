@@ -28,7 +28,8 @@ def interpret(
 ) -> np.ndarray:
     """The merged tensor, in ``real`` arithmetic and in the shape of the inputs; ``given`` by recipe names.
 
-    ``lam`` may stand for ``lambda``; a parameter per expert takes one number or K. ``base`` may be None.
+    ``lam`` may stand for ``lambda``; a parameter per expert takes one number or K. ``base`` may be None. A further
+    input is given by its name as K arrays.
     """
     return _Run(method, base, experts, real, tensor, seed, compat, given).merge()
 
@@ -59,12 +60,12 @@ class _Run:
         self.theta = theta.reshape(len(theta), -1)
         self.base = None if base is None else np.asarray(base, real).reshape(-1)
         self.tau = None if self.base is None else self.theta - self.base
-        self.stack = self.tau if self.method.space == "delta" else self.theta
         self.uniform = np.stack(
             [uniform(stream_key(seed, "uniform", k, tensor), 0, self.theta.shape[1], real) for k in range(len(theta))]
         )
-        self.values: dict[str, Any] = {**self._parameters(given, compat), "experts": float(len(theta))}
-        self.values["numel"] = self.theta.shape[1]
+        self.further = {name: given.pop(name, None) for name in self.method.inputs}
+        self.values: dict[str, Any] = {**self._parameters(given, compat), "experts": float(len(theta)), **self.further}
+        self.values |= {"numel": self.theta.shape[1], "wide": self.namespace.dtype == np.float64}
         problems = list(self.method.check(self.values))
         assert not problems, problems
 
@@ -94,19 +95,23 @@ class _Run:
             merged[untouched] = self.base[untouched]
         return merged.reshape(self.shape)
 
-    def _call(self, formula: Any, *, by_rows: bool = False, whole: bool = False) -> Any:
-        """The formula on flat arrays, on rows, or on whole tensors in their own shape."""
+    def _call(self, formula: Any, *, by_rows: bool = False, whole: bool = False, real: Any = None) -> Any:
+        """The formula on flat arrays, on rows, or on whole tensors in their own shape; in ``real`` if given."""
         shape = self.rows if by_rows else self.shape if whole else (-1,)
-        values = {**self.values, "uniform": self.uniform}
+        values = {name: x for name, x in self.values.items() if name not in self.further} | {"uniform": self.uniform}
         if self.method.rows_field is not None and not by_rows:
             field = np.asarray(self._call(self.method.rows_field, by_rows=True), self.namespace.dtype)
             values["field"] = field.reshape(self.theta.shape)
         ready = {name: self._ready(value, shape, exact=by_rows or whole) for name, value in values.items()}
         ready["uniform"] = self.uniform.reshape(len(self.theta), *shape)
-        base = None if self.base is None else self.base.reshape(shape)
+        ready |= {name: self._further(arrays, shape, whole) for name, arrays in self.further.items()}
+        namespace = self.namespace if real is None else NumpyNamespace(real)
+        base = None if self.base is None else self.base.reshape(shape).astype(namespace.dtype)
+        stack = self.theta.reshape(len(self.theta), *shape).astype(namespace.dtype)
+        if base is not None and self.method.space == "delta":
+            stack = stack - base
         with np.errstate(all="ignore"):
-            stack = self.stack.reshape(len(self.theta), *shape)
-            result = formula(self.namespace, base, stack, **arguments(formula, ready))
+            result = formula(namespace, base, stack, **arguments(formula, ready))
         return np.reshape(result, (-1,)) if whole else result
 
     def _ready(self, value: Any, shape: tuple[int, ...], *, exact: bool) -> Any:
@@ -124,12 +129,18 @@ class _Run:
             return array.reshape(-1, rows, 1) if exact else np.repeat(array, self.theta.shape[1] // rows, axis=1)
         return array[()]
 
+    def _further(self, arrays: Any, shape: tuple[int, ...], whole: bool) -> Any:
+        """K arrays like the tensor as [K, *shape]; whole methods get a list in the arrays' own shapes."""
+        if arrays is None or whole:
+            return arrays
+        return np.stack([np.asarray(x, self.namespace.dtype).reshape(shape) for x in arrays])
+
     def _gather(self, statistic: Statistic) -> np.ndarray:
         known = statistic.skip(self.values) if statistic.skip else None
         if known is not None:
             return np.asarray(known)
         if statistic.reduce == "rows":
-            return np.asarray(self._call(statistic.formula, by_rows=True))
+            return np.asarray(self._call(statistic.formula, by_rows=True, real=np.float64))
         found = self._call(statistic.formula)
         rows = [np.broadcast_to(row, self.theta.shape[1:]) for row in (found if np.ndim(found) != 1 else [found])]
         if statistic.reduce == "sum":

@@ -214,7 +214,8 @@ class Reducer(Formula):
         if self.kernel is not None:
             return self.kernel.selected
         empty = [np.zeros(0, dtype.storage) for dtype in self.layout.inputs]
-        nothing = decode_tile(empty, self.layout, {}, False, self.real)
+        further = [np.zeros(0)] * sum(self.extra_names.values())
+        nothing = decode_tile([*empty, *further], self.layout, self.extra_names, False, self.real)
         return len(rows_of(self.on_numpy(nothing, 0)))
 
     def by_rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:

@@ -72,13 +72,17 @@ def _load() -> None:
         breadcrumbs,
         dare,
         della,
+        fisher,
         fusion,
         karcher,
         linear,
         nearswap,
         passthrough,
         ram,
+        regmean,
+        sar,
         sce,
+        scf,
         spherical,
         stock,
         ties,
@@ -86,7 +90,8 @@ def _load() -> None:
 
     sums = (linear, ties, dare, della, breadcrumbs, ram, sce, stock)
     others = (spherical, karcher, nearswap, fusion, passthrough)
-    shipped = {m.name: m for family in (*sums, *others) for m in family.METHODS}
+    measured = (sar, scf, fisher, regmean)
+    shipped = {m.name: m for family in (*sums, *others, *measured) for m in family.METHODS}
     users = dict(_registry)
     _registry.clear()
     _registry.update(shipped)
