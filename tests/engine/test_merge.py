@@ -31,7 +31,17 @@ SETTINGS = {
     "fisher": [],  # these two need measured inputs
     "regmean": [],
 }
-CASES = [(name, options) for name in methods.names() for options in SETTINGS.get(name, [{}])]
+
+
+def merges_models_alone(name):
+    """Whether a method does without inputs that must be measured first."""
+    method = methods.get(name)
+    return not method.needs_inputs({p.argument: p.default for p in method.parameters if p.is_static})
+
+
+CASES = [
+    (name, options) for name in methods.names() if merges_models_alone(name) for options in SETTINGS.get(name, [{}])
+]
 CASES += [("ram", {"active": "bits", "rounding": "stochastic"}), ("linear", {"base": False})]
 IDS = ["-".join([name, *options]) for name, options in CASES]
 MACHINES = [
