@@ -37,7 +37,7 @@ _REQUEST = (
     click.option("--memory", type=Size(), default="512MiB", show_default=True, help="Memory budget of the run."),
     click.option("--workers", type=click.IntRange(min=1), help="Threads; as many as there are cores by default."),
     click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="For random methods."),
-    click.option("--dtype", metavar="TYPE", help="Round inputs to this type before merging."),
+    click.option("--dtype", metavar="TYPE", help="Output type unless --out-dtype; float64 also computes in it."),
     click.option("--out-dtype", metavar="TYPE", help="Type of the merged weights, like bfloat16 or float32."),
     click.option(
         "--rounding",
