@@ -61,6 +61,19 @@ def test_ctrl_c_keeps_the_work(folder, tmp_path):
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
+def test_only_sealing_is_left(folder, tmp_path):
+    """Killed after the last tensor: there is nothing to merge, and the directory is completed."""
+    dies = "import rlmerge.engine.merge as merging\nmerging.write_side_files = lambda *_: os._exit(9)\nmain()"
+    killed = SLOW.replace("0.03", "0").replace("main()", dies)
+    command = [sys.executable, "-c", killed, *FLAGS, "-o", str(tmp_path / "out"), "--quiet"]
+    assert subprocess.run(command, cwd=folder).returncode == 9
+    done = cli(folder, *FLAGS, "-o", tmp_path / "out", "--resume", "--format", "json")
+    assert done.returncode == 0, done.stdout
+    assert '"resumed": 30' in done.stdout
+    cli(folder, *FLAGS, "-o", tmp_path / "fresh")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
 def test_two_merges_into_one_directory(folder, tmp_path):
     first = start(folder, tmp_path / "out")
     second = cli(folder, *FLAGS, "-o", tmp_path / "out")

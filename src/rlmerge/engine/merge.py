@@ -83,7 +83,7 @@ class _Merge:
         writer.start()
         try:
             with suppress(_Stopped):
-                for tensor, following in zip(left, [*left[1:], None], strict=True):
+                for tensor, following in zip(left, [*left[1:], None], strict=False):
                     if following is not None:
                         self.workers.prefetch(following)
                     self._submit(tensor)
