@@ -166,7 +166,7 @@ def _report(values: Mapping[str, Any]) -> dict[str, Share]:
     mass = float(before.sum())
     return {
         "coordinates arbitrated": Share(contested, float(values["numel"])),
-        "of these, sign conflicts": Share(opposed, contested),
+        "of these, sign conflicts resolved": Share(opposed, contested),
         **{f"of these, won by {{{k}}}": Share(count, contested) for k, count in enumerate(won)},
         "L1 mass dropped": Share(mass - float(after.sum()), mass),
         "L1 mass restored": Share(float(((values["scale"] - 1) * after).sum()), mass),
