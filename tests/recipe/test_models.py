@@ -1,5 +1,7 @@
 import pytest
 
+from rlmerge.recipe import load_recipe
+
 TIES = "merge_method: ties\nbase_model: base\n"
 SLERP = "merge_method: slerp\nbase_model: base\nparameters: {t: 0.5}\n"
 
@@ -130,3 +132,16 @@ def test_a_directory_among_the_parameters_is_sent_beside_the_model(problems):
 def test_a_directory_must_be_named(problems):
     ((_, what, _),) = problems(MEASURED + "models:\n  - {model: a, sensitivity: [fa]}\n")
     assert what == "`sensitivity` must be text"
+
+
+def test_a_base_beside_the_one_model_of_a_passthrough_is_only_a_reference():
+    recipe = load_recipe(
+        {
+            "merge_method": "passthrough",
+            "base_model": "base",
+            "models": [{"model": "expert"}],
+            "parameters": {"scale": 0.5},
+        }
+    )
+    assert [source.model.reference for source in recipe.experts] == ["expert"]
+    assert recipe.warnings == ()

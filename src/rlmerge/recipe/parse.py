@@ -89,7 +89,7 @@ def _check_spectator_base(
     method: Method, base: str, experts: list[Source], shared: Settings, node: Node, problems: Problems
 ) -> None:
     """A base that is no model of the average: mergekit would add it, or stop because it has no weight."""
-    if method.base != "ignored" or base in {expert.model.identity for expert in experts}:
+    if method.base != "ignored" or method.max_experts == 1 or base in {e.model.identity for e in experts}:
         return
     if any(method.parameter(name).per == "expert" for name in shared):
         problems.add(

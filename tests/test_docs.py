@@ -1,0 +1,46 @@
+"""The documentation says what the code says: generated pages, links, and the Python it shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rlmerge
+from rlmerge.methods import names
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_page_of_methods_is_up_to_date():
+    run = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], check=False)
+    assert run.returncode == 0, "run python docs/generate.py"
+
+
+def test_the_readme_lists_every_method_with_its_status():
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in names() if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_methods_of_ones_own_work_as_shown():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(), re.DOTALL)
+    space: dict[str, object] = {}
+    exec(blocks[0].split("rlmerge.merge(")[0], space)
+    exec(blocks[1], space)
+    base = {"w": np.zeros((2, 2), np.float32)}
+    experts = [{"w": np.full((2, 2), 0.5, np.float32)}, {"w": np.full((2, 2), -0.25, np.float32)}]
+    # Signs differ everywhere, so nothing is added; L1 norms 2 and 1 against a limit of 1 scale by 1/2 and 1.
+    assert np.array_equal(rlmerge.merge_state_dicts(base, experts, "consensus")["w"], base["w"])
+    clipped = rlmerge.merge_state_dicts(base, experts, "clip", limit=1.0)["w"]
+    assert np.array_equal(clipped, np.full((2, 2), 0.25 - 0.25, np.float32))
