@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import rlmerge
+from rlmerge.engine.result import Account
+from rlmerge.methods import Share
 from support.models import write_model
 
 BASE = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 0.0, -2.0]])
@@ -110,3 +112,23 @@ def test_the_result_is_json(tmp_path):
     assert data["out"] == str(tmp_path / "out")
     assert (data["tensors"], data["parameters"], data["bytes_read"]) == (1, 8, 3 * 8 * 4)
     assert data["peak_memory"] is None or data["peak_memory"] > 0
+
+
+def test_what_a_method_reports_adds_up_over_tensors_and_survives_the_journal():
+    account = Account(["org/a"])
+    for name, part in (("w", 1.0), ("v", 4.0), ("empty", 0.0)):
+        whole = 0.0 if name == "empty" else 16.0
+        report = {"won by {0}": Share(part, whole), "norm": Share(part, whole, 0.5)}
+        stats = Account.stats(np.zeros((1, 0)), np.zeros(0, np.int64), (), report)
+        account.add(name, json.loads(json.dumps(stats)))
+    won, norm = account.details()
+    assert (won.label, won.value, dict(won.tensors)) == ("won by org/a", 5 / 32, {"v": 4 / 16, "w": 1 / 16})
+    assert (norm.value, norm.range) == ((5 / 32) ** 0.5, (0.25, 0.5))
+
+
+def test_nothing_reported_is_nothing_shown():
+    account = Account([])
+    account.add("w", {})
+    account.add("v", Account.stats(np.zeros((1, 0)), np.zeros(0, np.int64), (), {"share": Share(0.0, 0.0)}))
+    (detail,) = account.details()
+    assert (detail.value, detail.range) == (None, None)

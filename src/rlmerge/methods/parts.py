@@ -41,7 +41,7 @@ def magnitude(xp: Any, base: Any, tau: Any) -> Any:
     return xp.abs(tau)
 
 
-def top_share(numel: int, nonzero: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
+def top_share(numel: int | np.ndarray, nonzero: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
     """Rank of the smallest entry that a top-``density`` trim keeps: at least one entry unless the density is 0."""
     share = np.asarray(values["density"], np.float64)
     return np.where(share > 0, np.maximum(1, np.floor(share * numel)), 0).astype(np.int64)
