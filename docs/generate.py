@@ -1,7 +1,7 @@
 """Writes docs/methods.md from the methods' own data, so that the page cannot drift from the code.
 
-    python docs/generate.py            write the page
-    python docs/generate.py --check    exit 1 if the page on disk differs
+python docs/generate.py            write the page
+python docs/generate.py --check    exit 1 if the page on disk differs
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HEAD = """# Methods
 This page is written by `docs/generate.py` from the data that `rlmerge methods` shows.
 
 Every method carries a status. **exact**: the formula was read in the paper's own text or reference code.
-**second-hand**: it was taken from independent summaries that agree. **reconstruction**: the source fixes only the outline;
-the rest is our reading, every open choice is a parameter, and no published number is comparable with it.
+**second-hand**: it was taken from independent summaries that agree. **reconstruction**: the source fixes only the
+outline; the rest is our reading, every open choice is a parameter, and no published number is comparable with it.
 
 In the formulas `base` is θ₀ and `tau` holds the experts' task vectors τ_k = θ_k − θ₀; `xp` is the array library.
 """

@@ -89,6 +89,11 @@ def test_concentration_does_not_depend_on_scale_sign_or_order(tau, scale):
         assert metric(moved) == pytest.approx(metric(tau), rel=1e-9, abs=1e-12)
 
 
+def test_kurtosis_of_tiny_updates_does_not_underflow():
+    tau = np.array([0.0, 4.0, -1.0, 0.0])
+    assert vector.excess_kurtosis(tau * 1e-100) == pytest.approx(vector.excess_kurtosis(tau))
+
+
 def test_top_mass_counts_entries_upwards():
     tau = np.ones(101)
     tau[:2] = 100.0
