@@ -18,7 +18,7 @@ def test_a_recipe_becomes_a_directory_and_a_table(models, rlmerge):
     assert done.returncode == 0, done.stderr
     assert "task_arithmetic (exact) → out" in done.stdout
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line}
-    assert rows["math"][1:] == ["1", "1", "100.0", "%", "1.000", "→", "1.000"]
+    assert rows["math"][1:] == ["1", "1", "100.0", "%", "0.0", "%", "1.000", "→", "1.000"]
     merged = load_file(models / "out" / "model.safetensors")["model.layers.0.w"]
     assert np.flatnonzero(merged == 3.0).tolist() == [0, 5]
     assert (merged == 1.0).sum() == 14
