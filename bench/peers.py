@@ -29,18 +29,26 @@ PINS = ("torch==2.13.0", "mergekit==0.1.5")
 
 @dataclass(frozen=True)
 class Method:
-    """A merge method as both programs' recipes spell it; ``experts`` caps how many it takes."""
+    """A merge method as both programs' recipes spell it; ``experts`` caps how many it takes.
+
+    ``is_random``: outputs agree in how much they change, not entry by entry; so do ``arbitrary`` ones, which keep one
+    part or another of many equal magnitudes. ``compat`` asks rlmerge for mergekit's absolute floors.
+    """
 
     weight: float | None = None
     parameters: dict[str, float] = field(default_factory=dict)
     has_base: bool = True
     experts: int | None = None
     is_random: bool = False
+    arbitrary: bool = False
+    compat: bool = False
 
     def recipe(self, name: str, base: Path, experts: Sequence[Path], dtype: str) -> str:
         weight = {} if self.weight is None else {"parameters": {"weight": self.weight}}
         models = [{"model": str(path), **weight} for path in experts[: self.experts]]
         recipe: dict[str, object] = {"merge_method": name, "models": models, "dtype": dtype, "out_dtype": "bfloat16"}
+        if self.compat:
+            recipe["compat"] = "mergekit"  # which mergekit itself ignores
         if self.has_base:
             recipe["base_model"] = str(base)
         if self.parameters:
@@ -58,6 +66,14 @@ METHODS = {
     "ramplus_tl": Method(parameters={"r": 0.1, "alpha": 0.2}),
     "slerp": Method(parameters={"t": 0.4}, experts=1),
     "nuslerp": Method(weight=0.5, experts=2),
+    "della": Method(weight=1.0, parameters={"density": 0.5, "epsilon": 0.1}, is_random=True),
+    "breadcrumbs": Method(weight=1.0, parameters={"density": 0.5, "gamma": 0.01}, arbitrary=True),
+    "sce": Method(parameters={"select_topk": 0.5}, arbitrary=True, compat=True),
+    "model_stock": Method(compat=True),
+    "karcher": Method(has_base=False),
+    "multislerp": Method(weight=1.0),
+    "nearswap": Method(parameters={"t": 0.001}, experts=1),
+    "arcee_fusion": Method(experts=1, arbitrary=True),
 }
 TIMES = ("method", "rlmerge CPU / wall s", "mergekit CPU / wall s", "rlmerge MB", "mergekit MB", "CPU", "wall", "MB")
 AGREEMENT = ("method", "equal", "one step", "threshold ties", "further", "verdict")
@@ -117,7 +133,7 @@ def agree_all(names: Sequence[str], models: Sequence[Path], work: Path) -> Itera
         outs = {program: work / program for program in ("rlmerge", "mergekit")}
         for program, out in outs.items():
             measure(commands(recipe, out)[program])
-        if method.is_random:
+        if method.is_random or method.arbitrary:
             shares = (f"{program} changes {changed_share(base, out):.4f}" for program, out in outs.items())
             yield [name, *("–",) * 4, "; ".join(shares)]
         else:
@@ -138,6 +154,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=TARGETED, metavar="NAME")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--times-only", action="store_true", help="do not compare outputs")
     common_arguments(parser)
     arguments = parser.parse_args()
     spec = spec_of(parser, arguments)
@@ -147,7 +164,8 @@ def main() -> None:
     with workspace("peers", arguments.keep) as work:
         models = generate(work / "models", *llama(arguments.parameters), spec)
         times = table(TIMES, list(time_all(arguments.methods, models, arguments.repeats, work)))
-        agreement = table(AGREEMENT, list(agree_all(arguments.methods, models, work)))
+        compared = [] if arguments.times_only else arguments.methods
+        agreement = table(AGREEMENT, list(agree_all(compared, models, work)))
     body = (
         f"{spec.experts} experts, {arguments.parameters:,} parameters asked for; medians of {arguments.repeats}; MB of "
         f"anonymous memory at its peak; the last three columns are mergekit / rlmerge.\n\n{times}\n\n"
