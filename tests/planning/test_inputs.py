@@ -1,5 +1,7 @@
 """Measured inputs beside the models: whose they are, what they must hold, and what identifies them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import yaml
@@ -107,3 +109,15 @@ def test_the_lock_file_holds_directories_and_fingerprints(folder):
     assert [entry["directory"] for entry in lock["sensitivity"]] == [str(folder / "f0"), str(folder / "f1")]
     assert all(len(entry["fingerprint"]) == 32 for entry in lock["sensitivity"])
     assert lock["recipe"]["models"][0]["sensitivity"] == str(folder / "f0")
+
+
+def test_matrices_beside_a_layer_count_in_the_memory(folder):
+    for k in range(2):
+        write_measured(folder / f"f{k}", folder / f"e{k}", FISHER, {"a": np.eye(5)})
+    models = [{"model": str(folder / f"e{k}"), "gram": str(folder / f"f{k}")} for k in range(2)]
+    document = {"merge_method": "regmean", "base_model": str(folder / "base"), "models": models}
+    plan = rlmerge.plan(document, workers=1)
+    assert [info.shape for info in plan.tensors["a"].extras["gram"]] == [(5, 5), (5, 5)]
+    assert "gram" not in plan.tensors["b"].extras
+    without = dataclasses.replace(plan, tensors={n: dataclasses.replace(t, extras={}) for n, t in plan.tensors.items()})
+    assert plan.peak_memory - without.peak_memory == 8 * 7 * 25

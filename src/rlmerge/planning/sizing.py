@@ -11,7 +11,7 @@ from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.kernels.sinks import BINS
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .plan import Plan, TensorPlan
 
 LARGEST_TILE = 1 << 20
 """Elements; larger tiles leave the processor's caches and gain nothing."""
@@ -79,4 +79,12 @@ def _costs(plan: Plan) -> tuple[int, float]:
         # Base, experts and task vectors in float32 (or twice that), and a few results of the formula.
         real = max((t.layout.real.itemsize for t in merged), default=4)
         per_element = max(per_element, real * (2.0 * experts + 5))
+        # Matrices of another size beside it, and what their sum is solved with, in float64.
+        fixed += threads * max((_beside(t) for t in merged), default=0)
     return fixed, per_element
+
+
+def _beside(tensor: TensorPlan) -> int:
+    """Bytes for the further inputs of a whole tensor and five results as large as the largest of them."""
+    sizes = [info.numel for infos in tensor.extras.values() for info in infos]
+    return 8 * (sum(sizes) + 5 * max(sizes, default=0))
