@@ -55,7 +55,9 @@ def arbitrated(tau, fisher, active, arbitration, score, normalize, epsilon):
             shares = {k: w / total for k, w in zip(rivals, weights, strict=True)}
             left[(slice(None), *place)] = [shares.get(k, 0.0) * values[k] for k in range(count)]
         else:
-            scores = [(relative[k][place] * abs(values[k]) ** power, abs(values[k]), -k) for k in rivals]
+            # Multiplied in the formula's order: exact ties are common here, and rounding breaks them.
+            sizes = [np.prod([relative[k][place], *[abs(values[k])] * power]) for k in range(count)]
+            scores = [(sizes[k], abs(values[k]), -k) for k in rivals]
             winner = -max(scores)[2]
             left[(slice(None), *place)] = [values[k] if k == winner else 0.0 for k in range(count)]
     return left
