@@ -50,7 +50,8 @@ def arbitrated(tau, fisher, active, arbitration, score, normalize, epsilon):
             continue
         if arbitration == "fisher_mean":
             weights = [fisher[k][place] for k in rivals]
-            weights = weights if sum(weights) else [1.0] * len(rivals)
+            # Divided by the largest first, as the formula does: rounding breaks the ties of the trim that follows.
+            weights = [w / max(weights) for w in weights] if any(weights) else [1.0] * len(rivals)
             total = sum(weights)
             shares = {k: w / total for k, w in zip(rivals, weights, strict=True)}
             left[(slice(None), *place)] = [shares.get(k, 0.0) * values[k] for k in range(count)]
