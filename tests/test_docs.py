@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import rlmerge
-from rlmerge.methods import names
+from rlmerge.methods import get, names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,7 +33,8 @@ def test_links_lead_somewhere(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
-def test_the_methods_of_ones_own_work_as_shown():
+def test_the_methods_of_ones_own_work_as_shown(monkeypatch):
+    monkeypatch.setattr("rlmerge.methods._registry", {name: get(name) for name in names()})
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-method.md").read_text(), re.DOTALL)
     space: dict[str, object] = {}
     exec(blocks[0].split("rlmerge.merge(")[0], space)

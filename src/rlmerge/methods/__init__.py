@@ -12,7 +12,7 @@ from rlmerge.errors import RequestError, did_you_mean
 
 from .method import Formula, Method, Parameter, Share, Statistic, Status, arguments
 
-__all__ = ["Method", "Parameter", "Share", "Statistic", "arguments", "get", "method", "names", "register"]
+__all__ = ["Formula", "Method", "Parameter", "Share", "Statistic", "arguments", "get", "method", "names", "register"]
 
 _registry: dict[str, Method] = {}
 _loaded = False

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rlmerge import methods
 from rlmerge.kernels.namespace import NumpyNamespace
+from rlmerge.kernels.program import Uniform, numpy_values
 from rlmerge.methods.ram import is_active
 from rlmerge.scaling import article
 from rlmerge.scaling.generator import Floats
@@ -32,10 +33,10 @@ class Merger:
     def __call__(self, tau: Floats, generator: np.random.Generator) -> Floats:
         """Merged task vector [d] of ``tau`` [K, d]."""
         values = _values(self, tau)
+        draws: dict[str, Floats] = {}
         if self.random:
-            values["uniform"] = generator.random(tau.shape)
-        formula = methods.get(self.method).formula
-        merged = formula(_XP, np.zeros(tau.shape[1]), tau, **methods.arguments(formula, values))
+            values["uniform"], draws["uniform"] = Uniform(len(tau)), generator.random(tau.shape)
+        merged = _run(methods.get(self.method).formula, tau, values, draws)
         return np.asarray(merged, dtype=np.float64)
 
 
@@ -55,32 +56,37 @@ MERGERS = {
 def active_masks(tau: Floats) -> npt.NDArray[np.bool_]:
     """Equation 4's masks [K, d]: ``|tau|`` at least the 90th percentile of each agent."""
     values = _values(MERGERS["RAM"], tau)
-    return is_active(_XP, tau, values["active"], values["epsilon"], values["threshold"])
+    threshold = np.asarray(values["threshold"])[:, None]
+    return is_active(_XP, tau, values["active"], values["epsilon"], threshold)
 
 
 def _values(merger: Merger, tau: Floats) -> dict[str, Any]:
-    """Parameters and statistics of a merger on ``tau``, shaped as its formula wants them."""
+    """Parameters, statistics and derived values of a merger on ``tau``, as the engine has them: [K] for experts."""
     method = methods.get(merger.method)
     experts, numel = tau.shape
     values: dict[str, Any] = {p.argument: p.default for p in method.parameters} | dict(merger.settings)
-    values |= {p.argument: np.full((experts, 1), values[p.argument]) for p in method.parameters if p.per == "expert"}
+    values |= {p.argument: np.full(experts, values[p.argument]) for p in method.parameters if p.per == "expert"}
     values |= {"experts": float(experts), "numel": numel}
     static = {p.argument: values[p.argument] for p in method.parameters if p.is_static}
     for stage in method.statistics(experts, **static):
         values |= {statistic.name: _statistic(statistic, tau, values) for statistic in stage}
-    if method.derive:
-        values |= {k: np.asarray(v)[:, None] for k, v in method.derive(values).items()}
-    return values
+    return values | (method.derive(values) if method.derive else {})
+
+
+def _run(formula: methods.Formula, tau: Floats, values: Mapping[str, Any], draws: Mapping[str, Floats]) -> Any:
+    """A formula on ``tau`` with a base of zero."""
+    numel = tau.shape[1]
+    shaped = numpy_values(methods.arguments(formula, values), np.dtype(np.float64), 0, numel, numel, draws)
+    return formula(_XP, np.zeros(numel), tau, **shaped)
 
 
 def _statistic(statistic: methods.Statistic, tau: Floats, values: Mapping[str, Any]) -> Any:
-    """The statistic by its definition: the r-th largest of each row, or its sum or count, in memory."""
+    """The statistic [K] by its definition: the r-th largest of each row, or its sum or count, in memory."""
     skipped = statistic.skip(values) if statistic.skip else None
     if skipped is not None:
         return skipped
-    given = methods.arguments(statistic.formula, values)
-    rows = np.stack(list(statistic.formula(_XP, np.zeros(tau.shape[1]), tau, **given)))
+    rows = np.stack(list(_run(statistic.formula, tau, values, {})))
     if statistic.rank is None:
         return rows.sum(axis=1)
     place = rows.shape[1] - np.ravel(statistic.rank(rows.shape[1], np.count_nonzero(rows, axis=1), values))
-    return np.array([[np.sort(row)[k]] for row, k in zip(rows, place, strict=True)])
+    return np.array([np.sort(row)[k] for row, k in zip(rows, place, strict=True)])
