@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from rlmerge.report.terminal import size_text
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -34,10 +36,9 @@ def inspect_text(result: Result, *, width: int, color: bool) -> str:
 
 def _headline(result: Result) -> str:
     base, experts = result["base"], result["experts"]
-    gigabytes = result["bytes_read"] / 1e9
     return (
         f"{len(experts)} expert{'s' if len(experts) > 1 else ''} of {base['name']}: {base['parameters']:,} weights in "
-        f"{base['dtype']}, {gigabytes:.2f} GB read in {result['seconds']:.1f} s"
+        f"{base['dtype']}, {size_text(result['bytes_read'])} read in {result['seconds']:.1f} s"
     )
 
 
