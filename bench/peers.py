@@ -164,13 +164,13 @@ def main() -> None:
     with workspace("peers", arguments.keep) as work:
         models = generate(work / "models", *llama(arguments.parameters), spec)
         times = table(TIMES, list(time_all(arguments.methods, models, arguments.repeats, work)))
-        compared = [] if arguments.times_only else arguments.methods
-        agreement = table(AGREEMENT, list(agree_all(compared, models, work)))
+        compared = "" if arguments.times_only else table(AGREEMENT, list(agree_all(arguments.methods, models, work)))
     body = (
         f"{spec.experts} experts, {arguments.parameters:,} parameters asked for; medians of {arguments.repeats}; MB of "
-        f"anonymous memory at its peak; the last three columns are mergekit / rlmerge.\n\n{times}\n\n"
-        f"Entries of the two outputs, mergekit computing in float32:\n\n{agreement}"
+        f"anonymous memory at its peak; the last three columns are mergekit / rlmerge.\n\n{times}"
     )
+    if compared:
+        body += f"\n\nEntries of the two outputs, mergekit computing in float32:\n\n{compared}"
     report("rlmerge and mergekit", body, arguments.record, peer)
 
 
