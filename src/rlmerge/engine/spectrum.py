@@ -41,7 +41,7 @@ def spectra(
             if first is not None and np.isfinite(expert).all():
                 shift = compare(base, first, expert)
                 figures = {field: getattr(shift, field) for field in shift.__dataclass_fields__}
-                found.append(Spectrum(paired.tensor.output.name, names[k], **figures))
+                found.append(Spectrum(tensor=paired.tensor.output.name, expert=names[k], **figures))
         progress.advance(sum(info.nbytes for info in paired.tensor.sources))
     progress.done()
     return tuple(found)

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from rlmerge.geometry import definitions
 from rlmerge.geometry.definitions import Measure
+from rlmerge.geometry.spectral import SpectralShift
 from rlmerge.geometry.survival import ExpertOutcome
 from rlmerge.geometry.trend import Trend
 
@@ -111,21 +112,12 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Spectrum:
-    """Spectral figures of one matrix and expert; see ``rlmerge.geometry.spectral.SpectralShift``. ``error`` bounds the
-    relative error of the singular values; 0 means that the decomposition was complete."""
+class Spectrum(SpectralShift):
+    """Spectral figures of one matrix and expert. ``error`` bounds the relative error of the singular values; 0 means
+    that the decomposition was complete."""
 
     tensor: str
     expert: str
-    rank: int
-    nss: float
-    angle_left: float
-    angle_right: float
-    mask_overlap: float
-    mask_chance: float
-    stable_rank: float
-    error: float
-    singular_values: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from rlmerge.checkpoint.layout import plan_shards
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.partial import PartialDirectory
 from rlmerge.errors import RunError
+from rlmerge.progress import Quiet
 from rlmerge.sensitivity.data import Dataset, read_data
 from rlmerge.sensitivity.model import CausalModel, enable_checkpointing, find_device, load_model
 from rlmerge.sensitivity.options import SensitivityOptions
 from rlmerge.sensitivity.passes import Passes, TensorWriter
-from rlmerge.sensitivity.progress import Progress, Silent
+from rlmerge.sensitivity.progress import Progress
 from rlmerge.sensitivity.record import GRAM, RECORD, SensitivityRecord, SensitivityResult
 from rlmerge.sensitivity.reward import Reward, make_reward
 from rlmerge.sensitivity.sampling import sample_responses
@@ -49,7 +50,7 @@ def measure(
     wrong, and nothing is written; RunError when the run fails, after which ``options.resume`` skips finished passes.
     """
     started = time.monotonic()
-    options, progress = options or SensitivityOptions(), progress or Silent()
+    options, progress = options or SensitivityOptions(), progress or Quiet()
     dataset = read_data(data, options.sequences, options.seed)
     reward = make_reward(options.reward, dataset) if options.reward else None
     checkpoint = open_checkpoint(model)

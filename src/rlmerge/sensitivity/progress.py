@@ -8,15 +8,5 @@ from typing import Protocol
 class Progress(Protocol):
     """Told how far a measurement is; one phase after the other."""
 
-    def start(self, phase: str, total: int) -> None: ...
-    def advance(self, done: int) -> None: ...
-
-
-class Silent:
-    """Progress nobody watches."""
-
-    def start(self, phase: str, total: int) -> None:
-        pass
-
-    def advance(self, done: int) -> None:
-        pass
+    def start(self, phase: str, total: int, /) -> None: ...
+    def advance(self, done: int, /) -> None: ...
