@@ -116,7 +116,7 @@ def answers(judge: Judge, experts: Sequence[Path], label: str, merged: Path) -> 
         learned = ~judge(BASE).greedy & judge(expert).greedy & (judge(BASE).tasks == task)
         item = judge.items[int(learned.argmax())]
         said = (answer(load(model), item.prompt, judge.vocabulary) for model in (BASE, expert, merged))
-        table.add_row(item.prompt.lstrip("_"), item.answer, *said)
+        table.add_row(item.prompt.lstrip("_"), " or ".join(item.answers), *said)
     return table
 
 

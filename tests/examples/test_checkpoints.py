@@ -44,6 +44,6 @@ def test_scores_are_those_of_the_table(name, task):
 def test_greedy_score_is_whether_the_decoded_answer_is_right():
     model = load(ROOT / "rl-rev")
     items = [item for item in ITEMS if item.task == "rev"][:20]
-    decoded = [answer(model, item.prompt, VOCABULARY) == item.answer for item in items]
+    decoded = [answer(model, item.prompt, VOCABULARY) == item.answers[0] for item in items]
     assert score(model, items, VOCABULARY).greedy.tolist() == decoded
     assert 0 < sum(decoded) < 20

@@ -1,4 +1,4 @@
-"""Questions with one right answer, scored exactly: the probability of a correct sample, without sampling."""
+"""Questions whose valid answers can be listed: the probability of a correct sample, exact and without sampling."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.evaluate.answers import AnswerTree, pack
 from rlmerge.evaluate.tiny import TinyLlama
 
 END = "$"
@@ -20,26 +21,35 @@ _BATCH = 128
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question of one task."""
+    """One question of one task, with every answer that is valid."""
 
     task: str
     prompt: str
-    answer: str
+    answers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        wrong = next((answer for answer in self.answers if END in answer), None)
+        if not self.prompt or not self.answers or wrong is not None:
+            what = (
+                f"the answer {wrong!r} holds {END!r}, which ends answers" if wrong else "needs a prompt and an answer"
+            )
+            raise RequestError(what, where=repr(self.prompt), hint="Correct the item; the end is added by itself.")
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """How one model answers each item: ``probability`` [N] of a correct sample at temperature 1 (its mean is the exact
-    pass@1) and whether the ``greedy`` answer [N] is correct."""
+    pass@1), whether the ``greedy`` answer [N] is correct, and the ``loss`` [N], minus the log of the probability."""
 
     tasks: np.ndarray
     probability: np.ndarray
     greedy: np.ndarray
+    loss: np.ndarray
 
     def on(self, task: str) -> Scores:
         """The scores of one task's items, in their order."""
         chosen = self.tasks == task
-        return Scores(self.tasks[chosen], self.probability[chosen], self.greedy[chosen])
+        return Scores(self.tasks[chosen], self.probability[chosen], self.greedy[chosen], self.loss[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,7 @@ class Interval:
 
 
 def read_items(path: Path) -> tuple[Item, ...]:
-    """Items of a JSON Lines file with ``task``, ``prompt`` and ``answer`` on each line."""
+    """Items of a JSON Lines file with ``task``, ``prompt`` and ``answer`` or a list of ``answers`` on each line."""
     items: list[Item] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -61,9 +71,12 @@ def read_items(path: Path) -> tuple[Item, ...]:
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
-            items.append(Item(fields["task"], fields["prompt"], fields["answer"]))
+            answers = fields["answers"] if "answers" in fields else [fields["answer"]]
+            items.append(Item(str(fields["task"]), str(fields["prompt"]), tuple(map(str, answers))))
+        except RequestError as error:
+            raise RequestError(error.what, where=f"{path}:{number}", hint=error.hint) from error
         except (ValueError, KeyError, TypeError) as error:
-            hint = 'Each line holds {"task": …, "prompt": …, "answer": …}.'
+            hint = 'Each line holds {"task": …, "prompt": …, "answer": …} or "answers": […].'
             raise RequestError(f"is no question ({error!r})", where=f"{path}:{number}", hint=hint) from error
     return tuple(items)
 
@@ -85,34 +98,36 @@ def read_vocabulary(model: Path) -> dict[str, int]:
 
 
 def score(model: TinyLlama, items: Sequence[Item], vocabulary: dict[str, int]) -> Scores:
-    """Teacher-force every answer and read off its probability, exp(Σ log p(answer and ``$``)), in one forward pass.
+    """Teacher-force every valid answer and read off the probability of giving any of them, Σ exp(Σ log p(token)).
 
-    The greedy answer is right exactly when each token of answer and ``$`` is the most likely one after those before it,
-    so the same pass decides it. RequestError when an item holds a character the model has no token for.
+    Each answer is closed by ``$``, and prefixes that answers share are computed once. The greedy answer is right
+    exactly when the most likely token at each step spells one of them, so the same pass decides it. RequestError when
+    an item holds a character the model has no token for.
     """
-    prompts = [_encode(item.prompt, vocabulary) for item in items]
-    answers = [_encode(item.answer + END, vocabulary) for item in items]
-    probability, greedy = np.zeros(len(items)), np.zeros(len(items), bool)
-    # Items of one prompt and answer length fill a rectangle: no padding, hence no mask.
-    shapes: dict[tuple[int, int], list[int]] = {}
-    for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        shapes.setdefault((len(prompt), len(answer)), []).append(index)
-    for (start, _), members in shapes.items():
-        for first in range(0, len(members), _BATCH):
-            chosen = members[first : first + _BATCH]
-            targets = np.array([answers[index] for index in chosen])
-            tokens = np.concatenate([np.array([prompts[index] for index in chosen]), targets], axis=1)
-            logits = model.logits(tokens[:, :-1], start - 1).astype(np.float64)
-            taken = np.take_along_axis(_log_softmax(logits), targets[..., None], axis=-1)[..., 0]
-            probability[chosen] = np.exp(taken.sum(axis=1))
-            greedy[chosen] = (logits.argmax(axis=-1) == targets).all(axis=1)
-    return Scores(np.array([item.task for item in items]), probability, greedy)
+    trees = [
+        AnswerTree.grow(
+            encode(item.prompt, vocabulary),
+            [encode(answer + END, vocabulary) for answer in dict.fromkeys(item.answers)],
+        )
+        for item in items
+    ]
+    loss, greedy = np.zeros(len(items)), np.zeros(len(items), bool)
+    for packed in pack(trees, _BATCH):
+        start = min(trees[index].sources[0] for index in packed.members)
+        logits = model.logits(packed.tokens, start, packed.positions, packed.visible).astype(np.float64)
+        likeliest, logs = logits.argmax(axis=-1), _log_softmax(logits)
+        for row, index in enumerate(packed.members):
+            tree = trees[index]
+            sources, targets = np.array(tree.sources) - start, np.array(tree.targets)
+            total, greedy[index] = tree.read(logs[row, sources, targets], likeliest[row, sources] == targets)
+            loss[index] = -total
+    return Scores(np.array([item.task for item in items]), np.exp(-loss), greedy, loss)
 
 
 def answer(model: TinyLlama, prompt: str, vocabulary: dict[str, int], limit: int = 8) -> str:
     """The greedy answer to one prompt, up to and without ``$``, of at most ``limit`` characters."""
     characters = {index: character for character, index in vocabulary.items()}
-    tokens = model.greedy(np.array([_encode(prompt, vocabulary)]), limit)[0]
+    tokens = model.greedy(np.array([encode(prompt, vocabulary)]), limit)[0]
     return "".join(characters[int(token)] for token in tokens).split(END)[0]
 
 
@@ -130,7 +145,8 @@ def retention(base: np.ndarray, expert: np.ndarray, merged: np.ndarray) -> float
     return float((merged.mean() - base.mean()) / (expert.mean() - base.mean()))
 
 
-def _encode(text: Iterable[str], vocabulary: dict[str, int]) -> list[int]:
+def encode(text: Iterable[str], vocabulary: dict[str, int]) -> list[int]:
+    """Token ids of the characters of ``text``; RequestError names one the model has no token for."""
     try:
         return [vocabulary[character] for character in text]
     except KeyError as error:

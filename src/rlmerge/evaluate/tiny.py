@@ -115,13 +115,25 @@ class TinyLlama:
     config: TinyConfig
     weights: Mapping[str, np.ndarray]
 
-    def logits(self, tokens: np.ndarray, start: int = 0) -> np.ndarray:
-        """Next-token logits [B, T - start, vocabulary] at positions from ``start`` on, for ``tokens`` [B, T]."""
+    def logits(
+        self,
+        tokens: np.ndarray,
+        start: int = 0,
+        positions: np.ndarray | None = None,
+        visible: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Next-token logits [B, T - start, vocabulary] from index ``start`` on, for ``tokens`` [B, T].
+
+        ``positions`` [B, T] and ``visible`` [B, T, T] (query, key) lay a tree of continuations into one row; without
+        them each row is a sequence in which every token sees those before it.
+        """
         config = self.config
         x = self.weights["model.embed_tokens.weight"][tokens]
-        rotation = _rotation(config, tokens.shape[1])
+        length = tokens.shape[1]
+        rotation = _rotation(config, np.arange(length)[None] if positions is None else positions)
+        mask = np.tri(length, dtype=bool)[None] if visible is None else visible
         for index in range(config.layers):
-            x = x + self._attention(index, x, rotation)
+            x = x + self._attention(index, x, rotation, mask[:, None, None])
             x = x + self._mlp(index, x)
         head = "model.embed_tokens.weight" if config.tied else "lm_head.weight"
         return self._project(head, self._norm("model.norm.weight", x[:, start:]))
@@ -142,7 +154,9 @@ class TinyLlama:
         weight = self.weights[name]
         return (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], len(weight))
 
-    def _attention(self, index: int, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def _attention(
+        self, index: int, x: np.ndarray, rotation: tuple[np.ndarray, np.ndarray], visible: np.ndarray
+    ) -> np.ndarray:
         config, prefix = self.config, f"model.layers.{index}."
         batch, length = x.shape[:2]
         x = self._norm(prefix + "input_layernorm.weight", x)
@@ -154,7 +168,7 @@ class TinyLlama:
         q = _rotate(heads("q", config.heads // config.groups), rotation)
         k, v = _rotate(heads("k", 1), rotation), heads("v", 1)
         scores = q @ k.swapaxes(-1, -2) * np.float32(config.head**-0.5)
-        scores = np.where(np.tri(length, dtype=bool), scores, np.float32(-np.inf))
+        scores = np.where(visible, scores, np.float32(-np.inf))
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
         mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, config.heads * config.head)
@@ -188,10 +202,10 @@ def load(model: str | os.PathLike[str] | Checkpoint) -> TinyLlama:
     return TinyLlama(config, weights)
 
 
-def _rotation(config: TinyConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine [T, head / 2] of the rotary angle of each position and frequency."""
+def _rotation(config: TinyConfig, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine [B, 1, 1, T, head / 2] of the rotary angle of each of ``positions`` [B, T] and frequency."""
     frequency = config.theta ** -(np.arange(0, config.head, 2) / config.head)
-    angle = np.outer(np.arange(length), frequency)
+    angle = positions[:, None, None, :, None] * frequency
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
