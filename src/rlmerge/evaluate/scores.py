@@ -15,10 +15,11 @@ from rlmerge.errors import RunError
 class Score:
     """How one model did on one task by one metric.
 
-    ``stderr`` is the standard error of ``value`` over the ``n`` items; ``k`` is how many samples an item was given, None
-    where the figure is exact or greedy. ``items`` [n] holds the metric item by item in an order that is the same for
-    every model, so that models are compared pair by pair; a harness that tells totals only leaves it None. ``details``
-    is whatever the harness adds, such as the path of its own result file. RunError when a figure is not finite.
+    ``stderr`` is the standard error of ``value`` over the ``n`` items; ``k`` is how many samples an item was given,
+    None where the figure is exact or greedy. ``items`` [n] holds the metric item by item, in an order that is the same
+    for every model and with ``value`` as their mean, so that models are compared pair by pair; a harness that tells
+    totals only leaves it None. ``details`` is whatever the harness adds, such as the path of its own result file.
+    RunError when a figure is not finite.
     """
 
     task: str
@@ -97,9 +98,9 @@ class Evaluator(Protocol):
         ...
 
     def score(self, model: Path, tasks: Sequence[str]) -> Sequence[Score]:
-        """One score or more for each of ``tasks``, in their order.
+        """One score or more for each of ``tasks``, in their order; a task's first is the one that models are judged by.
 
-        RequestError when the request is wrong (no such task, nothing installed, the model cannot be read by it), RunError
-        when the harness fails; either names the task, the command, and the end of what the harness printed.
+        RequestError when the request is wrong (no such task, nothing installed, a model it cannot read), RunError when
+        the harness fails; either names the task, the command, and the end of what the harness printed.
         """
         ...
