@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -17,6 +18,20 @@ def share(value: float | None) -> str:
 def number(value: float | None) -> str:
     """Three significant digits, or a dash for 0/0."""
     return "–" if value is None else f"{value:.3g}"
+
+
+def amount(value: float | None, percent: bool = False) -> str:
+    """A value as a share or with three significant digits, with a true minus sign; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return (share(value) if percent else number(value)).replace("-", "−")
+
+
+def interval_text(value: float | None, low: float | None, high: float | None, percent: bool = False) -> str:
+    """``0.512 [0.48, 0.54]``; without the brackets when no interval is known."""
+    if low is None or high is None:
+        return amount(value, percent)
+    return f"{amount(value, percent)} [{amount(low, percent)}, {amount(high, percent)}]"
 
 
 def table(caption: str, head: Sequence[str], body: Iterable[Sequence[str]], kind: str = "") -> str:

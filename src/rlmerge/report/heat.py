@@ -1,0 +1,106 @@
+"""A heat map as filled contours: a picture of values over two axes that can be read off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from . import svg
+from .axes import Axis, axis, finite, fit, frame
+from .contour import rings
+from .svg import BOTTOM, WIDTH
+from .tables import amount
+
+SHADES = 10
+"""Colours of the ramp in charts.css, from low and dark to high and bright."""
+BANDS = 8
+
+_LEFT, _TOP, _BAR, _RIGHT = 64, 28, 14, 66
+
+
+def heat_map(
+    title: str,
+    description: str,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    values: Sequence[Sequence[float | None]],
+    *,
+    x_label: str,
+    y_label: str,
+    unit: str,
+    percent: bool = False,
+    marks: Sequence[tuple[float, float, str]] = (),
+    height: int = 320,
+) -> str:
+    """Filled contours of ``values`` [len(xs)][len(ys)] at round levels, with a colour bar; ``xs`` and ``ys`` ascend.
+
+    Values that are missing or not finite are left blank. ``marks`` are named places (x, y, name); ``unit`` heads the
+    bar. Every grid point says its value on hover and to a reader.
+    """
+    grid = [[math.nan if v is None else float(v) for v in row] for row in values]
+    known = [v for row in grid for v in row if finite(v)]
+    if not known or len(xs) < 2 or len(ys) < 2:
+        return svg.figure(60, title, description, [svg.text(WIDTH / 2, 34, "nothing to draw")])
+    x = axis([], _LEFT + 8, WIDTH - _RIGHT - 8, within=[xs[0], xs[-1]])
+    y = axis([], height - BOTTOM, _TOP, within=[ys[0], ys[-1]])
+    body = frame(x, y, x_label, y_label)
+    levels = _levels(min(known), max(known))
+    for band, level in enumerate(levels):
+        path = "".join(_path(ring, x, y) for ring in rings(xs, ys, grid, level))
+        body.append(f'<path d="{path}" fill-rule="evenodd" class="iso h{_shade(band, len(levels))}"/>')
+    for i, at in enumerate(xs):
+        for j, up in enumerate(ys):
+            if finite(grid[i][j]):
+                words = f"{x_label} {x.text(at)}, {y_label} {y.text(up)}: {amount(grid[i][j], percent)}"
+                body.append(_cell(_side(x, xs, i), _side(y, ys, j), words))
+    for number, (at, up, name) in enumerate(marks):
+        right = x(at) > (x.start + x.end) / 2
+        body.append(f'<circle cx="{x(at)}" cy="{y(up)}" r="4" class="place" {svg.tip(name)}/>')
+        anchor, shift = ("end", -8) if right else ("start", 8)
+        # Above and below in turn: places are often neighbours on one line.
+        body.append(svg.text(x(at) + shift, y(up) + (17 if number % 2 else -8), fit(name, 150), anchor, "on"))
+    body += _bar(levels, max(known), percent, unit, height)
+    return svg.figure(height, title, description, body)
+
+
+def _levels(low: float, high: float) -> list[float]:
+    """The lowest value, then the round levels above it."""
+    return [low, *(level for level in svg.ticks(low, high, BANDS) if low < level < high)]
+
+
+def _shade(band: int, bands: int) -> int:
+    return round(band * (SHADES - 1) / max(1, bands - 1))
+
+
+def _path(ring: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    return "M" + "L".join(f"{x(at)} {y(up)}" for at, up in ring) + "Z"
+
+
+def _side(scale: Axis, places: Sequence[float], index: int) -> tuple[float, float]:
+    """From the middle between a grid point and the one before it to the middle after it, in SVG units, ascending."""
+    before, after = places[max(0, index - 1)], places[min(len(places) - 1, index + 1)]
+    ends = scale((before + places[index]) / 2), scale((places[index] + after) / 2)
+    return min(ends), max(ends)
+
+
+def _cell(across: tuple[float, float], up: tuple[float, float], words: str) -> str:
+    box = f'x="{across[0]:g}" y="{up[0]:g}" width="{across[1] - across[0]:.1f}" height="{up[1] - up[0]:.1f}"'
+    return f'<rect {box} class="cell" {svg.tip(words)}/>'
+
+
+def _bar(levels: Sequence[float], high: float, percent: bool, unit: str, height: int) -> list[str]:
+    """The colours from the lowest band at the bottom, with the levels between them."""
+    left, bottom, top = WIDTH - _RIGHT + 12, height - BOTTOM, _TOP
+    step = (bottom - top) / len(levels)
+    scale = Axis(levels[0], high, 0, 1, percent)
+    distance = (high - levels[0]) / len(levels) or 1.0
+    digits = 1 - math.floor(math.log10(distance))
+    body = [f'<text x="{WIDTH}" y="14" text-anchor="end">{escape(fit(unit, 330))}</text>']
+    for band, level in enumerate(levels):
+        at = bottom - step * (band + 1)
+        box = f'x="{left}" y="{at:.1f}" width="{_BAR}" height="{step:.1f}"'
+        body.append(f'<rect {box} class="h{_shade(band, len(levels))}"/>')
+        body.append(svg.text(left + _BAR + 5, round(at + step + 4, 1), scale.text(round(level, digits)), "start"))
+    body.append(svg.text(left + _BAR + 5, top + 4, scale.text(round(high, digits)), "start"))
+    return body
