@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -24,7 +25,7 @@ def test_models_of_a_row_stand_apart_and_rows_grow_with_them():
         return dot_plot("T", "D", ["a", "b"], [Dots("m", 0, [Dot(0, 0.5), Dot(1, 0.5)])] * count, x_label="x")
 
     heights = sorted({float(mark.get("cy")) for mark in elements(chart(9), "mark")})
-    assert len(heights) == 18 and min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 8
+    assert len(heights) == 18 and min(b - a for a, b in pairwise(heights)) >= 8
     assert float(ElementTree.fromstring(chart(9)).get("viewBox").split()[3]) > 180
 
 

@@ -1,4 +1,13 @@
-from rlmerge.report.tables import matrix, number, plot, share, table, tensors
+import math
+
+from rlmerge.report.tables import amount, interval_text, matrix, number, plot, share, table, tensors
+
+
+def test_intervals():
+    assert interval_text(0.5123, 0.48, 0.54) == "0.512 [0.48, 0.54]"
+    assert interval_text(-0.125, -0.25, 0.0, percent=True) == "−12.5 % [−25.0 %, 0.0 %]"
+    assert (interval_text(0.5, None, 0.6), interval_text(None, None, None)) == ("0.5", "–")
+    assert (amount(math.nan), amount(-1e-9)) == ("–", "−1e−09")
 
 
 def test_numbers():

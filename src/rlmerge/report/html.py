@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
-from . import plots, svg
+from . import plots
+from .page import Section, capital, finding, findings, grid, legend, page
 from .tables import matrix, number, share, table, tensors
 
 Result = Mapping[str, Any]
@@ -15,50 +15,35 @@ Result = Mapping[str, Any]
 WIDE = 4
 """Experts up to which two matrices fit side by side."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
 
 def inspect_html(result: Result) -> str:
     """The report of an inspection's JSON-able result (``Inspection.to_dict()``)."""
     names = [expert["model"]["name"] for expert in result["experts"]]
-    sections = [
-        ("verdict", "Verdict", _findings(result["findings"])),
+    sections: list[Section] = [
+        ("verdict", "Verdict", findings(map(_finding, result["findings"]))),
         ("start", "A recipe to start from", _recipe(result["recommendation"])),
         ("models", "Models and updates", _models(result)),
         (
             "survival",
             "What each method would leave",
-            _grid(plots.survival(result, names)) if result["forecasts"] else "",
+            grid(plots.survival(result, names)) if result["forecasts"] else "",
         ),
         ("updates", "How large and where", _updates(result, names)),
         ("overlap", "Overlap and conflict", _overlap(result, names) if len(names) > 1 else ""),
-        ("spectrum", "Spectrum", _grid(plots.spectrum(result, names)) if result["spectra"] else ""),
+        ("spectrum", "Spectrum", grid(plots.spectrum(result, names)) if result["spectra"] else ""),
         ("all", "All tensors", tensors(result, names)),
         ("definitions", "What the figures mean", _definitions(result)),
     ]
-    shown = [section for section in sections if section[2]]
-    title = f"{', '.join(names)} on {result['base']['name']}"
-    links = "".join(f'<a href="#{key}">{escape(head)}</a>' for key, head, _ in shown)
-    body = "".join(_section(*section) for section in shown[:3]) + _legend(names)
-    body += "".join(_section(*section) for section in shown[3:])
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>rlmerge inspect: {escape(title)}</title><style>{_asset('inspect.css')}</style></head><body>"
-        '<a class="skip" href="#verdict">Skip to the verdict</a>'
-        f"<header><h1>Will they merge?</h1><p class=soft>{escape(_summary(result))}</p>"
-        f'<nav aria-label="Sections">{links}</nav></header><main>{body}</main>'
-        f"<footer>rlmerge {escape(result['version'])}, schema {escape(result['schema'])}. "
-        "Every figure is exact unless a bound or a sample is given beside it.</footer>"
-        '<div id="tip" aria-hidden="true"></div><div id="said" class="skip" aria-live="polite"></div>'
-        f"<script>{_asset('inspect.js')}</script></body></html>\n"
+    return page(
+        title=f"rlmerge inspect: {', '.join(names)} on {result['base']['name']}",
+        heading="Will they merge?",
+        summary=_summary(result),
+        sections=sections,
+        legend=legend([(name, k % plots.COLORS) for k, name in enumerate(names)], "Show or hide experts"),
+        legend_after=3,
+        footer=f"rlmerge {result['version']}, schema {result['schema']}. "
+        "Every figure is exact unless a bound or a sample is given beside it.",
     )
-
-
-def _section(key: str, head: str, content: str) -> str:
-    title = f"{key}-title"
-    return f'<section id="{key}" aria-labelledby="{title}"><h2 id="{title}">{escape(head)}</h2>{content}</section>'
 
 
 def _summary(result: Result) -> str:
@@ -69,26 +54,17 @@ def _summary(result: Result) -> str:
     )
 
 
-def _findings(findings: Sequence[Result]) -> str:
-    items: list[str] = []
-    for finding in findings:
-        figures = table(
-            "Figures", ["figure", "value"], [[name, number(value)] for name, value in finding["figures"].items()]
-        )
-        text = f"<p>{escape(finding['text'])}</p>" if finding["text"] else ""
-        items.append(
-            f'<li class="{finding["level"]}"><span class="level">{finding["level"]}</span>'
-            f"<strong>{escape(_capital(finding['title']))}</strong>{text}"
-            f"<details><summary>Figures</summary>{figures}</details></li>"
-        )
-    return f'<ul class="findings">{"".join(items)}</ul>'
+def _finding(found: Result) -> str:
+    figures = table("Figures", ["figure", "value"], [[name, number(value)] for name, value in found["figures"].items()])
+    more = f"<details><summary>Figures</summary>{figures}</details>"
+    return finding(found["level"], found["title"], found["text"], more)
 
 
 def _recipe(recommendation: Result | None) -> str:
     if recommendation is None:
         return "<p>None: the verdict above says what has to be settled first.</p>"
     reasons = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(_capital(reason))}.</dd>"
+        f"<dt>{escape(name)}</dt><dd>{escape(capital(reason))}.</dd>"
         for name, reason in recommendation["reasons"].items()
     )
     return (
@@ -124,19 +100,9 @@ def _figure(measure: Result, unit: str) -> str:
     return f"{value} ± {share(measure['error']) if unit == 'share' else number(measure['error'])}"
 
 
-def _legend(names: Sequence[str]) -> str:
-    buttons = "".join(
-        f'<button type="button" aria-pressed="true" data-toggle="{k % plots.COLORS}">'
-        f'<svg viewBox="0 0 14 14" aria-hidden="true" class="s{k % plots.COLORS}">'
-        f"{svg.marker(7, 7, k % plots.COLORS, name)}</svg>{escape(name)}</button>"
-        for k, name in enumerate(names)
-    )
-    return f'<div class="legend" role="group" aria-label="Show or hide experts">{buttons}</div>'
-
-
 def _updates(result: Result, names: Sequence[str]) -> str:
     parts = [plots.magnitudes(result, names), plots.modules(result, names), plots.depth(result, names)]
-    return _grid("".join(parts))
+    return grid("".join(parts))
 
 
 def _overlap(result: Result, names: Sequence[str]) -> str:
@@ -184,7 +150,7 @@ def _overlap(result: Result, names: Sequence[str]) -> str:
     ]
     # Matrices of many experts need the full width.
     kind = "grid" if len(names) <= WIDE else "grid one"
-    return f'<div class="{kind}">{"".join(matrices)}</div>' + _grid(plots.sharing(result, names))
+    return f'<div class="{kind}">{"".join(matrices)}</div>' + grid(plots.sharing(result, names))
 
 
 def _definitions(result: Result) -> str:
@@ -202,15 +168,3 @@ def _definitions(result: Result) -> str:
     ]
     head = ["figure", "definition", "threshold", "chance or null", "status", "source", "caution"]
     return f'<div class="panel">{table("How each figure is defined, and how sure that is", head, rows, "wrap")}</div>'
-
-
-def _grid(content: str) -> str:
-    return f'<div class="grid">{content}</div>'
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _asset(name: str) -> str:
-    return (files("rlmerge.report") / "assets" / name).read_text(encoding="utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from rlmerge.report.console import MARKS, render, table
 from rlmerge.report.terminal import size_text
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Result = Mapping[str, Any]
 
-MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "bold yellow"), "info": ("·", "cyan"), "good": ("✓", "green")}
 PAIRS_SHOWN = 10
 
 
@@ -31,7 +30,7 @@ def inspect_text(result: Result, *, width: int, color: bool) -> str:
     if result["recommendation"]:
         parts += ["A recipe to start from:", Text(result["recommendation"]["yaml"].rstrip(), style="cyan")]
         parts += [Text(f"  {name}: {reason}") for name, reason in result["recommendation"]["reasons"].items()]
-    return _render(parts, width, color)
+    return render(parts, width, color)
 
 
 def _headline(result: Result) -> str:
@@ -59,12 +58,12 @@ def _findings(findings: Sequence[Result]) -> RenderableType:
 def _experts(result: Result) -> Table:
     """Per expert: size and sparsity; thresholds are in the headings."""
     dtype = result["base"]["dtype"]
-    table = _table(
+    made = table(
         "expert", ">‖τ‖/‖θ₀‖", f">unchanged ({dtype})", ">|τ| ≤ 1e-5", ">top 1 % mass", ">Gini", ">own", ">chance"
     )
     for expert in result["experts"]:
         figures = {key: measure["value"] for key, measure in expert["figures"].items()}
-        table.add_row(
+        made.add_row(
             expert["model"]["name"],
             _number(figures["relative_norm"]),
             _share(figures["unchanged_bits"]),
@@ -74,18 +73,18 @@ def _experts(result: Result) -> Table:
             _share(expert["shared_exactly"][0]),
             _share(expert["shared_by_chance"][0]),
         )
-    return table
+    return made
 
 
 def _pairs(pairs: Sequence[Result]) -> Table:
     """Per pair, each figure beside what chance gives; the pairs with the most conflict when there are many."""
-    table = _table(
+    made = table(
         "pair", ">Jaccard", ">chance", ">cosine", ">null ±", ">sign conflict", ">Σ|C⁻|/Σ|C|", ">chance", ">distance"
     )
     ordered = sorted(pairs, key=lambda p: -(p["figures"]["conflict_share"]["value"] or 0.0))
     for pair in ordered[:PAIRS_SHOWN]:
         figures = pair["figures"]
-        table.add_row(
+        made.add_row(
             f"{pair['a']} · {pair['b']}",
             _share(figures["jaccard"]["value"]),
             _share(figures["jaccard"].get("null")),
@@ -97,26 +96,26 @@ def _pairs(pairs: Sequence[Result]) -> Table:
             _number(figures["distance"]["value"]),
         )
     if len(pairs) > PAIRS_SHOWN:
-        table.caption = f"the {PAIRS_SHOWN} pairs of {len(pairs)} with the largest conflict share"
-    return table
+        made.caption = f"the {PAIRS_SHOWN} pairs of {len(pairs)} with the largest conflict share"
+    return made
 
 
 def _forecasts(result: Result) -> Table:
     """What each method leaves: all experts together, and of every expert's own changes."""
     names = [expert["model"]["name"] for expert in result["experts"]]
     shown = names[:4]
-    table = _table("method", ">changes that survive", *(f">kept of {name}'s own" for name in shown))
+    made = table("method", ">changes that survive", *(f">kept of {name}'s own" for name in shown))
     after = [result["after"]] if result["after"] else []
     for forecast in [*after, *result["forecasts"]]:
         by_name = {outcome["expert"]: outcome for outcome in forecast["experts"]}
-        table.add_row(
+        made.add_row(
             forecast["label"], _share(forecast["survived"]), *(_number(by_name[name]["realised"]) for name in shown)
         )
     forecasts = [*result["forecasts"], *after]
     sampled = min(forecast["sampled"] for forecast in forecasts)
     how = "exact" if sampled == 1 else f"from {sampled:.1%} of the weights, evenly spread"
-    table.caption = f"rounded to {forecasts[-1]['dtype']}; {how}"
-    return table
+    made.caption = f"rounded to {forecasts[-1]['dtype']}; {how}"
+    return made
 
 
 def _share(value: float | None) -> str:
@@ -125,33 +124,3 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
-
-
-def _table(*columns: str) -> Table:
-    """A borderless table; a heading that starts with ``>`` is right-aligned."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", caption_justify="left")
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    return table
-
-
-def _render(parts: Sequence[RenderableType], width: int, color: bool) -> str:
-    from rich.console import Console
-
-    stream = StringIO()
-    console = Console(
-        file=stream,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())

@@ -1,0 +1,98 @@
+"""Parts of a terminal report: tables that drop columns rather than break words, and plain text from hostile names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from .axes import columns as columns_of
+from .axes import fit
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "bold yellow"), "info": ("·", "cyan"), "good": ("✓", "green")}
+"""How a finding of each level begins, and its style."""
+
+_GAP, _EDGES = 2, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a fitted table: of those that do not fit, the one with the highest ``rank`` is left out first."""
+
+    title: str
+    cells: Sequence[str]
+    rank: int = 0
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        """Terminal columns of the widest cell."""
+        return max(columns_of(text) for text in (self.title, *self.cells))
+
+
+def table(*titles: str) -> Table:
+    """A borderless table; a heading that starts with ``>`` is right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", caption_justify="left")
+    for title in titles:
+        right = title.startswith(">")
+        made.add_column(title.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return made
+
+
+def fitted(columns: Sequence[Column], width: int) -> tuple[Table, list[str]]:
+    """A table of at most ``width`` columns, and the titles of what was left out to get there.
+
+    Columns of rank 0 always stay; should they alone be too wide, the cells of the widest left-aligned one lose their
+    middle.
+    """
+    kept = list(columns)
+    while _total(kept) > width and any(column.rank for column in kept):
+        kept.remove(max(kept, key=lambda column: (column.rank, columns.index(column))))
+    names = [column for column in kept if column.left]
+    excess = _total(kept) - width
+    if excess > 0 and names:
+        widest = max(names, key=lambda column: column.width)
+        room = max(8, widest.width - excess)
+        cut = Column(fit(widest.title, room, size=1), [fit(text, room, size=1) for text in widest.cells], left=True)
+        kept[kept.index(widest)] = cut
+    made = table(*(column.title if column.left else f">{column.title}" for column in kept))
+    made.padding = (0, 1, 0, 0)
+    for row in zip(*(column.cells for column in kept), strict=True):
+        made.add_row(*row)
+    return made, [column.title for column in columns if column.title not in {one.title for one in kept}]
+
+
+def _total(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns) + _GAP * (len(columns) - 1) + _EDGES
+
+
+def plain(text: object) -> str:
+    """``text`` with control and other invisible characters spelled out, so that no name moves the cursor or colours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def render(parts: Sequence[RenderableType], width: int, color: bool) -> str:
+    """The parts one under the other, without trailing blanks."""
+    from rich.console import Console
+
+    stream = StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
