@@ -31,7 +31,7 @@ class Causal:
     ends: tuple[int, ...]
 
     def encode(self, prompt: str, *, chat: bool) -> tuple[int, ...]:
-        """Token ids that outputs follow, of the text or, with ``chat``, the user's turn; RequestError if there are none."""
+        """Token ids that outputs follow; see ``encode_text``."""
         return encode_text(self.tokenizer, prompt, str(self.path), chat=chat)
 
 
