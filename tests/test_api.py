@@ -104,7 +104,7 @@ def test_progress_is_told_of_every_byte(folder):
         def __init__(self):
             self.phases, self.messages = [], []
 
-        def start(self, phase, total_bytes):
+        def start(self, phase, total, unit=""):
             self.phases.append([phase, total_bytes, 0])
 
         def advance(self, nbytes):

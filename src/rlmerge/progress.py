@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of phases and bytes; every call is cheap and may come from any thread."""
+    """Told of phases and what they get through; every call is cheap and may come from any thread."""
 
-    def start(self, phase: str, total_bytes: int) -> None:
-        """A phase begins that will process ``total_bytes``; 0 when that says nothing."""
+    def start(self, phase: str, total: int, unit: str = "") -> None:
+        """A phase begins that will process ``total`` of ``unit``, bytes unless it says otherwise; 0 when unknown."""
         ...
 
-    def advance(self, nbytes: int) -> None:
-        """``nbytes`` more are done."""
+    def advance(self, amount: int) -> None:
+        """``amount`` more is done."""
         ...
 
     def done(self) -> None:
@@ -28,9 +28,9 @@ class Progress(Protocol):
 class Quiet:
     """A ``Progress`` that says nothing."""
 
-    def start(self, phase: str, total_bytes: int) -> None: ...
+    def start(self, phase: str, total: int, unit: str = "") -> None: ...
 
-    def advance(self, nbytes: int) -> None: ...
+    def advance(self, amount: int) -> None: ...
 
     def done(self) -> None: ...
 

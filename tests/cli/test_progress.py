@@ -33,6 +33,15 @@ def test_a_line_every_ten_seconds_with_rate_and_time_left():
     ]
 
 
+def test_other_things_than_bytes_are_counted_by_name():
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, clock)
+    lines.start("train", 1_200, "experts")
+    clock.now += 20
+    lines.advance(300)
+    assert stream.getvalue().splitlines() == ["train: 1,200 experts", "train: 300 of 1,200 experts, 1:00 left"]
+
+
 def test_a_closed_stream_never_stops_a_run():
     stream = io.StringIO()
     lines = Lines(stream)

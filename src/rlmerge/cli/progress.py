@@ -29,28 +29,33 @@ def show_progress(quiet: bool) -> Generator[Progress]:
         yield Lines(sys.stderr)
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichBars
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[so_far]}"))
         with RichBars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
             yield Bars(bars)
 
 
 class Bars:
-    """One bar per phase with bytes a second and the time left."""
+    """One bar per phase with how much is done, how fast, and the time left."""
 
     def __init__(self, bars: RichBars) -> None:
         self._bars = bars
         self._task = None
+        self._unit = ""
 
-    def start(self, phase: str, total_bytes: int) -> None:
+    def start(self, phase: str, total: int, unit: str = "") -> None:
         self.done()
-        self._task = self._bars.add_task(phase, total=total_bytes)
+        self._unit = unit
+        self._task = self._bars.add_task(phase, total=total, so_far="")
 
-    def advance(self, nbytes: int) -> None:
+    def advance(self, amount: int) -> None:
         if self._task is not None:
-            self._bars.advance(self._task, nbytes)
+            self._bars.advance(self._task, amount)
+            task = next(task for task in self._bars.tasks if task.id == self._task)
+            so_far = _so_far(int(task.completed), int(task.total or 0), self._unit, task.elapsed or 0.0)
+            self._bars.update(self._task, so_far=so_far)
 
     def done(self) -> None:
         if self._task is not None:
@@ -68,25 +73,28 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._lock = Lock()
-        self._phase = ""
-        self._total = self._bytes = 0
+        self._phase = self._unit = ""
+        self._total = self._done = 0
         self._started = self._spoke = 0.0
 
-    def start(self, phase: str, total_bytes: int) -> None:
+    def start(self, phase: str, total: int, unit: str = "") -> None:
         with self._lock:
-            self._phase, self._total, self._bytes = phase, total_bytes, 0
+            self._phase, self._total, self._done, self._unit = phase, total, 0, unit
             self._started = self._spoke = self._clock()
-        self.message(f"{phase}: {size_text(total_bytes)}" if total_bytes else phase)
+        self.message(f"{phase}: {_amount(total, unit)}" if total else phase)
 
-    def advance(self, nbytes: int) -> None:
+    def advance(self, amount: int) -> None:
         with self._lock:
-            self._bytes += nbytes
+            self._done += amount
             now = self._clock()
             if now - self._spoke < INTERVAL:
                 return
             self._spoke = now
-            text = self._so_far(now - self._started)
-        self.message(text)
+            seconds = now - self._started
+            text = f"{self._phase}: {_so_far(self._done, self._total, self._unit, seconds)}"
+            rate = self._done / seconds
+            left = (self._total - self._done) / rate if rate else 0.0
+        self.message(f"{text}, {duration_text(left)} left" if left > 0 else text)
 
     def done(self) -> None:
         with self._lock:
@@ -98,8 +106,14 @@ class Lines:
         with contextlib.suppress(OSError, ValueError):
             print(text, file=self._stream, flush=True)
 
-    def _so_far(self, seconds: float) -> str:
-        rate = self._bytes / seconds
-        text = f"{self._phase}: {size_text(self._bytes)} of {size_text(self._total)}, {size_text(round(rate))}/s"
-        left = (self._total - self._bytes) / rate if rate else 0.0
-        return f"{text}, {duration_text(left)} left" if left > 0 else text
+
+def _amount(amount: int, unit: str) -> str:
+    return f"{amount:,} {unit}" if unit else size_text(amount)
+
+
+def _so_far(done: int, total: int, unit: str, seconds: float) -> str:
+    """How much of how much; of bytes also the rate, which says what the disk and the formula give."""
+    if unit:
+        return f"{done:,} of {_amount(total, unit)}"
+    rate = f", {size_text(round(done / seconds))}/s" if seconds > 0 else ""
+    return f"{size_text(done)} of {size_text(total)}{rate}"
