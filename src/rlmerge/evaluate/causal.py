@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,14 @@ def encode_text(tokenizer: Any, prompt: str, where: str, *, chat: bool) -> tuple
     if not ids:
         raise RequestError(f"the prompt {prompt!r} has no tokens", where=where, hint="Give prompts with some text.")
     return ids
+
+
+def release_memory() -> None:
+    """Give memory of models that are no longer referenced back to the GPU."""
+    gc.collect()  # modules refer to one another in circles
+    torch = require("torch")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

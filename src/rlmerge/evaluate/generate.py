@@ -56,6 +56,10 @@ class Generator(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give back the memory of the model that is held for the next call; the generator stays usable."""
+        ...
+
 
 def make_generator(backend: str, *, server: str | None = None, device: str = "auto", batch_size: int = 32) -> Generator:
     """The back end called ``backend``: ``tiny``, ``transformers``, ``vllm`` or ``server``.

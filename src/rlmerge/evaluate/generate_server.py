@@ -86,6 +86,8 @@ class ServerGenerator:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def close(self) -> None: ...
+
     def _served(self, model: Path) -> str:
         """The name under which the server lists ``model``; RequestError when it serves others only."""
         listed = self._call("models", None)

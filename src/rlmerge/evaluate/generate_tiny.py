@@ -55,6 +55,8 @@ class TinyGenerator:
                 found[prompt].append(Sample(prompts[prompt], text, tuple(output), stopped))
         return found
 
+    def close(self) -> None: ...
+
 
 def same_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of equal length in batches, in rising order: they fill a rectangle, so nothing is padded or masked."""

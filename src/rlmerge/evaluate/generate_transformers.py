@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.causal import Causal, failures, load_causal
+from rlmerge.evaluate.causal import Causal, failures, load_causal, release_memory
 from rlmerge.evaluate.generate import Sample, check_request, random_streams, refuse_undefined
 from rlmerge.kernels.random import uniform
 from rlmerge.sensitivity.extra import require
@@ -61,11 +61,15 @@ class TransformersGenerator:
                 found[prompt, index] = _sample(causal, prompts[prompt], row)
         return [[found[prompt, index] for index in range(samples)] for prompt in range(len(prompts))]
 
+    def close(self) -> None:
+        self._held = None
+        release_memory()
+
     def _load(self, model: Path) -> Causal:
         files = sorted(model.glob("*.safetensors"))
         key = (model.resolve(), [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
         if self._held is None or self._held[0] != key:
-            self._held = None  # its memory is needed for the next one
+            self.close()
             self._held = (key, load_causal(model, self._device))
         return self._held[1]
 
