@@ -22,7 +22,7 @@ _MEMORY_HINT = "Use a smaller batch, fewer new tokens, or a device with more mem
 class Causal:
     """A model in evaluation mode on its device, with its tokenizer and the ids that end an output.
 
-    On a CPU the weights are float32, since few CPUs compute in less; elsewhere they have the type they are stored in.
+    Unless a type is asked for, weights are float32 on a CPU, few of which compute in less, and as stored elsewhere.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Causal:
         return encode_text(self.tokenizer, prompt, str(self.path), chat=chat)
 
 
-def load_causal(path: Path, device: Any) -> Causal:
+def load_causal(path: Path, device: Any, dtype: str | None = None) -> Causal:
     """The causal LM in ``path`` on the torch ``device``; CheckpointError when transformers cannot load it."""
     torch, transformers = require("torch"), require("transformers")
     safe = {"local_files_only": True, "trust_remote_code": False}
