@@ -78,7 +78,9 @@ class LmEval:
         if self.backend not in BACKENDS:
             raise RequestError(f"lm-eval has no back end {self.backend!r}", hint=did_you_mean(self.backend, BACKENDS))
         if self.backend == "server" and self.server is None:
-            raise RequestError("a server back end needs the server's address", hint="Add --server http://HOST:PORT")
+            raise RequestError(
+                "a server back end needs the server's address", hint="Add --server http://localhost:8000/v1."
+            )
         if self.include is not None and not self.include.is_dir():
             raise RequestError("no such directory of lm-eval tasks", where=str(self.include), hint="Check the path.")
 
@@ -139,7 +141,7 @@ class LmEval:
         if self.backend == "server":
             kind = "local-chat-completions" if self.chat else kind
             path = "chat/completions" if self.chat else "completions"
-            place = f"model={model},tokenizer={model},base_url={str(self.server).rstrip('/')}/v1/{path}"
+            place = f"model={model},tokenizer={model},base_url={str(self.server).rstrip('/')}/{path}"
         arguments = ",".join(part for part in (place, self.model_args) if part)
         command = [*self.program, "--model", kind, "--model_args", arguments, "--tasks", ",".join(tasks)]
         command += ["--output_path", str(output), "--log_samples", "--batch_size", self.batch_size]
@@ -169,10 +171,10 @@ def find_program(program: str | None = None) -> tuple[str, ...]:
 @cache
 def _versions(program: tuple[str, ...]) -> Mapping[str, str]:
     """Versions of the packages that decide lm-eval's scores, in the environment the program runs in."""
-    if len(program) > 1:
-        python = program[0]
-    else:
-        with Path(program[0]).open("rb") as file:
+    start, *module = program
+    python = start
+    if not module:
+        with Path(start).open("rb") as file:
             first = file.readline(512).decode(errors="replace").strip()
         python = first.removeprefix("#!") if first.startswith("#!") and "python" in first else ""
     code = (
@@ -184,7 +186,7 @@ def _versions(program: tuple[str, ...]) -> Mapping[str, str]:
         done = subprocess.run([*python.split(), "-c", code], capture_output=True, text=True, timeout=60, check=True)
         return json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
-        return {"program": hashlib.sha256(Path(program[0]).read_bytes()).hexdigest()}
+        return {"program": hashlib.sha256(Path(start).read_bytes()).hexdigest()}
 
 
 def _tree_digest(directory: Path) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlmerge.errors import RequestError, RunError, did_you_mean
 from rlmerge.evaluate.scores import Score
@@ -98,5 +98,5 @@ def parse_results(found: Any, task: str, *, label: str, where: str, items: _Samp
     return scores
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

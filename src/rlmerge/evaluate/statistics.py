@@ -43,10 +43,13 @@ def bootstrap(statistic: Callable[..., float], *samples: np.ndarray, resamples: 
 
 
 def percentiles(value: float, draws: np.ndarray) -> Interval:
-    """``value`` with the 2.5 % and 97.5 % quantiles of its bootstrap ``draws`` [R]; NaN when a draw is not finite."""
-    if not np.isfinite(draws).all():
+    """``value`` with the 2.5 % and 97.5 % quantiles of its bootstrap ``draws`` [R]; NaN when a draw is NaN.
+
+    A ratio's draws may be infinite, and so then may be an end.
+    """
+    if np.isnan(draws).any():
         return Interval(float(value), np.nan, np.nan)
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(draws, [0.025, 0.975], method="linear" if np.isfinite(draws).all() else "inverted_cdf")
     return Interval(float(value), float(low), float(high))
 
 

@@ -1,0 +1,179 @@
+"""What an evaluation found, as frozen data with a versioned plain form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlmerge import __version__
+from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.statistics import Interval
+
+SCHEMA = "rlmerge.eval/1"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredModel:
+    """One model of the comparison; ``scored`` is ``cached`` when every score was found in the store, else ``now``."""
+
+    name: str
+    path: Path
+    role: str
+    digest: str
+    scored: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task with the metric that models are judged by, and the experts that it is the own task of."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    n: int | None
+    k: int | None
+    experts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One model's score on one task; ``interval`` has the score as its value."""
+
+    model: str
+    score: Score
+    interval: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data without the single items."""
+        score, ends = self.score, self.interval.to_dict()
+        return {
+            "model": self.model,
+            "task": score.task,
+            "metric": score.metric,
+            "value": score.value,
+            "stderr": score.stderr,
+            "low": ends["low"],
+            "high": ends["high"],
+            "n": score.n,
+            "k": score.k,
+            "details": dict(score.details),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """What a merge kept of one expert on a task that is the expert's own.
+
+    ``retention`` is merged / expert and ``degradation`` (merged − expert) / expert, inverted and negated where lower
+    scores are better, so that below 1 and below 0 always mean a loss. ``gain_kept`` is (merged − base) / (expert −
+    base), None unless the expert beats the base beyond doubt. Ratios are None where the expert's score is not positive.
+    """
+
+    task: str
+    expert: str
+    base_value: float
+    expert_value: float
+    merged_value: float
+    retention: Interval | None
+    degradation: Interval | None
+    gain_kept: Interval | None
+    difference_to_expert: Interval
+    difference_to_base: Interval
+    verdict_to_expert: str
+    verdict_to_base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A merge in short: the plain mean of its scores over the tasks where higher is better, the mean share of the
+    experts' gains and of the experts' scores that it kept on their own tasks, and where it kept least."""
+
+    model: str
+    mean: Interval | None
+    worst: Survival | None
+    gain_kept: Interval | None
+    retention: Interval | None
+    per_task: tuple[Survival, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Model ``a`` minus model ``b`` on one task, or on the ``mean`` over tasks; the verdict is about ``a``."""
+
+    a: str
+    b: str
+    task: str
+    difference: Interval
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of base, experts and merges, and what they say about each merge.
+
+    ``scores`` holds the metric that models are judged by, ``other_scores`` the harnesses' further ones.
+    """
+
+    models: tuple[ScoredModel, ...]
+    tasks: tuple[Task, ...]
+    scores: tuple[Cell, ...]
+    other_scores: tuple[Cell, ...]
+    merges: tuple[Merge, ...]
+    comparisons: tuple[Comparison, ...]
+    health: Mapping[str, Any] | None
+    landscape: Mapping[str, Any] | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data under the schema ``rlmerge.eval/1``; a figure that is not known is None."""
+        return {
+            "schema": SCHEMA,
+            "rlmerge": __version__,
+            "models": [
+                {
+                    "name": model.name,
+                    "path_name": model.path.name,
+                    "role": model.role,
+                    "digest": model.digest,
+                    "scored": model.scored,
+                    "notes": list(model.notes),
+                }
+                for model in self.models
+            ],
+            "tasks": [_plain(task) for task in self.tasks],
+            "scores": [cell.to_dict() for cell in self.scores],
+            "other_scores": [cell.to_dict() for cell in self.other_scores],
+            "merges": [_merge(merge) for merge in self.merges],
+            "comparisons": [_plain(comparison) for comparison in self.comparisons],
+            "health": self.health,
+            "landscape": self.landscape,
+            "warnings": list(self.warnings),
+        }
+
+    def to_json(self) -> str:
+        """``to_dict`` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+
+def _merge(merge: Merge) -> dict[str, Any]:
+    worst = merge.worst
+    least = worst and worst.retention
+    return {
+        **_plain(merge),
+        "worst": worst and least and {"task": worst.task, "expert": worst.expert, "retention": least.value},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries and tuples as lists, all the way down."""
+    if isinstance(value, Interval):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value

@@ -1,0 +1,97 @@
+"""Running evaluators over models, one task after another, keeping every score as soon as it is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from rlmerge.errors import RunError
+from rlmerge.evaluate.cache import Store
+from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.subjects import Subject
+from rlmerge.evaluate.words import Job
+from rlmerge.progress import Progress
+
+
+@dataclass
+class Scorer:
+    """Scores models, each content and task once, and remembers what failed.
+
+    ``found`` has the scores by model digest and task, ``fresh`` the digests for which a harness was run, ``failed`` the
+    failures by model and task. What fails on ``base`` is not tried on other models: nothing could be compared.
+    """
+
+    store: Store
+    base: str
+    rescore: bool
+    together: bool
+    progress: Progress
+    found: dict[tuple[str, str], tuple[Score, ...]] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
+    failed: dict[tuple[str, str], RunError] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def score(self, subject: Subject, jobs: Sequence[Job], phase: str) -> None:
+        """Find or make the scores of one model. A harness's failure is kept and the other tasks go on."""
+        hopeless = {label for name, label in self.failed if name == self.base}
+        todo: list[Job] = []
+        for job in jobs:
+            key = subject.digest, job.label
+            kept = None if self.rescore else self.store.entry(job.evaluator, subject.digest, job.task).load()
+            if key in self.found or job.label in hopeless:
+                continue
+            if kept is None:
+                todo.append(job)
+            else:
+                self.found[key] = kept
+        if not todo:
+            return
+        batches = _by_evaluator(todo) if self.together else [[job] for job in todo]
+        self.progress.start(f"scoring {phase}", subject.checkpoint.nbytes * len(todo))
+        for batch in batches:
+            try:
+                self._run(subject, batch)
+            except RunError as error:
+                self.failed.update({(subject.name, job.label): error for job in batch})
+                self.progress.message(f"{subject.name} on {', '.join(job.label for job in batch)}: failed")
+            self.progress.advance(subject.checkpoint.nbytes * len(batch))
+        self.progress.done()
+
+    def _run(self, subject: Subject, batch: Sequence[Job]) -> None:
+        started = time.monotonic()
+        given = batch[0].evaluator.score(subject.path, [job.task for job in batch])
+        seconds = time.monotonic() - started
+        for job in batch:
+            scores = tuple(replace(score, task=job.label) for score in given if score.task == job.task)
+            if not scores:
+                what = f"the evaluator {job.evaluator.name!r} gave no score of it"
+                raise RunError(what, where=job.label, hint="It must return at least one for every task.")
+            self.found[subject.digest, job.label] = scores
+            self.fresh.add(subject.digest)
+            self._keep(subject, job, scores)
+            first = scores[0]
+            self.progress.message(f"{subject.name} on {job.label}: {first.metric} {first.value:.3f} ({seconds:.0f} s)")
+
+    def _keep(self, subject: Subject, job: Job, scores: tuple[Score, ...]) -> None:
+        try:
+            self.store.entry(job.evaluator, subject.digest, job.task).save(scores)
+        except OSError as error:
+            text = f"scores could not be kept in {self.store.directory} ({error.strerror}); a later run scores again"
+            if text not in self.warnings:
+                self.warnings.append(text)
+                self.progress.message(f"warning: {text}")
+
+    def failure(self) -> RunError:
+        """Everything that failed as one error."""
+        lines = [f"{name} on {task}: {error}" for (name, task), error in self.failed.items()]
+        hint = "Finished scores are kept; run the same command again for the rest."
+        what = f"{len(lines)} scores could not be made:\n" + "\n".join(lines)
+        return RunError(what, hint=hint)
+
+
+def _by_evaluator(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[int, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(id(job.evaluator), []).append(job)
+    return list(groups.values())
