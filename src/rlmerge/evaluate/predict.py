@@ -69,7 +69,9 @@ def divergence(model: Predictor, other: Predictor, outputs: Sequence[Output]) ->
             what = f"one model predicts {logs.shape[1]} tokens and the other {others.shape[1]}, so there is no KL"
             raise RequestError(what, hint="Compare models with one vocabulary.")
         p = xp.exp(logs)
-        total += float((p * xp.where(p > 0, logs - others, xp.zeros_like(logs))).sum())
+        with np.errstate(invalid="ignore"):  # −∞ − −∞ where neither allows a token, which counts 0
+            gain = xp.where(p > 0, logs - others, xp.zeros_like(logs))
+        total += float((p * gain).sum())
         count += len(logs)
     return total / count
 
