@@ -92,7 +92,7 @@ def parse_results(found: Any, task: str, *, label: str, where: str, items: _Samp
                 k=samples if samples > 1 else None,
                 higher_is_better=direction.get(metric) is not False,
                 items=None if items is None else items.of(metric, kind, value),
-                details={"file": where, "task": task},
+                details={"file": where, "task": task, "dataset": config.get("dataset_path")},
             )
         )
     return scores

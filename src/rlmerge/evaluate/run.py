@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from rlmerge.errors import RunError
 from rlmerge.evaluate.cache import Store
 from rlmerge.evaluate.compare import Comparer, check_own
+from rlmerge.evaluate.prompts import read_prompts
 from rlmerge.evaluate.results import Cell, Evaluation, ScoredModel, Task
 from rlmerge.evaluate.scores import Score
 from rlmerge.evaluate.scoring import Scorer
 from rlmerge.evaluate.statistics import Interval
 from rlmerge.evaluate.subjects import Subject, open_subjects
+from rlmerge.evaluate.survey import read_landscape, survey_health, survey_landscape
 from rlmerge.evaluate.tokenizers import check_tokenizers
 from rlmerge.evaluate.words import Job, Options, read_tasks
 from rlmerge.progress import Progress, Quiet
@@ -30,6 +34,8 @@ def evaluate(
     own: Mapping[str, Sequence[str]] | None = None,
     rescore: bool = False,
     together: bool = False,
+    health: PathLike | None = None,
+    landscape: PathLike | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score the merges ``models``, their ``base`` and every one of their ``experts`` on ``tasks``, and compare.
@@ -38,7 +44,8 @@ def evaluate(
     in the store of ``options`` as soon as they are known and found there again unless ``rescore``; a killed call goes
     on where it was. ``own`` gives the tasks each expert was trained for, by the expert's name; ``Comparer.own_tasks``
     says what happens without it. With ``together`` a harness gets all tasks of a model in one call, which loads the
-    model once but loses them all when it is killed.
+    model once but loses them all when it is killed. ``health`` is a file of prompts that every model answers,
+    ``landscape`` one of items with listed answers that the surroundings of the experts are scored on; neither is kept.
 
     RequestError, before anything is scored where possible, for models or tasks that make no sense; RunError that lists
     every model and task that could not be scored, once all others are.
@@ -50,12 +57,20 @@ def evaluate(
     words = [task for task in tasks if isinstance(task, str)]
     jobs += read_tasks(words, options) if words else ()
     check_own(own or {}, [s.name for s in subjects if s.role == "expert"], [job.label for job in jobs])
+    prompts = read_prompts(Path(health)) if health is not None else ()
+    items = read_landscape(Path(landscape), subjects, options.limit) if landscape is not None else ()
     scorer = Scorer(Store(options.directory), subjects[0].name, rescore, together, progress)
     for place, subject in enumerate(subjects, 1):
         scorer.score(subject, jobs, f"{subject.name} ({place} of {len(subjects)})")
     if scorer.failed:
         raise scorer.failure()
-    return _compare(subjects, jobs, scorer, own, [*warnings, *scorer.warnings])
+    found = _compare(subjects, jobs, scorer, own, [*warnings, *scorer.warnings])
+    owners = {task.task: task.experts for task in found.tasks}
+    return replace(
+        found,
+        health=survey_health(subjects, prompts, options, progress) if prompts else None,
+        landscape=survey_landscape(subjects, items, owners, options, progress) if items else None,
+    )
 
 
 def _twins(subjects: Sequence[Subject]) -> list[str]:

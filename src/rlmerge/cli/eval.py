@@ -1,0 +1,151 @@
+"""`rlmerge eval`: what did the merge keep? Scores of base, experts and merges on any harness's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlmerge.cli.greedy import GreedyCommand
+from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.request import FORMAT
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(cls=GreedyCommand)
+@click.argument("models", nargs=-1, required=True, metavar="MERGE...")
+@click.option("--base", required=True, metavar="MODEL", help="The model the experts were trained from.")
+@click.option("--experts", required=True, multiple=True, metavar="MODEL...", help="What the merges were made of.")
+@click.option(
+    "--tasks",
+    required=True,
+    multiple=True,
+    metavar="TASK...",
+    help="exact:FILE.jsonl[:TASK], lm-eval:NAME[:METRIC], gym:DATASET[?KEY=VALUE&...], command:NAME, or one of gsm8k,"
+    " math500, humaneval, mbpp, ifeval.",
+)
+@click.option("--own", multiple=True, metavar="EXPERT=TASK[,TASK]...", help="An expert's own tasks.  [found by gain]")
+@click.option("-o", "--out", type=_FILE, metavar="FILE", help="Write a self-contained HTML report.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all figures as JSON.")
+@click.option("--eval-results", type=_FILE, metavar="DIR", help="Write Hugging Face .eval_results files.")
+@click.option("--health", type=_FILE, metavar="PROMPTS", help="File of prompts: repetition, stops, entropy, KL.")
+@click.option("--landscape", type=_FILE, metavar="ITEMS", help="JSONL with answers: score and loss around the experts.")
+@click.option("--store", type=_FILE, metavar="DIR", help="Where scores and harness files are kept.  [the user's cache]")
+@click.option("--rescore", is_flag=True, help="Score again what the store already has.")
+@click.option("--together", is_flag=True, help="One call of a harness for all tasks of a model; a kill loses them all.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="For one harness call.")
+@click.option(
+    "--backend",
+    type=click.Choice(["transformers", "vllm", "server", "tiny"]),
+    default="transformers",
+    show_default=True,
+    help="What generates.",
+)
+@click.option("--server", metavar="URL", help="With --backend server: an OpenAI-compatible API, up to /v1.")
+@click.option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N.  [a GPU if there is one]")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at a time.")
+@click.option("--chat", is_flag=True, help="Put prompts into the model's chat template.")
+@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="gym: outputs per question.")
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="gym, health: 0 is greedy.")
+@click.option("--max-new-tokens", type=int, default=512, show_default=True, help="gym, health: length limit.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the samples.")
+@click.option("--prompt", default="default", show_default=True, help="gym: its system prompt's name, or none.")
+@click.option("--command", metavar="COMMAND", help="command: 'python my_eval.py {model} {tasks}'; prints JSON.")
+@click.option("--include-path", type=_FILE, metavar="DIR", help="lm-eval: a directory of task YAML files.")
+@click.option("--lm-eval", metavar="PROGRAM", help="lm-eval: its program, if it is in another environment.")
+@click.option("--model-args", default="", metavar="KEY=VALUE,...", help="lm-eval: added to its --model_args.")
+@click.option("--lm-eval-args", default="", metavar="WORDS", help="lm-eval: added to its command line.")
+@click.option("--unsafe-code", is_flag=True, help="lm-eval: allow tasks that run code a model wrote.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@FORMAT
+def command(
+    models: tuple[str, ...],
+    base: str,
+    experts: tuple[str, ...],
+    tasks: tuple[str, ...],
+    own: tuple[str, ...],
+    out: Path | None,
+    json_file: Path | None,
+    eval_results: Path | None,
+    health: Path | None,
+    landscape: Path | None,
+    rescore: bool,
+    together: bool,
+    quiet: bool,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Score the merges, their base and every expert, and say what each merge kept, with 95 % intervals.
+
+    Scores are kept by content: a second run, or one that was killed, scores only what is new.
+    """
+    from rlmerge.cli.progress import show_progress
+    from rlmerge.evaluate import Options, evaluate
+    from rlmerge.report.eval_terminal import eval_text
+
+    for file in (out, json_file):
+        _check_writable(file)
+    with show_progress(quiet) as progress:
+        found = evaluate(
+            models,
+            base=base,
+            experts=experts,
+            tasks=tasks,
+            options=Options(**options),
+            own=_own(own),
+            rescore=rescore,
+            together=together,
+            health=health,
+            landscape=landscape,
+            progress=progress,
+        )
+    result = found.to_dict()
+    if json_file is not None:
+        _write(json_file, found.to_json() + "\n")
+    if out is not None:
+        from rlmerge.report.eval_html import eval_html
+
+        _write(out, eval_html(result))
+    if eval_results is not None:
+        from rlmerge.report.eval_results import eval_results_files
+
+        for name, text in eval_results_files(result).items():
+            _write(eval_results / name, text)
+    if output_format == "json":
+        emit_json(result)
+    else:
+        emit(eval_text(result, width=width(), color=color()))
+
+
+def _own(words: Sequence[str]) -> dict[str, list[str]] | None:
+    """Tasks by expert; None when the command line says nothing of it."""
+    own: dict[str, list[str]] = {}
+    for word in words:
+        expert, equals, tasks = word.partition("=")
+        if not expert or not equals or not tasks:
+            raise click.UsageError(f"--own {word}: write --own EXPERT=TASK[,TASK]", click.get_current_context())
+        own.setdefault(expert, []).extend(task for task in tasks.split(",") if task)
+    return own or None
+
+
+def _check_writable(file: Path | None) -> None:
+    """UsageError before the work rather than after it when a result could not be written."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        problem = "is a directory" if file.is_dir() else "its directory does not exist"
+        raise click.UsageError(f"cannot write {file}: {problem}", click.get_current_context())
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a result; RunError when the disk does not take it."""
+    from rlmerge.errors import RunError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        hint = "Make room and run the same command again; every score is kept."
+        raise RunError(f"cannot be written ({error.strerror})", where=str(file), hint=hint) from error
