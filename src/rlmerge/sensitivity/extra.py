@@ -10,7 +10,10 @@ from rlmerge.errors import RequestError
 _INSTALL = {
     "torch": "pip install 'rlmerge[torch]'",
     "transformers": "pip install 'rlmerge[torch]'",
-    "reasoning_gym": "pip install reasoning-gym",
+    "reasoning_gym": "pip install 'rlmerge[gym]'",
+    "trl": "pip install 'rlmerge[lab]'",
+    "datasets": "pip install 'rlmerge[lab]'",
+    "tokenizers": "pip install 'rlmerge[lab]'",
 }
 
 

@@ -1,0 +1,1 @@
+"""An embedded laboratory: trains real RL and supervised experts of one base, and studies how they merge."""

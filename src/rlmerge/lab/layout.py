@@ -1,0 +1,149 @@
+"""Where the laboratory keeps what it made: one directory with data, bases, experts and the study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlmerge.errors import CheckpointError, RequestError
+
+from .models import MANIFEST
+from .profiles import Profile
+from .tasks import Question, task
+
+SCHEMA = "rlmerge.lab/1"
+SPLITS = ("dev", "test", "train")
+"""In this order, each without the prompts of those before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A laboratory directory and the profile it was made for."""
+
+    root: Path
+    profile: Profile
+
+    @classmethod
+    def create(cls, root: Path, profile: Profile) -> Lab:
+        """The laboratory in ``root`` for ``profile``, with its questions written, new or as it was left.
+
+        RequestError when the directory belongs to another profile or to something else.
+        """
+        lab = cls(root, profile)
+        if (root / MANIFEST).exists():
+            found = cls.open(root)
+            if found.profile != profile:
+                hint = "Give each profile its own directory with -o."
+                raise RequestError(
+                    f"holds the laboratory of profile '{found.profile.name}'", where=str(root), hint=hint
+                )
+            return found
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            hint = "Choose a new or empty directory with -o."
+            raise RequestError("exists and is no laboratory", where=str(root), hint=hint)
+        (root / "data").mkdir(parents=True, exist_ok=True)
+        for split, questions in lab._draw().items():
+            lines = (json.dumps(_fields(question)) for question in questions)
+            write_text(lab.items(split), "\n".join(lines) + "\n")
+        write_json(root / MANIFEST, {"schema": SCHEMA, "profile": profile.to_dict()})
+        return lab
+
+    @classmethod
+    def open(cls, root: Path) -> Lab:
+        """The laboratory that is in ``root``; RequestError when there is none."""
+        file = root / MANIFEST
+        hint = "Make one: rlmerge lab train -o DIR --profile quick"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content["schema"] != SCHEMA:
+                raise RequestError(f"is {content['schema']}, not {SCHEMA}", where=str(file), hint=hint)
+            return cls(root, Profile.from_dict(content["profile"]))
+        except OSError as error:
+            raise RequestError("holds no laboratory", where=str(root), hint=hint) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"cannot be understood ({error!r})", where=str(file), hint=hint) from error
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds, each with its own base."""
+        return self.profile.seeds
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return self.profile.tasks
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms experts were trained by."""
+        return self.profile.arms
+
+    def base(self, seed: int) -> Path:
+        """Directory of a seed's base."""
+        return self.root / f"seed-{seed}" / "base"
+
+    def expert(self, seed: int, arm: str, task: str) -> Path:
+        """Directory of an expert."""
+        return self.root / f"seed-{seed}" / arm / task
+
+    def items(self, split: str) -> Path:
+        """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.tasks.read_items`` reads them."""
+        return self.root / "data" / f"{split}.jsonl"
+
+    def questions(self, split: str) -> dict[str, list[Question]]:
+        """The questions of a split, by task."""
+        found: dict[str, list[Question]] = {name: [] for name in self.tasks}
+        for line in self.items(split).read_text(encoding="utf-8").splitlines():
+            fields: dict[str, Any] = json.loads(line)
+            fields["answers"] = tuple(fields["answers"])
+            question = Question(**fields)
+            found[question.task].append(question)
+        return found
+
+    def manifest(self, model: Path) -> dict[str, Any] | None:
+        """How ``model`` was trained; None when it is absent or unfinished."""
+        try:
+            return json.loads((model / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def data_digest(self) -> str:
+        """Identity of the questions experts are trained on and stopped by."""
+        return digest([hashlib.sha256(self.items(split).read_bytes()).hexdigest() for split in ("dev", "train")])
+
+    def _draw(self) -> dict[str, list[Question]]:
+        counts = {"dev": self.profile.dev, "test": self.profile.test, "train": self.profile.train}
+        drawn: dict[str, list[Question]] = {split: [] for split in SPLITS}
+        for name in self.tasks:
+            seen: frozenset[str] = frozenset()
+            for number, split in enumerate(SPLITS):
+                questions = task(name).questions(counts[split], number, seen)
+                seen |= {question.prompt for question in questions}
+                drawn[split] += questions
+        return drawn
+
+
+def digest(content: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Identity of JSON content: 16 hexadecimal digits."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write ``content`` so that ``file`` is the old one or the new one, never half of it."""
+    write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write ``text`` so that ``file`` is the old one or the new one, never half of it."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def _fields(question: Question) -> dict[str, Any]:
+    return {name: getattr(question, name) for name in Question.__slots__}

@@ -1,0 +1,106 @@
+"""Reinforcement learning with TRL's GRPOTrainer: on-policy, one update a batch, no KL penalty."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlmerge.errors import RunError
+from rlmerge.sensitivity.extra import require
+
+from .models import ANSWER, tokenizer
+from .profiles import Arm, Profile
+from .tasks import Question
+from .watching import watching
+
+if TYPE_CHECKING:
+    from .sft import Watch
+
+PATIENCE = 20
+"""Steps after which a reward that never told two samples of one prompt apart ends the run."""
+
+
+def train_reinforced(
+    model: Any, questions: Sequence[Question], arm: Arm, profile: Profile, seed: int, watch: Watch
+) -> None:
+    """Train ``model`` in place by GRPO on ``questions`` with reward 1 for a valid answer and 0 otherwise.
+
+    RunError when the reward is the same for all samples of every prompt of the first ``PATIENCE`` steps: nothing can be
+    learnt from a task that the base always or never solves.
+    """
+    trl = require("trl")
+    valid = {question.prompt: frozenset(question.answers) for question in questions}
+    rewards = Rewards(questions[0].task, profile.rl_samples)
+
+    def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        given = [float(said in valid[prompt]) for prompt, said in zip(prompts, completions, strict=True)]
+        rewards.see(given)
+        return given
+
+    class Trainer(trl.GRPOTrainer):
+        """GRPO that can leave the negatives out."""
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            output = super()._generate_and_score_completions(inputs)
+            if arm.positives:
+                output["advantages"] = output["advantages"].clamp(min=0)
+            return output
+
+    require("torch").manual_seed(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            model=model,
+            reward_funcs=reward,
+            args=trl.GRPOConfig(
+                output_dir=scratch,
+                max_steps=profile.rl_steps,
+                per_device_train_batch_size=profile.rl_prompts * profile.rl_samples,
+                num_generations=profile.rl_samples,
+                max_completion_length=ANSWER,
+                temperature=1.0,
+                top_p=1.0,
+                top_k=0,
+                beta=0.0,
+                loss_type="grpo",
+                scale_rewards="group",
+                learning_rate=profile.rate * arm.rate,
+                lr_scheduler_type="constant",
+                weight_decay=0.0,
+                seed=seed,
+                gradient_checkpointing=False,
+                bf16=False,
+                use_cpu=True,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=require("datasets").Dataset.from_list(
+                [{"prompt": question.prompt} for question in questions]
+            ),
+            processing_class=tokenizer(),
+            callbacks=[watching(watch)],
+        )
+        trainer.remove_callback(require("transformers").PrinterCallback)
+        trainer.train()
+
+
+class Rewards:
+    """Whether the rewards seen so far tell samples of one prompt apart."""
+
+    def __init__(self, task: str, group: int) -> None:
+        self._task, self._group = task, group
+        self._steps = 0
+        self._told = False
+
+    def see(self, rewards: Sequence[float]) -> None:
+        """Rewards of one step, group after group; RunError when after ``PATIENCE`` steps no group held two values."""
+        self._steps += 1
+        groups = (rewards[first : first + self._group] for first in range(0, len(rewards), self._group))
+        self._told = self._told or any(len(set(group)) > 1 for group in groups)
+        if not self._told and self._steps >= PATIENCE:
+            alike = sorted(set(rewards))
+            what = f"every sample of each prompt got the same reward ({', '.join(f'{one:g}' for one in alike)})"
+            hint = "There is nothing to reinforce: train the base longer or less long, or choose another task."
+            raise RunError(f"{what} in {self._steps} steps", where=f"task '{self._task}'", hint=hint)
