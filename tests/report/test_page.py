@@ -30,11 +30,12 @@ def test_a_name_that_is_no_text_still_gives_a_file(tmp_path):
     assert "bad \\udcff byte" in text
 
 
-def test_a_finding_says_its_level_and_starts_with_a_capital():
+def test_a_finding_says_its_level_or_what_that_means():
     made = finding("warning", "ties is worse", "", "<details></details>")
-    assert made.startswith(
-        '<li class="warning"><span class="level">warning</span><strong>Ties is worse</strong><details>'
+    assert made == (
+        '<li class="warning"><span class="level">warning</span><strong>ties is worse</strong><details></details></li>'
     )
+    assert '<span class="level">below &lt;base&gt;</span>' in finding("problem", "t", "", label="below <base>")
 
 
 def test_frames():

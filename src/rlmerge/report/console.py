@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "bold yellow"), "info": ("·", "cyan"), "good": ("✓", "green")}
 """How a finding of each level begins, and its style."""
 
-_GAP, _EDGES = 2, 2
+_GAP, _SHORTEST = 2, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +50,39 @@ def table(*titles: str) -> Table:
 def fitted(columns: Sequence[Column], width: int) -> tuple[Table, list[str]]:
     """A table of at most ``width`` columns, and the titles of what was left out to get there.
 
-    Columns of rank 0 always stay; should they alone be too wide, the cells of the widest left-aligned one lose their
-    middle.
+    Columns of rank 0 always stay; should they alone be too wide, left-aligned cells lose their middle, longest first.
     """
     kept = list(columns)
     while _total(kept) > width and any(column.rank for column in kept):
         kept.remove(max(kept, key=lambda column: (column.rank, columns.index(column))))
-    names = [column for column in kept if column.left]
-    excess = _total(kept) - width
-    if excess > 0 and names:
-        widest = max(names, key=lambda column: column.width)
-        room = max(8, widest.width - excess)
-        cut = Column(fit(widest.title, room, size=1), [fit(text, room, size=1) for text in widest.cells], left=True)
-        kept[kept.index(widest)] = cut
+    gone = [column.title for column in columns if column not in kept]
     made = table(*(column.title if column.left else f">{column.title}" for column in kept))
-    made.padding = (0, 1, 0, 0)
-    for row in zip(*(column.cells for column in kept), strict=True):
+    made.padding, made.show_edge = (0, 1, 0, 0), False
+    for row in zip(*(column.cells for column in _cut(kept, width)), strict=True):
         made.add_row(*row)
-    return made, [column.title for column in columns if column.title not in {one.title for one in kept}]
+    return made, gone
+
+
+def _cut(columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns with left-aligned cells cut, the widest first, until all fits or none is wider than its title."""
+    cut = list(columns)
+    while (excess := _total(cut) - width) > 0:
+        long = [column for column in cut if column.left and column.width > _least(column)]
+        if not long:
+            break
+        long.sort(key=lambda column: column.width)
+        widest, next_width = long[-1], long[-2].width if len(long) > 1 else 0
+        room = max(_least(widest), widest.width - excess, min(next_width, widest.width - 1))
+        cut[cut.index(widest)] = replace(widest, cells=[fit(text, room, size=1) for text in widest.cells])
+    return cut
+
+
+def _least(column: Column) -> int:
+    return max(_SHORTEST, columns_of(column.title))
 
 
 def _total(columns: Sequence[Column]) -> int:
-    return sum(column.width for column in columns) + _GAP * (len(columns) - 1) + _EDGES
+    return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
 
 
 def plain(text: object) -> str:

@@ -23,12 +23,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points of one series in the order of their x; points without a finite value are gaps."""
+    """Points of one series in the order of their x; points without a finite value are gaps.
+
+    ``color`` is its number, whose button in the legend hides it if ``toggled``.
+    """
 
     name: str
     color: int
     points: Sequence[Point]
     dashed: bool = False
+    toggled: bool = True
 
 
 def curve_plot(
@@ -67,7 +71,7 @@ def curve_plot(
     for curve in curves:
         drawn = [p for p in curve.points if p.x > 0 or not log_x]
         runs = _runs(drawn)
-        body.append(f'<g data-series="{curve.color}" class="s{curve.color}">')
+        body.append(svg.group(curve.color, curve.toggled))
         for run in runs:
             banded = [(p.x, p.low, p.high) for p in run if p.low is not None and p.high is not None]
             if len(banded) > 1:

@@ -25,11 +25,12 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """The dots of one series; ``color`` is its number."""
+    """The dots of one series; ``color`` is its number, whose button in the legend hides it if ``toggled``."""
 
     name: str
     color: int
     dots: Sequence[Dot]
+    toggled: bool = True
 
 
 def dot_plot(
@@ -66,7 +67,7 @@ def dot_plot(
     spread = min(9.0, (step - 11) / max(1, len(series)))
     for order, one in enumerate(series):
         shift = spread * (order - (len(series) - 1) / 2)
-        body.append(f'<g data-series="{one.color}" class="s{one.color}">')
+        body.append(svg.group(one.color, one.toggled))
         for dot in one.dots:
             if dot.value is not None and finite(dot.value):
                 middle = round(TOP + step * (dot.row + 0.5) + shift, 1)

@@ -95,7 +95,7 @@ def _bar(levels: Sequence[float], high: float, percent: bool, unit: str, height:
     step = (bottom - top) / len(levels)
     scale = Axis(levels[0], high, 0, 1, percent)
     distance = (high - levels[0]) / len(levels) or 1.0
-    digits = 1 - math.floor(math.log10(distance))
+    digits = math.ceil(0.5 - math.log10(distance))
     body = [f'<text x="{WIDTH}" y="14" text-anchor="end">{escape(fit(unit, 330))}</text>']
     for band, level in enumerate(levels):
         at = bottom - step * (band + 1)

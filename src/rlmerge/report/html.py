@@ -57,7 +57,7 @@ def _summary(result: Result) -> str:
 def _finding(found: Result) -> str:
     figures = table("Figures", ["figure", "value"], [[name, number(value)] for name, value in found["figures"].items()])
     more = f"<details><summary>Figures</summary>{figures}</details>"
-    return finding(found["level"], found["title"], found["text"], more)
+    return finding(found["level"], capital(found["title"]), found["text"], more)
 
 
 def _recipe(recommendation: Result | None) -> str:

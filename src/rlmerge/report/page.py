@@ -61,12 +61,15 @@ def findings(items: Iterable[str]) -> str:
     return f'<ul class="findings">{"".join(items)}</ul>'
 
 
-def finding(level: str, title: str, text: str, more: str = "") -> str:
-    """One finding: ``level`` is good, info, warning or problem; ``more`` is HTML that follows the text."""
+def finding(level: str, title: str, text: str, more: str = "", *, label: str | None = None) -> str:
+    """One finding: ``level`` is good, info, warning or problem, shown as ``label`` or by its own name.
+
+    ``more`` is HTML that follows the text.
+    """
     below = f"<p>{escape(text)}</p>" if text else ""
     return (
-        f'<li class="{level}"><span class="level">{level}</span>'
-        f"<strong>{escape(capital(title))}</strong>{below}{more}</li>"
+        f'<li class="{level}"><span class="level">{escape(label or level)}</span>'
+        f"<strong>{escape(title)}</strong>{below}{more}</li>"
     )
 
 

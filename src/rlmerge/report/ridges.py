@@ -43,7 +43,7 @@ def ridge_plot(
         ground = top + step * (row + 1)
         body.append(row_label(label_width, ground - step / 3, h.name, label_width))
         body.append(svg.line(x.start, ground, x.end, ground, "rule"))
-        body.append(f'<g data-series="{h.color}" class="s{h.color}">')
+        body.append(svg.group(h.color))
         total = sum(h.counts)
         for left, right, count, density in zip(h.edges, h.edges[1:], h.counts, _densities(h), strict=False):
             tall = (step - 6) * density / tallest

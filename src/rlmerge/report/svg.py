@@ -68,6 +68,11 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" class="{kind}"/>'
 
 
+def group(color: int, toggled: bool = True) -> str:
+    """Opens the group of a series in its colour; the legend's button of that colour hides it if ``toggled``."""
+    return f'<g data-series="{color}" class="s{color}">' if toggled else f'<g class="s{color}">'
+
+
 def tip(content: str) -> str:
     """Attributes that make a mark explain itself."""
     return f'data-tip="{escape(content, quote=True)}"'

@@ -53,16 +53,21 @@ def matrix(
     note: str,
     names: Sequence[str],
     cell: Callable[[str, str], tuple[str, str, float] | None],
+    columns: Sequence[str] | None = None,
 ) -> str:
-    """A symmetric matrix as a coloured table: ``cell(a, b)`` gives value, small print, and a strength in [-1, 1]."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    """A matrix as a coloured table: ``cell(row, column)`` gives value, small print, and a strength in [-1, 1].
+
+    Without ``columns`` it is square over ``names``, and what stands on its diagonal is not asked for.
+    """
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns or names)
     lines: list[str] = []
     for a in names:
         cells: list[str] = []
-        for b in names:
-            found = cell(a, b) if a != b else None
+        for b in columns or names:
+            same = columns is None and a == b
+            found = None if same else cell(a, b)
             if found is None:
-                cells.append("<td>·</td>" if a == b else "<td>–</td>")
+                cells.append("<td>·</td>" if same else "<td>–</td>")
                 continue
             value, small, strength = found
             tone = "--tone: var(--cool); " if strength < 0 else ""
