@@ -38,19 +38,15 @@ class Causal:
 
 def load_causal(path: Path, device: Any, dtype: str | None = None) -> Causal:
     """The causal LM in ``path`` on the torch ``device``; CheckpointError when transformers cannot load it."""
-    torch, transformers = require("torch"), require("transformers")
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    with _quietly(transformers):
+    transformers = require("transformers")
+    options = {**_SAFE, "use_safetensors": True, "dtype": dtype or ("float32" if device.type == "cpu" else "auto")}
+    with _quietly(transformers), failures(path):
         tokenizer = load_tokenizer(path)
-        dtype = torch.float32 if device.type == "cpu" else "auto"
-        with failures(path):
-            try:
-                model = transformers.AutoModelForCausalLM.from_pretrained(
-                    path, dtype=dtype, use_safetensors=True, **safe
-                )
-            except (OSError, ValueError, KeyError, ImportError) as error:
-                raise _unloadable(path, error) from error
-            model.eval().requires_grad_(False).to(device)
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise _unloadable(path, error) from error
+        model.eval().requires_grad_(False).to(device)
     configured = model.generation_config.eos_token_id
     listed: list[Any] = configured if isinstance(configured, list) else [configured]
     ends = dict.fromkeys(token for token in (*listed, tokenizer.eos_token_id) if token is not None)

@@ -81,7 +81,7 @@ class CausalScorer:
                 if name not in weights:
                     hint = "Score weights of the model the scorer was made for."
                     raise RequestError("the weights lack this tensor", where=name, hint=hint)
-                parameter.copy_(self._torch.from_numpy(np.require(weights[name], requirements="CW")))
+                parameter.copy_(self._torch.from_numpy(np.require(weights[name], requirements=("C", "W"))))
             total = np.full(len(self._tasks), -np.inf)
             room = CELLS // self._causal.model.config.get_text_config().vocab_size
             first = 0
