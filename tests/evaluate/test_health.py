@@ -182,3 +182,16 @@ def test_a_broken_model_is_named(tmp_path):
     with pytest.raises(RunError, match="logits are NaN") as error:
         health({"base": BASE, "nan": broken(tmp_path)}, PROMPTS, max_new_tokens=8)
     assert error.value.where == str(tmp_path)
+
+
+def test_models_too_large_for_numpy_give_the_same_figures_in_transformers(monkeypatch):
+    pytest.importorskip("transformers")
+    options = {"prompts": PROMPTS, "max_new_tokens": 10, "samples": 2}
+    small = health({"base": BASE, "rl": RL}, **options).to_dict()
+    monkeypatch.setattr("rlmerge.evaluate.health.MAX_PARAMETERS", 600_000)
+    large = health({"base": BASE, "rl": RL}, device="cpu", **options).to_dict()
+    for mine, theirs in zip(small["models"], large["models"], strict=True):
+        # float32 logits of two programs; the samples are the same.
+        for figure in ("entropy", "kl_to"):
+            assert theirs.pop(figure) == pytest.approx(mine.pop(figure), abs=1e-5)
+        assert mine == theirs

@@ -15,7 +15,7 @@ from rlmerge.evaluate.health_results import Health, Length, ModelHealth
 from rlmerge.evaluate.predict import CausalPredictor, Output, Predictor, TinyPredictor, divergence, entropy
 from rlmerge.evaluate.repetition import TIMES, loops, repeated_share
 from rlmerge.evaluate.tasks import read_vocabulary
-from rlmerge.evaluate.tiny import TinyConfig
+from rlmerge.evaluate.tiny import MAX_PARAMETERS, TinyConfig
 from rlmerge.progress import Progress, Quiet
 
 _BINS = 20
@@ -132,13 +132,13 @@ def _check(models: Mapping[str, Path], references: Sequence[str], max_new_tokens
 
 
 def _runs_in_numpy(path: Path) -> bool:
-    """Whether a model is a plain Llama over characters."""
+    """Whether a model is a plain Llama over characters, and small enough."""
     try:
-        TinyConfig.parse(open_checkpoint(path).config or {}, str(path))
+        config = TinyConfig.parse(open_checkpoint(path).config or {}, str(path))
         read_vocabulary(path)
     except RlmergeError:
         return False
-    return True
+    return config.parameters <= MAX_PARAMETERS
 
 
 def _causal_opener(device: str) -> Callable[[Path], Predictor]:
