@@ -61,12 +61,12 @@ class Profile:
     layers: int = 3
     heads: int = 4
     mlp: int = 176
-    base_steps: int = 5000
+    base_steps: int = 6000
     base_batch: int = 64
     base_rate: float = 3e-3
     slips: float = 0.2
     shares: Mapping[str, float] = field(
-        default_factory=lambda: {"reverse": 0.14, "shift": 0.2, "steps": 0.32, "make": 0.24, "brackets": 0.1}
+        default_factory=lambda: {"reverse": 0.12, "shift": 0.14, "steps": 0.4, "make": 0.25, "brackets": 0.09}
     )
     # Experts.
     rate: float = 2e-4

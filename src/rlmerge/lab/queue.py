@@ -62,7 +62,8 @@ def jobs_of(lab: Lab) -> list[Job]:
                 parents = [bases[seed]]
                 if arm.kind == "sft" and arm.matched:
                     parents.append(made[seed, "rl", task])
-                content = [CODE, repr(arm), seed, task, expert_of[arm.kind], data, [one.identity for one in parents]]
+                how = [arm.kind, arm.rate, arm.weights, arm.data, arm.matched, arm.positives]
+                content = [CODE, how, seed, task, expert_of[arm.kind], data, [one.identity for one in parents]]
                 job = Job(seed, name, task, digest(content), tuple(one.key for one in parents))
                 made[job.key] = job
                 jobs.append(job)
