@@ -54,7 +54,8 @@ class Scorer:
                 self._run(subject, batch)
             except RunError as error:
                 self.failed.update({(subject.name, job.label): error for job in batch})
-                self.progress.message(f"{subject.name} on {', '.join(job.label for job in batch)}: failed")
+                labels = ", ".join(job.label for job in batch)
+                self.progress.message(f"{subject.name} on {labels} failed: {error.what}")
             self.progress.advance(subject.checkpoint.nbytes * len(batch))
         self.progress.done()
 

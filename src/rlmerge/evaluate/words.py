@@ -106,10 +106,9 @@ class _Harnesses:
         if not colon and kind in PRESETS:
             kind, rest = "lm-eval", word
         elif kind not in self._kinds or not rest:
-            hint = did_you_mean(kind, [*self._kinds, *PRESETS])
-            if word.endswith(".jsonl"):
-                hint = f"Write exact:{word}"
-            raise RequestError(f"{word!r} is no task", hint=f"{hint} A task is {', '.join(_FORMS)} or a preset.")
+            hint = f"{did_you_mean(kind, [*self._kinds, *PRESETS])} A task is {_FORMS}."
+            hint = f"Write exact:{word}" if word.endswith(".jsonl") else hint
+            raise RequestError(f"{word!r} is no task", hint=hint)
         return self._kinds[kind](rest)
 
     def _exact(self, rest: str) -> list[Job]:
@@ -181,4 +180,4 @@ class _Harnesses:
         return Command(options.command, options.directory / "command", options.timeout)
 
 
-_FORMS = ("exact:FILE.jsonl[:TASK]", "lm-eval:NAME", "gym:DATASET", "command:NAME")
+_FORMS = f"exact:FILE.jsonl[:TASK], lm-eval:NAME, gym:DATASET, command:NAME, {', '.join(PRESETS)}"
