@@ -11,6 +11,7 @@ from support.studies import ARMS, DRIFT, HIGH, LOW, SPLIT, study
 
 KEYS = {
     "sparser", "orthogonal", "farther-apart", "conflict-norm", "conflict-share", "forgets-less",
+    "interference-less", "interference-more", "flat-basin",
     "better-averaging", "worse-averaging", "better-tuned", "worse-tuned", "better-matched-norm", "worse-matched-norm",
     "better-unmatched", "dilution", "dilution-explains", "scale-ranks", "rounding", "bf16-weights",
     "sft-high-lr", "sft-long", "on-policy", "shrinking-advantage", "negatives",
@@ -238,3 +239,29 @@ def test_as_data():
     assert {v["verdict"] for v in rows["verdicts"]} <= {"supported", "not supported", "undecided here"}
     for verdict in rows["verdicts"]:
         assert verdict["control"] and verdict["cannot_say"] and verdict["reason"] and verdict["source"]
+
+
+def test_the_landscape_is_read_at_named_points():
+    rows = study()
+    # 0.2 is lost at α = 1 and 0.1 · (0.5² + 1²)/2 = 0.0625 around the center; RL loses 0.05 more of each.
+    pictures = []
+    for seed in range(3):
+        for arm, more in (("rl", 0.05), ("sft", 0.0)):
+            picture = {"seed": seed, "arm": arm, "task": "make", "center": "make", "direction": "steps"}
+            axis = [-0.5, 0.0, 0.5, 1.0]
+            score = [
+                [0.7 - 0.2 * a * a - 0.1 * b * b - (more + seed / 1000) * ((a, b) != (0.0, 0.0)) for b in axis]
+                for a in axis
+            ]
+            pictures.append(picture | {"alphas": axis, "betas": axis, "score": score})
+    found = verdicts(rows | {"landscape": pictures})
+    (along,), (around,) = found["interference-less"].decides, found["flat-basin"].decides
+    assert along.differences == pytest.approx([0.05] * 3) and along.b == pytest.approx(0.201)
+    assert around.differences == pytest.approx([0.05] * 3) and around.b == pytest.approx(0.0635)
+    assert found["interference-less"].outcome == "not supported"
+    assert found["interference-more"].outcome == "supported" and found["flat-basin"].outcome == "supported"
+    for picture in pictures:
+        picture["alphas"] = [-0.5, 0.1, 0.5, 1.0]
+        picture["score"][0][0] = None
+    blind = verdicts(rows | {"landscape": pictures})
+    assert blind["flat-basin"].outcome == "undecided here" and "nothing to compare" in blind["flat-basin"].reason

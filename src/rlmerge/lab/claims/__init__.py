@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlmerge.lab.claims import explanations, factors, geometry, mergers, merging, repetition
+from rlmerge.lab.claims import explanations, factors, geometry, landscape, mergers, merging, repetition
 from rlmerge.lab.claims.cells import Study
 from rlmerge.lab.claims.figure import Figure, Margin, Outcome, Side
 from rlmerge.lab.claims.sources import UNTESTED
@@ -46,7 +46,7 @@ def judge(study: Mapping[str, Any]) -> Judgement:
     count as lacking. No claim is judged otherwise because of what another one found.
     """
     rows = Study(study)
-    rooms = (geometry, merging, explanations, factors, mergers, repetition)
+    rooms = (geometry, landscape, merging, explanations, factors, mergers, repetition)
     found = [verdict for room in rooms for verdict in room.verdicts(rows)]
     verdicts, comparisons = adjust(found)
     return Judgement(verdicts, comparisons, summarize(rows))

@@ -86,7 +86,7 @@ def _rounding(study: Study) -> list[Verdict]:
             beside=(stored("rl-bf16", AVERAGING, "default"), stored("rl", TUNABLE, "tuned"), *erased),
         ),
         Verdict(
-            "bf16-weights", "rounding", "Training in bfloat16 weights, not RL, makes RL updates sparse.", CANDIDATE,
+            "bf16-weights", "rounding", "Training in bfloat16 weights makes RL updates sparser.", CANDIDATE,
             (unchanged(study, "rl-bf16", "rl"),), "The same RL with float32 master weights, stored in bfloat16.",
             f"{DTYPE} {SIZE}", (accuracy(study, "rl-bf16", "rl"), norm(study, "rl-bf16", "rl")),
             (unchanged(study, "rl", "sft"), gain(study, "rl-bf16", "rl", "default", Side.ABOVE)),
@@ -98,7 +98,7 @@ def _harder(study: Study) -> list[Verdict]:
     found: list[Verdict] = []
     for arm, words in (
         ("sft-high-lr", "at ten times the learning rate"),
-        ("sft-long", "trained on past that accuracy"),
+        ("sft-long", "that were over-trained"),
     ):
         found.append(
             Verdict(

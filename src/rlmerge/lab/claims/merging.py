@@ -113,7 +113,7 @@ def _unmatched(study: Study) -> Verdict:
         "RL experts merge better than supervised experts trained without matching (ten times the learning rate; "
         "over-trained).", f"{ENOUGH}, whose supervised updates are several times longer than its RL updates",
         tuple(gain(study, "rl", arm, "default", Side.ABOVE) for arm in arms),
-        "None on purpose: this is the comparison without controls. Its distance to the matched one is their effect.",
+        "Nothing, on purpose: its distance to the matched comparison is the effect of matching.",
         SIZE, tuple(norm(study, "rl", arm) for arm in arms),
         tuple(gain(study, "rl", arm, "tuned", Side.ABOVE) for arm in arms),
     )  # fmt: skip
