@@ -45,6 +45,11 @@ class Quantity:
         """The figure with its 95 % percentile interval."""
         return percentiles(self.value, self.draws)
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether the figure may be divided by: it is above 0, and no interval says that it might not be."""
+        return self.value > 0 and not self.interval.low <= 0
+
 
 def mean(quantities: Sequence[Quantity]) -> Quantity:
     """The plain mean."""
@@ -139,7 +144,7 @@ class Comparer:
         row, higher = self._table[task], self._higher[task]
         to_expert, to_base = (row[model] - row[expert]).interval, (row[model] - row[self._base]).interval
         gain = (row[expert] - row[self._base]).interval
-        positive = row[expert].value > 0 and (higher or row[model].value > 0)
+        positive = row[expert].is_positive and (higher or row[model].is_positive)
         loss = (row[model] - row[expert]) if higher else (row[expert] - row[model])
         return Survival(
             task=task,

@@ -70,7 +70,8 @@ class Survival:
 
     ``retention`` is merged / expert and ``degradation`` (merged − expert) / expert, inverted and negated where lower
     scores are better, so that below 1 and below 0 always mean a loss. ``gain_kept`` is (merged − base) / (expert −
-    base), None unless the expert beats the base beyond doubt. Ratios are None where the expert's score is not positive.
+    base), None unless the expert beats the base beyond doubt. Ratios are None unless what they divide by is above 0
+    beyond doubt.
     """
 
     task: str

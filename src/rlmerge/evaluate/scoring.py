@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rlmerge.errors import RunError
-from rlmerge.evaluate.cache import Store
+from rlmerge.evaluate.cache import Entry, Store
 from rlmerge.evaluate.scores import Score
 from rlmerge.evaluate.subjects import Subject
 from rlmerge.evaluate.words import Job
 from rlmerge.progress import Progress
+
+_Todo = tuple[Job, Entry]
+"""A task to be scored, and where its scores will be kept."""
 
 
 @dataclass
@@ -35,53 +38,61 @@ class Scorer:
     def score(self, subject: Subject, jobs: Sequence[Job], phase: str) -> None:
         """Find or make the scores of one model. A harness's failure is kept and the other tasks go on."""
         hopeless = {label for name, label in self.failed if name == self.base}
-        todo: list[Job] = []
+        todo: list[_Todo] = []
         for job in jobs:
             key = subject.digest, job.label
-            kept = None if self.rescore else self.store.entry(job.evaluator, subject.digest, job.task).load()
             if key in self.found or job.label in hopeless:
                 continue
+            entry = self.store.entry(job.evaluator, subject.digest, job.task)
+            kept = None if self.rescore else entry.load()
             if kept is None:
-                todo.append(job)
+                todo.append((job, entry))
             else:
-                self.found[key] = kept
+                self.found[key] = _relabel(kept, job)
         if not todo:
             return
-        batches = _by_evaluator(todo) if self.together else [[job] for job in todo]
+        batches = _by_evaluator(todo) if self.together else [[one] for one in todo]
         self.progress.start(f"scoring {phase}", subject.checkpoint.nbytes * len(todo))
         for batch in batches:
             try:
                 self._run(subject, batch)
             except RunError as error:
-                self.failed.update({(subject.name, job.label): error for job in batch})
-                labels = ", ".join(job.label for job in batch)
+                self.failed.update({(subject.name, job.label): error for job, _ in batch})
+                labels = ", ".join(job.label for job, _ in batch)
                 self.progress.message(f"{subject.name} on {labels} failed: {error.what}")
             self.progress.advance(subject.checkpoint.nbytes * len(batch))
         self.progress.done()
 
-    def _run(self, subject: Subject, batch: Sequence[Job]) -> None:
+    def _run(self, subject: Subject, batch: Sequence[_Todo]) -> None:
         started = time.monotonic()
-        given = batch[0].evaluator.score(subject.path, [job.task for job in batch])
+        given = batch[0][0].evaluator.score(subject.path, [job.task for job, _ in batch])
         seconds = time.monotonic() - started
-        for job in batch:
-            scores = tuple(replace(score, task=job.label) for score in given if score.task == job.task)
+        for job, entry in batch:
+            scores = tuple(score for score in given if score.task == job.task)
             if not scores:
                 what = f"the evaluator {job.evaluator.name!r} gave no score of it"
                 raise RunError(what, where=job.label, hint="It must return at least one for every task.")
-            self.found[subject.digest, job.label] = scores
+            self.found[subject.digest, job.label] = _relabel(scores, job)
             self.fresh.add(subject.digest)
-            self._keep(subject, job, scores)
+            self._keep(subject, job, entry, scores)
             first = scores[0]
             self.progress.message(f"{subject.name} on {job.label}: {first.metric} {first.value:.3f} ({seconds:.0f} s)")
 
-    def _keep(self, subject: Subject, job: Job, scores: tuple[Score, ...]) -> None:
+    def _keep(self, subject: Subject, job: Job, entry: Entry, scores: tuple[Score, ...]) -> None:
+        if self.store.entry(job.evaluator, subject.digest, job.task) != entry:
+            # Under which content they were made, nobody can say.
+            self._warn(f"data or programs of {job.evaluator.name!r} changed while it ran; its scores are not kept")
+            return
         try:
-            self.store.entry(job.evaluator, subject.digest, job.task).save(scores)
+            entry.save(scores)
         except OSError as error:
-            text = f"scores could not be kept in {self.store.directory} ({error.strerror}); a later run scores again"
-            if text not in self.warnings:
-                self.warnings.append(text)
-                self.progress.message(f"warning: {text}")
+            reason = f"could not be kept in {self.store.directory} ({error.strerror})"
+            self._warn(f"scores {reason}; a later run scores again")
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.progress.message(f"warning: {text}")
 
     def failure(self) -> RunError:
         """Everything that failed as one error."""
@@ -91,8 +102,13 @@ class Scorer:
         return RunError(what, hint=hint)
 
 
-def _by_evaluator(jobs: Sequence[Job]) -> list[list[Job]]:
-    groups: dict[int, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(id(job.evaluator), []).append(job)
+def _relabel(scores: Sequence[Score], job: Job) -> tuple[Score, ...]:
+    """The scores under the name that reports use."""
+    return tuple(replace(score, task=job.label) for score in scores)
+
+
+def _by_evaluator(todo: Sequence[_Todo]) -> list[list[_Todo]]:
+    groups: dict[int, list[_Todo]] = {}
+    for job, entry in todo:
+        groups.setdefault(id(job.evaluator), []).append((job, entry))
     return list(groups.values())

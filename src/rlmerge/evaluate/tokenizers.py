@@ -34,7 +34,7 @@ def check_tokenizers(subjects: Sequence[Subject]) -> list[str]:
             if name not in theirs:
                 hint = f"Copy it from the base: cp '{base.path / name}' '{subject.path}'"
                 raise RequestError(
-                    "the base has this file and the model not", where=f"{subject.path / name}", hint=hint
+                    "is missing, and the base has it", where=f"{subject.path / name}", hint=hint
                 )
             warnings += _compare(subject, name, ours[name], theirs[name])
         warnings += _compare_manners(base, subject, ours, theirs)
