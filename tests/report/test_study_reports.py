@@ -62,6 +62,12 @@ def test_every_claim_has_source_verdict_control_and_limits(shown, rows, form):
     assert f"{judged['comparisons']} comparisons decide these verdicts" in text
 
 
+def test_it_says_how_scores_came_about(shown):
+    assert "not a count" in shown["html"] and "not a count" in shown["markdown"]
+    sampled = texts(study(scores="sampled"))
+    assert "carry sampling noise" in sampled["html"] and "not a count" not in sampled["markdown"]
+
+
 def test_what_becomes_of_verdicts_among_all_comparisons_is_said(shown):
     # p = 0.0132 for the averaged difference by itself; with dozens of comparisons it does not hold.
     text = re.sub(r"\s+", " ", shown["terminal"])

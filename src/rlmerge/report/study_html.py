@@ -12,7 +12,7 @@ from .page import findings, grid, legend, page, panel
 from .study_lines import LEVELS, MARKS, adjusted, beside_lines, claimed_line, figure_line
 from .study_plots import Picture
 from .study_sheets import Sheet
-from .study_words import RULES, SCORES, answers, facts, grouped, headline, many, tally
+from .study_words import RULES, answers, facts, grouped, headline, many, scoring, tally
 from .tables import plot, table
 
 Result = Mapping[str, Any]
@@ -39,7 +39,7 @@ def study_html(study: Result, judged: Result) -> str:
         heading="Do RL experts merge better or worse than supervised ones?",
         summary=f"{headline(study)}. {tally(judged)}.",
         sections=sections,
-        footer=f"Schemas {study['schema']} and {judged['schema']}. {SCORES}",
+        footer=f"Schemas {study['schema']} and {judged['schema']}. {scoring(study)}",
         legend=legend([*arms, *rules], "Show or hide arms and rules"),
         legend_after=3,
     )

@@ -12,7 +12,7 @@ from .standalone import standalone
 from .study_lines import MARKS, adjusted, beside_lines, claimed_line, figure_line
 from .study_plots import Picture
 from .study_sheets import Sheet
-from .study_words import RULES, SCORES, answers, facts, grouped, headline, many, tally
+from .study_words import RULES, answers, facts, grouped, headline, many, scoring, tally
 
 Result = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ def study_markdown(study: Result, judged: Result) -> dict[str, str]:
     shares = [sheets.survival(judged, field) for field in ("survival", "erased")]
     parts = [
         "# Do RL experts merge better or worse than supervised ones?",
-        f"{headline(study)}. {tally(judged)}. {SCORES}",
+        f"{headline(study)}. {tally(judged)}. {scoring(study)}",
         "This page is the output of the command below; no number on it was typed.",
         f"```bash\n{plain(study.get('command', 'unknown'))}\n```",
         *_section("The open question", *answers(judged)),

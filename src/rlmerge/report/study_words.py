@@ -25,7 +25,11 @@ GROUPS = {
 
 RULES = {"default": "as they come", "tuned": "tuned on dev", "matched": "at matched norm"}
 
-SCORES = "Scores are exact: pass@1 is the probability that a sample at temperature 1 is right, computed, not sampled."
+SCORES = {
+    "exact": "Scores are exact: pass@1 is the probability that a sample at temperature 1 is right, not a count.",
+    "sampled": "Scores are shares of right answers among sampled ones, so they carry sampling noise.",
+}
+"""How the scores of a study came about; ``exact`` unless the study's ``scores`` says otherwise."""
 
 ARMS = {
     "rl": "RL, float32 master weights",
@@ -45,6 +49,12 @@ def headline(study: Result) -> str:
 
 
 _COUNTED = {"seeds": "seeds", "arms": "arms", "tasks": "tasks", "methods": "methods"}
+
+
+def scoring(study: Result) -> str:
+    """A sentence on what the scores are."""
+    kind = str(study.get("scores", "exact"))
+    return SCORES.get(kind, f"Scores are {kind}.")
 
 
 def facts(study: Result) -> list[tuple[str, str]]:

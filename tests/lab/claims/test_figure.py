@@ -50,7 +50,8 @@ def test_units_are_paired_before_they_are_averaged():
         ((0.10, 0.12, 0.11), Side.NEAR, Outcome.NOT_SUPPORTED),
         ((0.5, -0.5, 0.1), Side.ABOVE, Outcome.UNDECIDED),
         ((0.04, 0.06, 0.05), Side.NEAR, Outcome.UNDECIDED),
-        ((0.010, 0.011, 0.012), Side.ABOVE, Outcome.SUPPORTED),  # small, and still on the claimed side
+        ((0.010, 0.011, 0.012), Side.ABOVE, Outcome.NOT_SUPPORTED),  # on the claimed side, and too small to count
+        ((0.010, 0.011, 0.012), Side.BELOW, Outcome.NOT_SUPPORTED),
     ],
 )
 def test_outcomes(values, side, outcome):

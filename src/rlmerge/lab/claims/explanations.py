@@ -37,11 +37,12 @@ def _dilution(study: Study) -> list[Verdict]:
         Verdict(
             "dilution-explains", "dilution", "Dilution explains the difference between RL and SFT under averaging.",
             CANDIDATE, (_closed(gap, default, tuned), left),
-            "The gap under averaging, and what is left of it once each arm has its own tuned coefficient.", SIZE,
+            "The gap under averaging, and what is left of it once each arm has its own tuned coefficient.",
+            f"The direction of the gap is read from the seeds that its closing is judged on. {SIZE}",
             (gap,), moot=_no_gap(gap),
         ),
         Verdict(
-            "scale-ranks", "dilution", "The scale of the merged update, not the method, makes most of the ranking.",
+            "scale-ranks", "dilution", "Methods differ less once their merged updates have one norm.",
             CANDIDATE,
             (from_seeds("spread over methods of the gain kept, rl, default − matched norm",
                         default_spread, matched_spread, Side.ABOVE, GAIN),),

@@ -71,9 +71,9 @@ class Figure:
         found = self.outcome
         if self.bounds is None or self.wide is None or self.p_holm is None:
             return Outcome.UNDECIDED
-        if self.side is not Side.NEAR and not self.holds_zero:
-            return found if self.p_holm < 1 - LEVEL else Outcome.UNDECIDED
-        return found if _judge(*self.wide, self.side, self.margin.value) is found else Outcome.UNDECIDED
+        if self.side is Side.NEAR or self.within_margin:
+            return found if _judge(*self.wide, self.side, self.margin.value) is found else Outcome.UNDECIDED
+        return found if self.p_holm < 1 - LEVEL else Outcome.UNDECIDED
 
     @property
     def holds_zero(self) -> bool:
@@ -170,15 +170,14 @@ def mean(values: Sequence[float]) -> float:
 
 def _judge(low: float, high: float, side: Side, margin: float) -> Outcome:
     if side is Side.NEAR:
-        outside = low > margin or high < -margin
-        return (
-            Outcome.SUPPORTED if _within(low, high, margin) else Outcome.NOT_SUPPORTED if outside else Outcome.UNDECIDED
-        )
+        if _within(low, high, margin):
+            return Outcome.SUPPORTED
+        return Outcome.NOT_SUPPORTED if low > margin or high < -margin else Outcome.UNDECIDED
     if side is Side.BELOW:
         low, high = -high, -low
-    if low > 0:
-        return Outcome.SUPPORTED
-    return Outcome.NOT_SUPPORTED if high < 0 or _within(low, high, margin) else Outcome.UNDECIDED
+    if high < 0 or _within(low, high, margin):
+        return Outcome.NOT_SUPPORTED
+    return Outcome.SUPPORTED if low > 0 else Outcome.UNDECIDED
 
 
 def _within(low: float, high: float, margin: float) -> bool:

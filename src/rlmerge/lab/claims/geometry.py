@@ -11,6 +11,7 @@ from rlmerge.lab.claims.sources import (
     CURSE,
     DTYPE,
     ENOUGH,
+    MATCHED_SCORE,
     RELATIVE_NORM,
     SCALE,
     SCORE,
@@ -73,7 +74,9 @@ def verdicts(study: Study) -> tuple[Verdict, ...]:
 
 def accuracy(study: Study, a: str, b: str) -> Figure:
     """Whether the experts of two arms know their own task equally well."""
-    return difference(f"experts' pass@1 on their own task, {a} − {b}", study.own(a), study.own(b), Side.NEAR, SCORE)
+    return difference(
+        f"experts' pass@1 on their own task, {a} − {b}", study.own(a), study.own(b), Side.NEAR, MATCHED_SCORE
+    )
 
 
 def norm(study: Study, a: str, b: str, side: Side = Side.NEAR) -> Figure:

@@ -11,10 +11,12 @@ SCF = "SCF-RKL (arXiv 2602.11717)"
 SCALE = "“Does Sparsity Persist?”"
 CANDIDATE = "a candidate explanation of the contradiction, no source's own claim"
 
-GAIN = Margin(0.05, "share")
+GAIN = Margin(0.02, "share")
 """Of an expert's gain over the base."""
-RETENTION = Margin(0.02, "share")
-SCORE = Margin(0.01, "share")
+RETENTION = Margin(0.01, "share")
+SCORE = Margin(0.005, "share")
+MATCHED_SCORE = Margin(0.02, "share")
+"""Of pass@1, for experts that count as equally accurate."""
 UNCHANGED = Margin(0.02, "share")
 CONFLICT = Margin(0.02, "share")
 REPETITION = Margin(0.01, "share")

@@ -11,9 +11,9 @@ from rlmerge.lab.claims.figure import LEVEL, MIN_SEEDS, Figure, Outcome, Side, b
 RULE = (
     f"A figure is a difference within seeds; its interval is Student's t over seeds at {100 * LEVEL:g} %. A claim is "
     "supported when the interval of each of its deciding figures lies on the claimed side of 0. It is not supported "
-    "when one of them lies on the other side of 0, or within the stated margin of 0. A figure that is claimed to be "
-    "near 0 is judged by its margin alone: within it, outside it, or across it. Everything else, and fewer than "
-    f"{MIN_SEEDS} seeds, is undecided here."
+    "when one of them lies on the other side of 0, or wholly within the stated margin of 0, where a difference is too "
+    "small to count. A figure that is claimed to be near 0 is judged by its margin alone: within it, outside it, or "
+    f"across it. Everything else, and fewer than {MIN_SEEDS} seeds, is undecided here."
 )
 ADJUSTMENT = (
     "These verdicts take every claim by itself. The adjusted ones take all deciding figures together: a difference "
@@ -117,12 +117,10 @@ def _reason(figure: Figure) -> str:
             Outcome.UNDECIDED: "The interval crosses the margin of 0.",
         }[figure.outcome]
     if figure.outcome is Outcome.SUPPORTED:
-        small = ", but within the margin of what counts as no difference" if figure.within_margin else ""
-        return f"The interval lies on the claimed side of 0{small}."
+        return "The interval lies on the claimed side of 0."
     if figure.outcome is Outcome.UNDECIDED:
         return "The interval holds 0 and reaches beyond the margin."
-    return (
-        "The interval lies within the margin of 0."
-        if figure.holds_zero
-        else "The interval lies on the other side of 0."
-    )
+    if not figure.within_margin:
+        return "The interval lies on the other side of 0."
+    apart = "" if figure.holds_zero else ": a difference, but one too small to count"
+    return f"The interval lies within the margin of 0{apart}."
