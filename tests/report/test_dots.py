@@ -50,4 +50,4 @@ def test_nothing_to_draw_is_said():
 def test_any_label_fits_and_is_text(name):
     chart = dot_plot("T", "D", [name], [Dots(name, 0, [Dot(0, 1.0)])], x_label=name)
     (label,) = elements(chart, "row")
-    assert len(label.text) <= 19 and label[0].text == name
+    assert len(label.text) <= 16 and label[0].text == name

@@ -115,7 +115,7 @@ def columns(text: str) -> int:
 def row_label(x: float, y: float, label: str, units: float) -> str:
     """A row's label that ends at ``x``, cut to ``units``; the whole of it is its tooltip."""
     return (
-        f'<text x="{x}" y="{y:g}" text-anchor="end" class="row">{escape(fit(label, units))}'
+        f'<text x="{x}" y="{y:g}" text-anchor="end" class="row">{escape(fit(label, units, size=8))}'
         f"<title>{escape(label)}</title></text>"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import svg
-from .axes import Axis, axis, finite, row_label
+from .axes import Axis, axis, finite, fit, row_label
 from .svg import BOTTOM, RIGHT, TOP, WIDTH
 from .tables import interval_text
 
@@ -25,7 +25,10 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """The dots of one series; ``color`` is its number, whose button in the legend hides it if ``toggled``."""
+    """The dots of one series; ``color`` is its number, whose button in the legend hides it if ``toggled``.
+
+    An only series needs no ``name``.
+    """
 
     name: str
     color: int
@@ -42,20 +45,22 @@ def dot_plot(
     x_label: str,
     percent: bool = False,
     references: Sequence[float] = (),
+    within: Sequence[float] = (),
     label_width: int = 132,
 ) -> str:
     """One row per label, in each a dot and an interval for every series; dots without a finite value are left out.
 
-    ``references`` are always in view. An interval far longer than the others is cut, with an arrow where it goes on.
+    ``references`` are drawn as dashed lines; they and the values of ``within`` are always in view. An
+    interval far longer than the others is cut, with an arrow where it goes on.
     """
     drawn = [dot for one in series for dot in one.dots if finite(dot.value)]
     if not drawn:
         return svg.figure(60, title, description, [svg.text(WIDTH / 2, 34, "nothing to draw")])
     step = max(28, 9 * len(series) + 11)
     bottom = TOP + step * len(labels)
-    x = axis(_extent(drawn, references), label_width + 14, WIDTH - RIGHT - 8, percent=percent)
+    x = axis(_extent(drawn, [*references, *within]), label_width + 14, WIDTH - RIGHT - 8, percent=percent)
     body: list[str] = []
-    for value in x.ticks(4):
+    for value in x.ticks(5):
         body.append(svg.line(x(value), TOP, x(value), bottom, "grid"))
         body.append(svg.text(x(value), bottom + 15, x.text(value)))
     for row, label in enumerate(labels):
@@ -63,7 +68,7 @@ def dot_plot(
             body.append(f'<rect x="0" y="{TOP + step * row}" width="{WIDTH}" height="{step}" class="stripe"/>')
         body.append(row_label(label_width, TOP + step * (row + 0.5) + 4, label, label_width))
     body += [svg.line(x(value), TOP - 4, x(value), bottom, "reference") for value in references]
-    body.append(svg.text((x.start + x.end) / 2, bottom + 34, x_label, kind="label"))
+    body.append(svg.text((x.start + x.end) / 2, bottom + 34, fit(x_label, x.end - x.start, size=6), kind="label"))
     spread = min(9.0, (step - 11) / max(1, len(series)))
     for order, one in enumerate(series):
         shift = spread * (order - (len(series) - 1) / 2)
@@ -71,7 +76,8 @@ def dot_plot(
         for dot in one.dots:
             if dot.value is not None and finite(dot.value):
                 middle = round(TOP + step * (dot.row + 0.5) + shift, 1)
-                words = f"{labels[dot.row]}, {one.name}: {interval_text(dot.value, dot.low, dot.high, percent)}"
+                who = f"{labels[dot.row]}, {one.name}" if one.name else labels[dot.row]
+                words = f"{who}: {interval_text(dot.value, dot.low, dot.high, percent)}"
                 body += _whisker(x, dot, middle)
                 body.append(svg.marker(x(dot.value), middle, one.color, words + dot.note, 4.0))
         body.append("</g>")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .axes import columns, fit
 from .dots import Dot, Dots, dot_plot
-from .eval_words import by_task, figure, fixed, kinds, pairs, places, span, task_title
+from .eval_words import by_task, figure, fixed, kinds, listed, pairs, places, span, task_title
 from .tables import amount, matrix, plot, share, table
 
 Result = Mapping[str, Any]
@@ -14,6 +15,8 @@ Colors = Mapping[str, int]
 
 BASE_COLOR, COLORS = 10, 12
 """The base is drawn in grey; of the other colours every model gets one, in turn."""
+MOST_ROWS = 6
+"""Tasks of a chart of scores; more are spread over several with the same axis."""
 
 
 def colors(result: Result) -> dict[str, int]:
@@ -28,17 +31,26 @@ def scores(result: Result, color: Colors) -> str:
     """Every model's scores as dots; tasks whose scores all lie in [0, 1] share a chart, the others have one each."""
     found = by_task(result)
     shared = [task for task in result["tasks"] if _within_one(task, found)]
-    single = [[task] for task in result["tasks"] if task not in shared]
-    charts = [_scores(tasks, found, color) for tasks in [*([shared] if shared else []), *single]]
-    return "".join(charts)
+    count = -(-len(shared) // MOST_ROWS)
+    size = -(-len(shared) // max(1, count))
+    groups = [shared[first : first + size] for first in range(0, len(shared), size or 1)]
+    groups += [[task] for task in result["tasks"] if task not in shared]
+    ends = [value for task in shared for value in _known(task, found)]
+    return "".join(_scores(tasks, found, color, ends if tasks[0] in shared else []) for tasks in groups)
 
 
 def _within_one(task: Result, found: Mapping[tuple[str, str], Result]) -> bool:
-    values = [score["value"] for (_, name), score in found.items() if name == task["task"]]
-    return all(value is None or 0 <= value <= 1 for value in values)
+    return all(0 <= value <= 1 for value in _known(task, found))
 
 
-def _scores(tasks: Sequence[Result], found: Mapping[tuple[str, str], Result], color: Colors) -> str:
+def _known(task: Result, found: Mapping[tuple[str, str], Result]) -> list[float]:
+    values = (score["value"] for (_, name), score in found.items() if name == task["task"])
+    return [value for value in values if value is not None]
+
+
+def _scores(
+    tasks: Sequence[Result], found: Mapping[tuple[str, str], Result], color: Colors, within: Sequence[float]
+) -> str:
     labels = [task_title(task) for task in tasks]
     series = [
         Dots(name, color[name], [_dot(row, found.get((name, task["task"]))) for row, task in enumerate(tasks)])
@@ -52,8 +64,8 @@ def _scores(tasks: Sequence[Result], found: Mapping[tuple[str, str], Result], co
         [[name, *(span(found.get((name, task["task"]))) for task in tasks)] for name in color],
         "names",
     )
-    title = f"Scores: {', '.join(labels)}" if len(labels) <= 2 else "Scores on all tasks"
-    chart = dot_plot(title, "A dot and its interval per task and model.", labels, series, x_label=label)
+    title = f"Scores on {listed(labels)}" if len(labels) <= 3 else f"Scores on {labels[0]} to {labels[-1]}"
+    chart = dot_plot(title, "A dot and its interval per task and model.", labels, series, x_label=label, within=within)
     return plot(title, "95 % intervals of each score; whether two models differ is under ‘Compared’.", chart, data)
 
 
@@ -78,15 +90,47 @@ def score_table(result: Result) -> str:
     return matrix("Models and tasks", note, [m["name"] for m in result["models"]], cell, list(titles))
 
 
+VIEWS = (
+    (
+        "retention",
+        "Retention",
+        "Merged / expert on the expert’s own task; dashed: the expert’s score. Degradation is retention − 1.",
+        "share of the expert’s score",
+        (1.0,),
+    ),
+    (
+        "gain_kept",
+        "Gain over the base that is kept",
+        "(merged − base) / (expert − base); dashed: nothing, and all. Drawn where the expert beats the base.",
+        "share of the expert’s gain",
+        (0.0, 1.0),
+    ),
+    (
+        "difference_to_expert",
+        "Difference to the expert",
+        "Paired, with its 95 % interval: where that holds 0 (dashed), better or worse is undecided.",
+        "merged − expert",
+        (0.0,),
+    ),
+    (
+        "difference_to_base",
+        "Difference to the base",
+        "Paired, with its 95 % interval: where that holds 0 (dashed), better or worse is undecided.",
+        "merged − base",
+        (0.0,),
+    ),
+)
+"""Key of the result, title, how to read it, label of the axis, and what is marked on it."""
+
+
 def kept(result: Result, color: Colors) -> str:
     """Retention, gain kept and the differences behind the verdicts, per task and expert."""
     merges = result["merges"]
     rows = list(dict.fromkeys((row["task"], row["expert"]) for merge in merges for row in merge["per_task"]))
     experts = {expert for _, expert in rows}
-    labels = [task if len(experts) == 1 else f"{task} · {expert}" for task, expert in rows]
-    data = _kept_table(merges)
-
-    def chart(key: str, title: str, note: str, label: str, references: Sequence[float], percent: bool) -> str:
+    labels = [task if len(experts) == 1 else joined(task, expert, " · ", 16) for task, expert in rows]
+    charts: list[str] = []
+    for key, title, note, label, marked in VIEWS:
         series = [
             Dots(
                 merge["model"],
@@ -95,62 +139,24 @@ def kept(result: Result, color: Colors) -> str:
             )
             for merge in merges
         ]
-        drawn = dot_plot(title, note, labels, series, x_label=label, references=references, percent=percent)
-        return plot(title, note, drawn, data)
-
-    return "".join(
-        (
-            chart(
-                "retention",
-                "Retention",
-                "Merged / expert on the expert’s own task; dashed: the expert’s score. Degradation is retention − 1.",
-                "share of the expert’s score",
-                [1.0],
-                True,
-            ),
-            chart(
-                "gain_kept",
-                "Gain over the base that is kept",
-                "(merged − base) / (expert − base); dashed: nothing, and all. Drawn where the expert beats the base.",
-                "share of the expert’s gain",
-                [0.0, 1.0],
-                True,
-            ),
-            chart(
-                "difference_to_expert",
-                "Difference to the expert",
-                "Paired, with its 95 % interval: where that holds 0 (dashed), better or worse is undecided.",
-                "merged − expert",
-                [0.0],
-                False,
-            ),
-            chart(
-                "difference_to_base",
-                "Difference to the base",
-                "Paired, with its 95 % interval: where that holds 0 (dashed), better or worse is undecided.",
-                "merged − base",
-                [0.0],
-                False,
-            ),
-        )
-    )
+        percent = not key.startswith("difference")
+        drawn = dot_plot(title, note, labels, series, x_label=label, references=marked, percent=percent)
+        charts.append(plot(title, note, drawn, _kept_table(merges, key, label, percent)))
+    return "".join(charts)
 
 
-def _kept_table(merges: Sequence[Result]) -> str:
-    head = ["merge", "task", "expert", "base", "expert’s", "merged", "retention", "degradation", "gain kept"]
-    rows = [
-        [
-            merge["model"], row["task"], row["expert"],
-            *(amount(row[key]) for key in ("base_value", "expert_value", "merged_value")),
-            *(span(row[key], percent=True) for key in ("retention", "degradation", "gain_kept")),
-            span(row["difference_to_base"]), row["verdict_to_base"],
-            span(row["difference_to_expert"]), row["verdict_to_expert"],
-        ]
-        for merge in merges
-        for row in merge["per_task"]
-    ]  # fmt: skip
-    head += ["− base", "to base", "− expert", "to expert"]
-    return table("Every merge on the experts’ own tasks, with 95 % intervals", head, rows, "names")
+def _kept_table(merges: Sequence[Result], key: str, label: str, percent: bool) -> str:
+    """What one view draws, beside the scores it is computed from."""
+    extra = "degradation" if key == "retention" else key.replace("difference", "verdict")
+    head = ["merge", "task", "expert", "base", "expert’s", "merged", label]
+    head += [] if key == "gain_kept" else ["degradation" if percent else "merge is"]
+    rows: list[list[str]] = []
+    for merge in merges:
+        for row in merge["per_task"]:
+            scores = (amount(row[name]) for name in ("base_value", "expert_value", "merged_value"))
+            more = [] if key == "gain_kept" else [span(row[extra], percent=True) if percent else row[extra]]
+            rows.append([merge["model"], row["task"], row["expert"], *scores, span(row[key], percent), *more])
+    return table("With 95 % intervals", head, rows, "names")
 
 
 def summary_table(result: Result) -> str:
@@ -172,22 +178,30 @@ def summary_table(result: Result) -> str:
 
 
 def compared(result: Result) -> str:
-    """Differences of merges to one another and to the base."""
+    """Differences of merges to the base and to one another."""
+    bases = {model["name"] for model in result["models"] if model["role"] == "base"}
     found = pairs(result)
+    to_base = [pair for pair in found if pair["b"] in bases]
+    among = [pair for pair in found if pair["b"] not in bases]
+    return _differences("Merges against the base", to_base) + _differences("Merges against one another", among)
+
+
+def _differences(title: str, found: Sequence[Result]) -> str:
+    if not found:
+        return ""
     mean = all(pair["task"] == "mean" for pair in found)
-    labels = [f"{pair['a']} − {pair['b']}" if mean else f"{pair['a']} − {pair['b']}, {pair['task']}" for pair in found]
+    labels = [joined(pair["a"], pair["b"], " − ", 22) for pair in found]
+    if not mean:
+        labels = [joined(label, pair["task"], ": ", 22) for label, pair in zip(labels, found, strict=True)]
     dots = [_dot(row, pair["difference"], f"; {pair['verdict']}") for row, pair in enumerate(found)]
-    data = table(
-        "Differences with 95 % intervals; the verdict is about the first of the two",
-        ["first", "second", "task", "difference", "first is"],
-        [[p["a"], p["b"], p["task"], span(p["difference"]), p["verdict"]] for p in result["comparisons"]],
-        "names",
-    )
     what = "mean score over tasks" if mean else "score"
-    title = f"Differences in {what}"
-    note = "Paired over items; an interval that holds 0 (dashed) decides nothing. Decided pairs come first."
-    series = [Dots("difference", 0, dots, toggled=False)]
-    drawn = dot_plot(title, note, labels, series, x_label=what, references=[0.0], label_width=180)
+    rows = [[pair["a"], pair["b"], pair["task"], span(pair["difference"]), pair["verdict"]] for pair in found]
+    data = table(
+        f"{title}: differences in {what}", ["first", "second", "on", "first − second", "first is"], rows, "names"
+    )
+    note = f"Differences in {what}, paired over items; an interval that holds 0 (dashed) decides nothing."
+    series = [Dots("", 0, dots, toggled=False)]
+    drawn = dot_plot(title, note, labels, series, x_label="first − second", references=[0.0], label_width=180)
     return plot(title, note, drawn, data)
 
 
@@ -207,6 +221,14 @@ def verdict_matrix(result: Result) -> str:
     counts = ", ".join(f"{sum(p['verdict'] == verdict for p in cells.values())} {verdict}" for verdict in strength)
     note = f"First minus second. Coloured where the 95 % interval excludes 0: {counts}."
     return matrix("Differences by task", note, rows, cell, tasks)
+
+
+def joined(first: str, second: str, between: str, room: int) -> str:
+    """Two names on a label of ``room`` letters; each is cut in its own middle, and the shorter as little as may be."""
+    room -= len(between)
+    most = max(room - columns(second), room // 2)
+    first = fit(first, most, size=1)
+    return f"{first}{between}{fit(second, room - columns(first), size=1)}"
 
 
 def _dot(row: int, interval: Result | None, note: str = "") -> Dot:

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from . import eval_charts, eval_health, eval_landscape
-from .eval_words import headline, next_step, verdicts
+from .console import plain
+from .eval_words import headline, next_step, short_names, verdicts
 from .page import Section, capital, finding, findings, grid, legend, page, panel
 from .tables import table
 
@@ -15,6 +16,9 @@ Result = Mapping[str, Any]
 
 WIDE = 4
 """Columns of a matrix up to which a chart fits beside it."""
+
+NAME = 40
+"""Letters of a name beyond which its middle is left out."""
 
 DEFINITIONS = (
     ("interval", "95 % bootstrap interval over items, the same items drawn for all models; from standard errors where "
@@ -35,24 +39,25 @@ DEFINITIONS = (
 
 def eval_html(result: Result) -> str:
     """The report of the JSON-able result of ``rlmerge eval`` (schema ``rlmerge.eval/1``)."""
-    color = eval_charts.colors(result)
-    merges, health, landscape = result["merges"], result["health"], result["landscape"]
+    shown = short_names(result, NAME)
+    color = eval_charts.colors(shown)
+    merges, health, landscape = shown["merges"], shown["health"], shown["landscape"]
     sections: list[Section] = [
-        ("verdict", "Verdict", _verdict(result)),
-        ("warnings", "Warnings", _warnings(result["warnings"])),
-        ("scores", "Scores", _scores(result, color)),
-        ("kept", "What each merge keeps of its experts", _kept(result, color)),
-        ("compared", "Compared with one another and with the base", _compared(result)),
+        ("verdict", "Verdict", _verdict(shown, next_step(result))),
+        ("warnings", "Warnings", _warnings(shown["warnings"])),
+        ("scores", "Scores", _scores(shown, color)),
+        ("kept", "What each merge keeps of its experts", _kept(shown, color)),
+        ("compared", "Compared with one another and with the base", _compared(shown)),
         ("health", "Generation health", grid(eval_health.charts(health, color)) if health and health["models"] else ""),
         ("landscape", "Landscape", grid(eval_landscape.charts(landscape)) if landscape else ""),
-        ("models", "Models and tasks", _models(result)),
+        ("models", "Models and tasks", _models(shown, [plain(model["path_name"]) for model in result["models"]])),
         ("definitions", "What the figures mean", _definitions()),
     ]
-    names = [merge["model"] for merge in merges] or [model["name"] for model in result["models"]]
+    names = [merge["model"] for merge in merges] or [model["name"] for model in shown["models"]]
     return page(
         title=f"rlmerge eval: {', '.join(names)}",
         heading="What did the merge keep?" if len(merges) <= 1 else "What did the merges keep?",
-        summary=f"{capital(headline(result))}.",
+        summary=f"{capital(headline(shown))}.",
         sections=sections,
         legend=legend(color.items(), "Show or hide models"),
         legend_after=2 if result["warnings"] else 1,
@@ -60,11 +65,11 @@ def eval_html(result: Result) -> str:
     )
 
 
-def _verdict(result: Result) -> str:
+def _verdict(result: Result, step: str) -> str:
     found = findings(finding(v.level, v.title, v.text, label=v.label) for v in verdicts(result))
     means = panel(eval_charts.summary_table(result)) if result["merges"] else ""
-    step = f'<p class="next"><strong>Next:</strong> {escape(next_step(result))}</p>'
-    return f"{found if result['merges'] else ''}{step}{means}"
+    after = f'<p class="next"><strong>Next:</strong> {escape(plain(step))}</p>'
+    return f"{found if result['merges'] else ''}{after}{means}"
 
 
 def _warnings(warnings: Sequence[str]) -> str:
@@ -93,17 +98,17 @@ def _compared(result: Result) -> str:
     return _beside(eval_charts.compared(result), eval_charts.verdict_matrix(result), len(tasks))
 
 
-def _models(result: Result) -> str:
+def _models(result: Result, directories: Sequence[str]) -> str:
     models = [
         [
             model["name"],
             model["role"],
-            model["path_name"],
+            directory,
             model["digest"][:16],
             "before" if model["scored"] == "cached" else "now",
             "; ".join(model["notes"]) or "–",
         ]
-        for model in result["models"]
+        for model, directory in zip(result["models"], directories, strict=True)
     ]
     tasks = [
         [

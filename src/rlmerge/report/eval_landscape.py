@@ -105,8 +105,8 @@ def _above(barrier: Result) -> list[Point]:
 def _sharpness(found: Sequence[Result]) -> str:
     if not found:
         return ""
-    tasks = {one["task"] for one in found}
-    labels = [one["model"] if len(tasks) == 1 else f"{one['model']} · {one['task']}" for one in found]
+    varied = [key for key in ("task", "radius") if len({one[key] for one in found}) > 1]
+    labels = [" · ".join([one["model"], *(str(one[key]) for key in varied)]) for one in found]
     series = [
         Dots(name, k, [Dot(row, one[name]) for row, one in enumerate(found)], toggled=False)
         for k, name in enumerate(("mean", "max"))

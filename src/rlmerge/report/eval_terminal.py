@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .axes import fit
 from .console import MARKS, Column, fitted, plain, render
 from .eval_words import (
     by_task,
@@ -20,6 +19,7 @@ from .eval_words import (
     pairs,
     places,
     references,
+    short_names,
     task_title,
     verdicts,
 )
@@ -53,26 +53,6 @@ def eval_text(result: Result, *, width: int, color: bool) -> str:
     parts += [Text.assemble(("warning: ", "bold yellow"), str(warning)) for warning in found["warnings"]]
     parts += [Text.assemble(("next: ", "bold"), plain(next_step(result)))]
     return render(parts, width, color)
-
-
-def short_names(result: Result, room: int) -> Result:
-    """The same result with every text safe to print, and names of models and tasks cut to ``room`` columns, unlike."""
-    short: dict[str, str] = {}
-    for name in [*(model["name"] for model in result["models"]), *(task["task"] for task in result["tasks"])]:
-        cut, number = fit(plain(name), room, size=1), 1
-        while cut in short.values() and name not in short:
-            number += 1
-            cut = f"{fit(plain(name), room - 4, size=1)} ({number})"
-        short.setdefault(name, cut)
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, str):
-            return short.get(value) or plain(value)
-        if isinstance(value, Mapping):
-            return {shown(key): shown(entry) for key, entry in value.items()}
-        return [shown(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-    return shown(result)
 
 
 def _sections(result: Result, width: int) -> Iterator[tuple[str, list[RenderableType]]]:

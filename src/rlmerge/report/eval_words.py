@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .axes import fit
+from .console import plain
 from .tables import amount, interval_text, share
 
 Result = Mapping[str, Any]
@@ -109,12 +111,32 @@ def next_step(result: Result) -> str:
             f"{name} loses most on {row['task']}. rlmerge inspect {name} --against {name}/rlmerge.lock.yaml shows how "
             "much of each expert arrived; where that is below 1, raise the weights, tuned on development data."
         )
-    open_questions = [row for _, row in own if "undecided" in (row["verdict_to_expert"], row["verdict_to_base"])]
+    open_questions = [row for _, row in own if row["verdict_to_base"] == "undecided"]
     if open_questions:
-        reach = max(_reach(row["difference_to_expert"]) for row in open_questions)
+        reach = max(_reach(row["difference_to_base"]) for row in open_questions)
         width = f" (now ±{amount(reach)} at the widest)" if reach > 0 else ""
         return f"Undecided comparisons want more items: four times as many halve the intervals{width}."
     return "Nothing here speaks against the merge; score tasks that none of the experts was trained on as well."
+
+
+def short_names(result: Result, room: int) -> Result:
+    """The same result with every text safe to print, and names of models and tasks cut to ``room`` columns, unlike."""
+    short: dict[str, str] = {}
+    for name in [*(model["name"] for model in result["models"]), *(task["task"] for task in result["tasks"])]:
+        cut, number = fit(plain(name), room, size=1), 1
+        while cut in short.values() and name not in short:
+            number += 1
+            cut = f"{fit(plain(name), room - 4, size=1)} ({number})"
+        short.setdefault(name, cut)
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return short.get(value) or plain(value)
+        if isinstance(value, Mapping):
+            return {shown(key): shown(entry) for key, entry in value.items()}
+        return [shown(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+    return shown(result)
 
 
 def span(interval: Result | None, percent: bool = False) -> str:
