@@ -2,7 +2,15 @@
 
 import pytest
 
-from rlmerge.report.study_lines import adjusted, beside_lines, claimed_line, difference, figure_line, probability
+from rlmerge.report.study_lines import (
+    adjusted,
+    beside_lines,
+    claimed_line,
+    control_line,
+    difference,
+    figure_line,
+    probability,
+)
 
 SHARE = {
     "name": "gain kept", "claimed": "above 0", "margin": 0.05, "unit": "share", "a": 0.538, "b": 0.508, "value": 0.03,
@@ -24,6 +32,18 @@ def test_other_numbers_keep_three_digits():
 def test_nothing_known_says_why():
     gone = SHARE | {"value": None, "low": None, "high": None, "a": None, "b": None, "n": 0, "empty": "no arm rft"}
     assert figure_line(gone) == "gain kept: not known (no arm rft)"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("supported", "equal by the margin"),
+        ("not supported", "not equal"),
+        ("undecided here", "not shown to be equal"),
+    ],
+)
+def test_controls_say_whether_they_held(outcome, said):
+    assert control_line(SHARE | {"claimed": "near 0", "outcome": outcome}) == f"{figure_line(SHARE)}: {said}"
 
 
 def test_the_test_behind_a_figure():

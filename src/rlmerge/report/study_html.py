@@ -9,7 +9,7 @@ from typing import Any
 from . import study_plots as plots
 from . import study_sheets as sheets
 from .page import findings, grid, legend, page, panel
-from .study_lines import LEVELS, MARKS, adjusted, beside_lines, claimed_line, figure_line
+from .study_lines import LEVELS, MARKS, adjusted, beside_lines, claimed_line, control_line, figure_line
 from .study_plots import Picture
 from .study_sheets import Sheet
 from .study_words import RULES, answers, facts, grouped, headline, many, scoring, tally
@@ -68,7 +68,7 @@ def _verdicts(judged: Result) -> str:
 
 def _more(verdict: Result) -> str:
     rows = [("Source", verdict["source"]), ("Why", verdict["reason"]), ("Control", verdict["control"])]
-    rows += [("", figure_line(figure)) for figure in verdict["controls"] if figure["value"] is not None]
+    rows += [("", control_line(figure)) for figure in verdict["controls"] if figure["value"] is not None]
     rows += [("Test", f"{figure['name']}: {claimed_line(figure)}") for figure in verdict["decides"]]
     rows += [("Beside", line) for line in beside_lines(verdict)]
     rows.append(("Cannot say", verdict["cannot_say"]))

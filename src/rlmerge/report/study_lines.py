@@ -56,6 +56,12 @@ def claimed_line(figure: Result) -> str:
     return text + (f", after Holm {probability(figure['p_holm'])}" if figure["p_holm"] is not None else "")
 
 
+def control_line(figure: Result) -> str:
+    """Whether a control held two things equal, as far as the seeds can tell."""
+    held = {"supported": "equal by the margin", "not supported": "not equal", "undecided here": "not shown to be equal"}
+    return f"{figure_line(figure)}: {held[figure['outcome']]}"
+
+
 def probability(p: float) -> str:
     """A p value with two digits, none below 0.0001."""
     return "<0.0001" if p < 0.0001 else f"{p:.2g}"

@@ -9,7 +9,7 @@ from . import study_plots as plots
 from . import study_sheets as sheets
 from .console import plain
 from .standalone import standalone
-from .study_lines import MARKS, adjusted, beside_lines, claimed_line, figure_line
+from .study_lines import MARKS, adjusted, beside_lines, claimed_line, control_line, figure_line
 from .study_plots import Picture
 from .study_sheets import Sheet
 from .study_words import RULES, answers, facts, grouped, headline, many, scoring, tally
@@ -127,7 +127,7 @@ def _claim(verdict: Result) -> str:
     facts += [f"Decides: {figure_line(figure)}; {claimed_line(figure)}" for figure in verdict["decides"]]
     facts.append(f"Why: {verdict['reason']}")
     facts.append(f"Control: {verdict['control']}")
-    facts += [f"Control: {figure_line(figure)}" for figure in verdict["controls"] if figure["value"] is not None]
+    facts += [f"Control: {control_line(figure)}" for figure in verdict["controls"] if figure["value"] is not None]
     facts += [f"Beside: {line}" for line in beside_lines(verdict)]
     facts.append(f"Cannot say: {verdict['cannot_say']}")
     head = f"**{text(verdict['claim'])}** {MARKS[verdict['verdict']]} {adjusted(verdict)}"

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from rlmerge.lab.claims import judge
-from rlmerge.lab.claims.figure import Outcome
+from rlmerge.lab.claims.figure import Outcome, Side
 from support.studies import ARMS, DRIFT, HIGH, LOW, SPLIT, study
 
 KEYS = {
@@ -229,6 +229,11 @@ def test_one_seed_that_failed_leaves_the_others_paired():
             row["gain_kept"] = None
     figure = verdicts(rows)["better-averaging"].decides[0]
     assert figure.differences == pytest.approx(SPLIT[:4])
+
+
+def test_controls_are_all_claimed_to_be_near_zero():
+    """Reports read their outcome as held equal or not."""
+    assert {f.side for v in judge(study()).verdicts for f in v.controls} == {Side.NEAR}
 
 
 def test_as_data():

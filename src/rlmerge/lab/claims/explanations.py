@@ -39,7 +39,7 @@ def _dilution(study: Study) -> list[Verdict]:
             CANDIDATE, (_closed(gap, default, tuned), left),
             "The gap under averaging, and what is left of it once each arm has its own tuned coefficient.",
             f"The direction of the gap is read from the seeds that its closing is judged on. {SIZE}",
-            (gap,), moot=_no_gap(gap),
+            beside=(gap,), moot=_no_gap(gap),
         ),
         Verdict(
             "scale-ranks", "dilution", "Methods differ less once their merged updates have one norm.",

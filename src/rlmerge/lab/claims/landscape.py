@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlmerge.lab.claims.cells import Cells, Study, finite
@@ -35,7 +35,7 @@ def verdicts(study: Study) -> tuple[Verdict, ...]:
     )  # fmt: skip
 
 
-def _loss(study: Study, read: Any, where: str) -> Figure:
+def _loss(study: Study, read: Callable[[Sequence[Mapping[str, Any]]], Cells], where: str) -> Figure:
     first, second = (read(study.pictures(arm)) for arm in ("rl", "sft"))
     return difference(f"own pass@1 lost {where}, rl − sft", first, second, Side.BELOW, SCORE)
 
