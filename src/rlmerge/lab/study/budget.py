@@ -1,0 +1,76 @@
+"""What a study may spend: which methods on which sets of experts, how many trials, how many items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlmerge.errors import RequestError, did_you_mean
+
+FEW = ("linear", "task_arithmetic", "ties", "dare_ties", "ram")
+"""The methods that every arm and the pairs get: averaging, its scaled form, and three ways with conflicts."""
+
+SWEEP = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6)
+"""Coefficients of the sweep of task arithmetic, from a weak trace of each expert to more than their sum."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyBudget:
+    """How much of everything; arms that a lab does not have are left out, and no field changes what a number means.
+
+    ``methods`` (None: every registered one) merge all experts of a ``main_arms`` arm, ``other_methods`` those of any
+    other arm, ``pair_methods`` every two experts of a ``pair_arms`` arm. Each method gets ``trials`` scorings on dev,
+    its default setting among them. ``dev_items`` and ``test_items`` are items per task (None: all). ``sweep`` are the
+    coefficients of task arithmetic on every arm. Sensitivities of the ``measured_arms`` come from ``calibration``
+    sampled answers an expert (0: none are measured, and methods that need them are skipped).
+    Of the first ``landscape_seeds`` and ``health_seeds`` seeds the main arms get pictures of ``landscape_points``
+    squared points on ``landscape_items`` items a task, and generation health on ``health_prompts`` prompts a task.
+    """
+
+    methods: tuple[str, ...] | None = None
+    main_arms: tuple[str, ...] = ("rl", "sft")
+    other_methods: tuple[str, ...] = FEW
+    pair_methods: tuple[str, ...] = FEW
+    pair_arms: tuple[str, ...] = ("rl", "sft")
+    trials: int = 12
+    dev_items: int | None = 48
+    test_items: int | None = None
+    sweep: tuple[float, ...] = SWEEP
+    measured_arms: tuple[str, ...] = ("rl", "sft")
+    calibration: int = 64
+    landscape_seeds: int = 1
+    landscape_points: int = 9
+    landscape_items: int = 64
+    health_seeds: int = 1
+    health_prompts: int = 64
+
+    def __post_init__(self) -> None:
+        """RequestError for a budget no study could keep to."""
+        least = {
+            "trials": 2,
+            "dev_items": 1,
+            "test_items": 1,
+            "calibration": 0,
+            "landscape_seeds": 0,
+            "landscape_points": 2,
+            "landscape_items": 1,
+            "health_seeds": 0,
+            "health_prompts": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise RequestError(f"a study's {name} must be at least {low}, not {value}")
+        wrong = [value for value in self.sweep if not 0 < value < float("inf")]
+        if wrong:
+            raise RequestError(f"a coefficient of the sweep is {wrong[0]}", hint="Coefficients are above 0.")
+
+    def check_methods(self, known: Sequence[str]) -> None:
+        """RequestError with the nearest name when a method is not among ``known``."""
+        for name in (*(self.methods or ()), *self.other_methods, *self.pair_methods):
+            if name not in known:
+                raise RequestError(f"a study cannot use the unknown method '{name}'", hint=did_you_mean(name, known))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,157 @@
+"""Who takes part in a study: registered methods, what of each is tuned, and why some cannot run on a set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlmerge import methods
+from rlmerge.methods import Method
+from rlmerge.methods.parts import LAMBDA
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A method's main parameter and the values tuning tries: from ``low`` to ``high``, or some ``choices``."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    choices: tuple[Any, ...] = ()
+
+    def at(self, position: float) -> Any:
+        """The value at ``position`` in [0, 1] of the range, or the choice whose share of it that falls into."""
+        if self.choices:
+            return self.choices[min(int(position * len(self.choices)), len(self.choices) - 1)]
+        return self.low + position * (self.high - self.low)
+
+    def position(self, value: Any) -> float:
+        """Where in its range ``value`` lies, so that ``at`` gives the nearest one back; a choice lies in the middle."""
+        if self.choices:
+            return (self.choices.index(value) + 0.5) / len(self.choices)
+        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
+
+_SWITCH = (False, True)
+KNOBS: Mapping[str, Knob] = {
+    "ties": Knob("density", 0.1, 1.0),
+    "dare_linear": Knob("density", 0.1, 1.0),
+    "dare_ties": Knob("density", 0.1, 1.0),
+    # Probabilities spread over density ± 0.15 by default, and stay within [0, 1].
+    "della": Knob("density", 0.15, 0.85),
+    "della_linear": Knob("density", 0.15, 0.85),
+    "breadcrumbs": Knob("density", 0.1, 0.99),
+    "breadcrumbs_ties": Knob("density", 0.1, 0.99),
+    "ram": Knob("lambda", 0.5, 2.0),
+    "ram_plus": Knob("r"),
+    "ramplus_tl": Knob("r"),
+    "ram_percentile": Knob("percentile", 0.0, 99.0),
+    "sce": Knob("select_topk", 0.1, 1.0),
+    "model_stock": Knob("filter_wise", choices=_SWITCH),
+    "nuslerp": Knob("nuslerp_flatten", choices=_SWITCH),
+    "sar_merging": Knob("density", 0.1, 1.0),
+    "scf_rkl": Knob("rho", 0.05, 1.0),
+    "fisher": Knob("normalize", choices=_SWITCH),
+    "regmean": Knob("alpha"),
+}
+"""Main parameters and ranges. Methods that are not here have their scale tuned alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A method as it takes part: under ``label``, with ``fixed`` parameters and perhaps a ``measured`` input.
+
+    ``scale`` is what the factor on the merged change is called in results: ``lambda`` where the method has this very
+    parameter, else ``scale``, which is applied after it.
+    """
+
+    label: str
+    method: str
+    knob: Knob | None
+    scale: str
+    measured: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def default(self) -> float:
+        """Position of the main parameter's default in its range."""
+        return (
+            0.0 if self.knob is None else self.knob.position(methods.get(self.method).parameter(self.knob.name).default)
+        )
+
+    def parameters(self, position: float) -> dict[str, Any]:
+        """The method's parameters with the main one at ``position`` in its range."""
+        return {**self.fixed, **({} if self.knob is None else {self.knob.name: self.knob.at(position)})}
+
+    def split(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """From a result's parameters back to those the method is called with and the factor on its change."""
+        rest = {name: value for name, value in parameters.items() if name != self.scale}
+        return rest, float(parameters.get(self.scale, 1.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a report says about it, the paper and its status included."""
+        method = methods.get(self.method)
+        knob = None if self.knob is None else {"name": self.knob.name, "values": _values(self.knob)}
+        return {
+            "method": self.method,
+            "paper": method.paper,
+            "status": method.status,
+            "main": knob,
+            "scale": self.scale,
+            "measured": self.measured,
+            "fixed": dict(self.fixed),
+        }
+
+
+def _values(knob: Knob) -> list[Any]:
+    return list(knob.choices) or [knob.low, knob.high]
+
+
+def contenders(names: Sequence[str], experts: int, measured: bool) -> tuple[list[Contender], dict[str, str]]:
+    """Those of ``names`` that can merge so many ``experts``, and for the others why they cannot.
+
+    A method that can use a measured sensitivity takes part a second time as ``name:fisher``; with ``measured`` false
+    there is none, and such variants and methods that need one are left out.
+    """
+    found: list[Contender] = []
+    skipped: dict[str, str] = {}
+    for name in names:
+        method = methods.get(name)
+        reason = _reason(method, experts)
+        if reason:
+            skipped[name] = reason
+            continue
+        each = _variants(method)
+        found += [contender for contender in each if measured or contender.measured is None]
+        if not measured:
+            absent = (contender for contender in each if contender.measured is not None)
+            skipped |= {
+                contender.label: f"no {contender.measured} was measured on these experts" for contender in absent
+            }
+    return found, skipped
+
+
+def _reason(method: Method, experts: int) -> str | None:
+    if experts < method.min_experts:
+        return f"takes at least {method.min_experts} experts, not {experts}"
+    if method.max_experts is not None and experts > method.max_experts:
+        return f"takes at most {method.max_experts} expert{'s' * (method.max_experts > 1)}, not {experts}"
+    unset = next((p.name for p in method.parameters if p.default is None), None)
+    return f"has no default for '{unset}'" if unset else None
+
+
+def _variants(method: Method) -> list[Contender]:
+    knob = KNOBS.get(method.name)
+    if knob is None and "density" in method.names:
+        knob = Knob("density", 0.1, 1.0)
+    scale = "lambda" if LAMBDA in method.parameters else "scale"
+    plain = Contender(method.name, method.name, knob, scale)
+    if not method.inputs:
+        return [plain]
+    defaults = {p.argument: p.default for p in method.parameters if p.is_static}
+    measured = method.inputs[0]
+    if method.needs_inputs(defaults):
+        return [Contender(method.name, method.name, knob, scale, measured)]
+    importance = {"importance": "fisher"} if method.name == "scf_rkl" else {}
+    return [plain, Contender(f"{method.name}:fisher", method.name, knob, scale, measured, importance)]

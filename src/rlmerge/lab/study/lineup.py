@@ -1,0 +1,40 @@
+"""Which methods merge which set, and what is left out for which reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlmerge import methods
+
+from .budget import StudyBudget
+from .cases import Case
+from .contenders import Contender, contenders
+from .tuning import REFERENCE
+
+
+class Lineup:
+    """The contenders of every set, and a record of who took part and who did not."""
+
+    def __init__(self, budget: StudyBudget) -> None:
+        self.budget = budget
+        self.present: dict[str, Contender] = {}
+        self.absent: dict[tuple[str, int], str] = {}
+
+    def of(self, case: Case, measured: bool) -> list[Contender]:
+        """The contenders that merge ``case``, task arithmetic always first; ``measured``: their inputs are there."""
+        named = dict.fromkeys((REFERENCE, *self._names(case)))
+        found, skipped = contenders(list(named), len(case.experts), measured)
+        self.present |= {contender.label: contender for contender in found}
+        self.absent |= {(label, len(case.experts)): reason for label, reason in skipped.items()}
+        return found
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Who never merged a set of some size, and why."""
+        return [{"method": label, "experts": count, "reason": reason} for (label, count), reason in self.absent.items()]
+
+    def _names(self, case: Case) -> tuple[str, ...]:
+        if case.set != "all":
+            return self.budget.pair_methods
+        if case.arm not in self.budget.main_arms:
+            return self.budget.other_methods
+        return methods.names() if self.budget.methods is None else self.budget.methods

@@ -1,0 +1,108 @@
+"""Jobs through processes of one thread each; what is done is kept at once, so a killed study loses a job at most."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from threading import Thread
+from typing import Any, Protocol
+
+from rlmerge.errors import RunError
+from rlmerge.progress import Progress
+
+from .records import Records
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Job(Protocol):
+    """One piece of a study: it can be pickled, and its result follows from its identity."""
+
+    @property
+    def label(self) -> str:
+        """What its file is called, without the digest."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides the result, JSON-able."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """Answers it scores, the unit in which progress is told."""
+        ...
+
+    def run(self) -> Any:
+        """Do the work; the result is JSON-able."""
+        ...
+
+
+def run_jobs(
+    jobs: Sequence[Job], records: Records, phase: str, progress: Progress, workers: int
+) -> list[dict[str, Any]]:
+    """The records of all ``jobs``, in their order; those on disk are not run again.
+
+    Whatever the number of ``workers``, results are the same bits. The first error ends the phase, after which finished
+    jobs remain on disk; RunError when a process dies.
+    """
+    found = [records.find(job.label, job.identity) for job in jobs]
+    open_ = [index for index, record in enumerate(found) if record is None]
+    if open_:
+        progress.start(phase, sum(jobs[index].cost for index in open_), "answers")
+        with _pool(min(workers, len(open_))) as pool:
+            futures = {pool.submit(_work, jobs[index], records): index for index in open_}
+            for future in as_completed(futures):
+                index = futures[future]
+                found[index] = _result(future, jobs[index])
+                progress.advance(jobs[index].cost)
+        progress.done()
+    return [record for record in found if record is not None]
+
+
+def _work(job: Job, records: Records) -> dict[str, Any]:
+    started = time.process_time()
+    result = job.run()
+    return records.keep(job.label, job.identity, result, time.process_time() - started)
+
+
+def _result(future: Future[dict[str, Any]], job: Job) -> dict[str, Any]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        hint = "Perhaps memory ran out: try fewer workers. The same command continues with what is missing."
+        raise RunError("a process of the study died", where=job.label, hint=hint) from error
+
+
+@contextmanager
+def _pool(workers: int) -> Generator[ProcessPoolExecutor]:
+    """Fresh processes whose linear algebra has one thread: matrices this small gain nothing from more."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_die_with_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that started it is gone, even if that was killed without a word."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def _watch(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

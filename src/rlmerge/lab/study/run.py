@@ -1,0 +1,115 @@
+"""Runs a study: scores, geometry, sweeps, merges by every method, pictures; the result is study.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlmerge import methods
+from rlmerge.progress import Progress, Quiet
+
+from .budget import StudyBudget
+from .cases import Case
+from .heading import heading
+from .lineup import Lineup
+from .pool import Job, run_jobs
+from .records import Records
+from .sensing import SensitivityJob, can_measure
+from .shape import ShapeJob
+from .source import Lab, Scored, Source
+from .sweep import SweepJob
+from .tuning import MergeJob
+
+
+def run_study(
+    lab: Lab,
+    budget: StudyBudget | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    *,
+    records: Path | None = None,
+    command: str = "rlmerge lab study",
+) -> dict[str, Any]:
+    """Study how the experts of ``lab`` merge; the result is the content of study.json.
+
+    Every piece is kept under ``records`` (``study/`` in the lab) by the digest of what decides it, so a run that was
+    killed continues, and one with a larger budget adds what is new. The numbers do not depend on ``workers`` (None:
+    one per usable core). RequestError when the lab is incomplete or the budget names unknown methods; RunError when a
+    process dies or the disk is full, after which the same call continues.
+    """
+    budget = budget or StudyBudget()
+    budget.check_methods(methods.names())
+    workers = workers or _usable_cores()
+    return _Study(Source(lab, budget), budget, progress or Quiet(), workers, records or lab.root / "study").run(command)
+
+
+class _Study:
+    """One run: its phases, and the processor time they took, resumed pieces included."""
+
+    def __init__(self, source: Source, budget: StudyBudget, progress: Progress, workers: int, folder: Path) -> None:
+        self.source, self.budget, self.progress, self.workers = source, budget, progress, workers
+        self.records = Records(folder)
+        self.lineup = Lineup(budget)
+        self.seconds = 0.0
+
+    def run(self, command: str) -> dict[str, Any]:
+        """Everything, phase after phase."""
+        score_jobs = self.source.score_jobs()
+        scored: dict[str, Scored] = dict(zip(score_jobs, self._do("score models", [*score_jobs.values()]), strict=True))
+        cases, pairs = self.source.cases(scored), self.source.pairs(self.budget.pair_arms, scored)
+        shapes = self._do("measure geometry", [ShapeJob(case) for case in cases])
+        sweeps = self._do("sweep coefficients", [SweepJob(case, self.budget.sweep) for case in cases])
+        merges = self._merges([*cases, *pairs])
+        experts = (
+            self.source.expert_rows(case, shape["experts"], scored) for case, shape in zip(cases, shapes, strict=True)
+        )
+        return {
+            **heading(self.source, self.budget, self.lineup, self.seconds, command),
+            "experts": [row for rows in experts for row in rows],
+            "bases": [{"seed": seed, **scored[model.digest]} for seed, model in self.source.bases.items()],
+            "geometry": [row for shape in shapes for row in shape["pairs"]],
+            "merges": [row for merge in merges for row in merge["rows"]],
+            "sweep": [row for rows in sweeps for row in rows],
+        }
+
+    def _do(self, phase: str, jobs: Sequence[Job]) -> list[Any]:
+        """The results of ``jobs``, in order."""
+        done = run_jobs(jobs, self.records, phase, self.progress, self.workers)
+        self.seconds += sum(record["seconds"] for record in done)
+        return [record["result"] for record in done]
+
+    def _merges(self, cases: Sequence[Case]) -> list[Any]:
+        """Task arithmetic on every set, and then the other methods, at the norm it was tuned to as well."""
+        sensed = self._sense(cases)
+        lineups = [self.lineup.of(case, measured=bool(jobs)) for case, jobs in zip(cases, sensed, strict=True)]
+        trials = self.budget.trials
+        first = [MergeJob(case, own[0], trials) for case, own in zip(cases, lineups, strict=True)]
+        references = self._do("tune task arithmetic", first)
+        others = [
+            MergeJob(case, contender, trials, reference["norm"], jobs if contender.measured else ())
+            for case, own, reference, jobs in zip(cases, lineups, references, sensed, strict=True)
+            for contender in own[1:]
+        ]
+        return [*references, *self._do("tune other methods", others)]
+
+    def _sense(self, cases: Sequence[Case]) -> list[tuple[SensitivityJob, ...]]:
+        """For each set the finished measurements of its experts, none where the budget has none."""
+        wanted = self.budget.measured_arms if self.budget.calibration and can_measure() else ()
+        jobs = [
+            self.source.sensitivity_jobs(case, self.budget.calibration, self.records.folder)
+            if case.set == "all" and case.arm in wanted
+            else ()
+            for case in cases
+        ]
+        every = [job for each in jobs for job in each]
+        for job in every:
+            if not job.directory.exists():
+                self.records.drop(job.label, job.identity)
+        self._do("measure sensitivities", every)
+        return jobs
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
