@@ -149,7 +149,7 @@ def updates(judged: Result) -> list[Picture]:
         _by_arm(rows, key, title, note, sheets.experts(judged), percent, references)
         for key, title, note, percent, references in (
             ("unchanged", "Unchanged weights", "Bit-identical to the base in the stored type.", True, (0.0,)),
-            ("norm", "Size of the updates ‖τ‖/‖θ₀‖", "Arms matched in accuracy differ in length.", False, (0.0,)),
+            ("norm", "Size of the updates ‖τ‖/‖θ₀‖", "Relative to the base; every weight counts.", False, (0.0,)),
         )
     ]
 

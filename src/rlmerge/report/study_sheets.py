@@ -104,7 +104,7 @@ def geometry(judged: Result) -> Sheet:
     rows = [
         [row["arm"], *(cell(row[key], percent) for _, key, percent in fields)] for row in judged["summary"]["geometry"]
     ]
-    caption = "Two task vectors of an arm: means over pairs and seeds; random signs give 50 % of the last and of signs"
+    caption = "Two task vectors of an arm: means over pairs and seeds; random signs give 50 % opposite and in conflict"
     return Sheet(caption, ["arm", *(title for title, _, _ in fields)], rows).filled()
 
 
