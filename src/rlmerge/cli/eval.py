@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlmerge.cli.greedy import GreedyCommand
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
+
+if TYPE_CHECKING:
+    from rlmerge.report.eval_results import Benchmark
 
 _FILE = click.Path(path_type=Path)
 
@@ -31,6 +34,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("-o", "--out", type=_FILE, metavar="FILE", help="Write a self-contained HTML report.")
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all figures as JSON.")
 @click.option("--eval-results", type=_FILE, metavar="DIR", help="Write Hugging Face .eval_results files.")
+@click.option(
+    "--benchmark", multiple=True, metavar="TASK=OWNER/NAME:TASK_ID", help="Where --eval-results puts a task's scores."
+)
 @click.option("--health", type=_FILE, metavar="PROMPTS", help="File of prompts: repetition, stops, entropy, KL.")
 @click.option("--landscape", type=_FILE, metavar="ITEMS", help="JSONL with answers: score and loss around the experts.")
 @click.option("--store", type=_FILE, metavar="DIR", help="Where scores and harness files are kept.  [the user's cache]")
@@ -71,6 +77,7 @@ def command(
     out: Path | None,
     json_file: Path | None,
     eval_results: Path | None,
+    benchmark: tuple[str, ...],
     health: Path | None,
     landscape: Path | None,
     rescore: bool,
@@ -89,6 +96,7 @@ def command(
 
     for file in (out, json_file):
         _check_writable(file)
+    benchmarks = _benchmarks(benchmark)
     with show_progress(quiet) as progress:
         found = evaluate(
             models,
@@ -110,15 +118,15 @@ def command(
         from rlmerge.report.eval_html import eval_html
 
         _write(out, eval_html(result))
-    if eval_results is not None:
-        from rlmerge.report.eval_results import eval_results_files
-
-        for name, text in eval_results_files(result).items():
-            _write(eval_results / name, text)
     if output_format == "json":
         emit_json(result)
     else:
         emit(eval_text(result, width=width(), color=color()))
+    if eval_results is not None:  # last: scores that no benchmark takes are an error, but found all the same
+        from rlmerge.report.eval_results import eval_results_files
+
+        for name, text in eval_results_files(result, benchmarks).items():
+            _write(eval_results / name, text)
 
 
 def _own(words: Sequence[str]) -> dict[str, list[str]] | None:
@@ -130,6 +138,15 @@ def _own(words: Sequence[str]) -> dict[str, list[str]] | None:
             raise click.UsageError(f"--own {word}: write --own EXPERT=TASK[,TASK]", click.get_current_context())
         own.setdefault(expert, []).extend(task for task in tasks.split(",") if task)
     return own or None
+
+
+def _benchmarks(words: Sequence[str]) -> dict[str, Benchmark]:
+    """Benchmarks of the Hub by task."""
+    if not words:
+        return {}
+    from rlmerge.report.eval_results import read_benchmark
+
+    return dict(map(read_benchmark, words))
 
 
 def _check_writable(file: Path | None) -> None:
