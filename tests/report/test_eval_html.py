@@ -71,7 +71,7 @@ def test_the_landscape_has_pictures_cuts_barriers_and_sharpness():
     assert page.count('class="iso h0"') == 2  # score and loss
     assert 'data-tip="rl-rev + α·τ(rl-cnt), 0.5: 0.446"' in page  # 0.45 / (1 + 0.1²)
     assert 'data-tip="rl-rev – rl-cnt: barrier 0.4, 0.5: 0.4"' in page  # at the middle, 1.6 · 0.5 · 0.5 above the line
-    assert 'data-tip="rl-rev, max: 0.084"' in page
+    assert 'data-tip="rev, rl-rev: 0.031 [0.031, 0.084]"' in page
 
 
 def test_a_flat_landscape_has_no_heat_map_and_a_partial_one_no_gaps():
@@ -138,7 +138,7 @@ def test_the_legend_hides_a_model_and_leaves_other_series(browser, tmp_path):
     shown = "[...document.querySelectorAll('svg.plot g')].filter(g => g.style.display !== 'none').length"
     before = view.evaluate(shown)
     view.click(".legend button:has-text('average')")
-    # a chart of scores, four of what was kept, and rates, lengths and entropy
+    # a chart of scores, four of what was kept, and rates, lengths and entropy; not the pairs and the landscape
     assert before - view.evaluate(shown) == 8
     view.focus("svg[aria-label='Merges against the base']")
     view.keyboard.press("ArrowRight")

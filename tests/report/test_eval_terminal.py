@@ -4,7 +4,7 @@ import pytest
 
 from rlmerge.report.axes import columns
 from rlmerge.report.eval_terminal import ROWS, eval_text
-from support.evaluations import SCORES, evaluation, full, health, hostile, wide
+from support.evaluations import SCORES, evaluation, full, health, hostile, landscape, wide
 
 RESULTS = {
     "full": full(),
@@ -92,3 +92,14 @@ def test_health_without_divergences():
     text = eval_text(evaluation(health=found), width=120, color=False)
     assert "KL to" not in text and "looping" in text
     assert "Generation health" not in eval_text(evaluation(health={**found, "models": []}), width=120, color=False)
+
+
+def test_of_a_landscape_the_highest_barrier_and_the_sharpest_task():
+    found = landscape()
+    found["barriers"].append(found["barriers"][0] | {"task": "cnt", "barrier": 0.7})
+    found["sharpness"].append(found["sharpness"][0] | {"task": "cnt", "mean": None, "max": None})
+    rows = [
+        " ".join(line.split()) for line in eval_text(evaluation(landscape=found), width=100, color=False).splitlines()
+    ]
+    assert "rl-rev rl-cnt 0.7 cnt" in rows
+    assert "rl-rev 0.05 0.084 0.031 rev" in rows and "rl-cnt 0.05 0.04 0.018 rev" in rows

@@ -23,7 +23,7 @@ def rows(*verdicts_to_base_and_expert):
         merge["per_task"][0] | {"task": "abcdefgh"[i], "verdict_to_base": base, "verdict_to_expert": expert}
         for i, (base, expert) in enumerate(verdicts_to_base_and_expert)
     ]
-    return {"merges": [merge | {"per_task": per_task}]}
+    return evaluation() | {"merges": [merge | {"per_task": per_task}], "comparisons": []}
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,26 @@ def test_a_verdict_leads_with_the_gain_that_is_kept_and_ends_with_the_worst_task
 
 
 def test_without_own_tasks_nothing_is_called_lost():
-    result = evaluation({"base": (0.2,), "merge": (0.1,)}, ("t",), experts=0)
+    result = evaluation({"base": (0.1,), "merge": (0.1,)}, ("t",), experts=0)
     (verdict,) = verdicts(result)
     assert (verdict.level, verdict.label) == ("info", "no own tasks")
     assert verdict.title == "merge: mean score 0.1 [0.085, 0.115]"
+
+
+def test_a_loss_on_a_task_that_no_expert_owns_is_said():
+    result = evaluation()
+    result["tasks"].append(result["tasks"][0] | {"task": "sort", "experts": []})
+    lost = {"a": "task-arithmetic", "b": "base", "task": "sort", "difference": spread(-0.1, 0.03), "verdict": "worse"}
+    result["comparisons"].append(lost)
+    first, second, _ = verdicts(result)
+    assert second.text.endswith("92.2 % of rl-rev. Other tasks: worse than the base on sort.")
+    assert "Other tasks" not in first.text
+    kept = rows(("better", "undecided"))["merges"][0] | {"model": "task-arithmetic"}
+    (verdict,) = verdicts(result | {"merges": [kept]})
+    assert (verdict.level, verdict.label) == ("warning", "below the base elsewhere")
+    (verdict,) = verdicts(result | {"merges": [kept | {"per_task": []}]})
+    assert (verdict.level, verdict.label) == ("problem", "below the base")
+    assert verdict.text.endswith("Worse than the base on sort.")
 
 
 def test_next_steps():

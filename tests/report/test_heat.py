@@ -45,3 +45,16 @@ def test_places_are_named():
 def test_nothing_to_draw_is_said():
     assert "nothing to draw" in drawn([[None, math.nan], [None, None]])
     assert "nothing to draw" in drawn([[1.0, 2.0]])
+
+
+def test_pictures_can_share_their_colours():
+    """0.5 to 0.6 on a scale from 0 to 1: levels 0, 0.2, 0.4 lie below it, and it reaches 0.6 in a corner."""
+    chart = drawn([[0.5, 0.5], [0.5, 0.6]], within=[0.0, 1.0])
+    shades = [band.get("class") for band in elements(chart, "iso")]
+    assert shades == ["iso h0", "iso h2", "iso h4"]
+
+
+def test_the_ends_of_the_bar_are_told_from_the_levels_beside_them():
+    chart = drawn([[1.5951, 1.6], [1.7, 2.404]])
+    texts = [e.text for e in ElementTree.fromstring(chart).iter() if e.get("text-anchor") == "start"]
+    assert texts[:2] == ["1.595", "1.6"] and texts[-2:] == ["2.4", "2.404"]

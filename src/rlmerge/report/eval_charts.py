@@ -7,7 +7,7 @@ from typing import Any
 
 from .axes import columns, fit
 from .dots import Dot, Dots, dot_plot
-from .eval_words import by_task, figure, fixed, kinds, listed, pairs, places, span, task_title
+from .eval_words import by_task, figure, fixed, kinds, listed, pairs, places, span, task_places, task_title
 from .tables import amount, matrix, plot, share, table
 
 Result = Mapping[str, Any]
@@ -72,10 +72,7 @@ def _scores(
 def score_table(result: Result) -> str:
     """Models × tasks with intervals in small print."""
     found = by_task(result)
-    digits = {
-        task["task"]: places([score for (_, name), score in found.items() if name == task["task"]])
-        for task in result["tasks"]
-    }
+    digits = task_places(result)
     titles = {task_title(task): task["task"] for task in result["tasks"]}
 
     def cell(model: str, title: str) -> tuple[str, str, float] | None:

@@ -49,7 +49,7 @@ def eval_html(result: Result) -> str:
         ("kept", "What each merge keeps of its experts", _kept(shown, color)),
         ("compared", "Compared with one another and with the base", _compared(shown)),
         ("health", "Generation health", grid(eval_health.charts(health, color)) if health and health["models"] else ""),
-        ("landscape", "Landscape", grid(eval_landscape.charts(landscape)) if landscape else ""),
+        ("landscape", "Landscape", grid(eval_landscape.charts(landscape, color)) if landscape else ""),
         ("models", "Models and tasks", _models(shown, [plain(model["path_name"]) for model in result["models"]])),
         ("definitions", "What the figures mean", _definitions()),
     ]

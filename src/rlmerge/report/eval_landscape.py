@@ -18,19 +18,19 @@ COLORS = 12
 FIELDS = (("score", "score"), ("loss", "loss, nats"))
 
 
-def charts(landscape: Result) -> str:
-    """Cuts of all pictures, the pictures themselves, barriers and sharpness, by task."""
+def charts(landscape: Result, color: Mapping[str, int]) -> str:
+    """Cuts of all pictures, the pictures themselves, barriers and sharpness; ``color`` is that of each model."""
     parts: list[str] = []
     pictures = landscape["pictures"]
     for task in dict.fromkeys(picture["task"] for picture in pictures):
         parts += [_cuts(task, [p for p in pictures if p["task"] == task], *field) for field in FIELDS]
     for picture in pictures:
         if len(picture["betas"]) > 1:
-            parts += [_picture(picture, *field) for field in FIELDS]
+            parts += [_picture(picture, *field, _range(pictures, picture["task"], field[0])) for field in FIELDS]
     barriers = landscape["barriers"]
     for task in dict.fromkeys(one["task"] for one in barriers):
         parts.append(_barriers(task, [one for one in barriers if one["task"] == task]))
-    return "".join(parts) + _sharpness(landscape["sharpness"])
+    return "".join(parts) + _sharpness(landscape["sharpness"], color)
 
 
 def _cuts(task: str, pictures: Sequence[Result], field: str, unit: str) -> str:
@@ -49,7 +49,13 @@ def _cuts(task: str, pictures: Sequence[Result], field: str, unit: str) -> str:
     return plot(title, note, chart + _key(curves), table(title, ["α", *(c.name for c in curves)], rows, "names"))
 
 
-def _picture(picture: Result, field: str, unit: str) -> str:
+def _range(pictures: Sequence[Result], task: str, field: str) -> list[float]:
+    """The lowest and highest value in any picture of the task, so that one colour means one value in all of them."""
+    found = [v for p in pictures if p["task"] == task for row in p[field] for v in row if v is not None]
+    return [min(found), max(found)] if found else []
+
+
+def _picture(picture: Result, field: str, unit: str, within: Sequence[float]) -> str:
     center, direction = picture["center"], picture["direction"]
     title = f"{picture['task']}: {field} around {center}"
     note = f"{center} + α·τ({direction}) + β·u, with u random and as long as τ in every tensor."
@@ -57,8 +63,9 @@ def _picture(picture: Result, field: str, unit: str) -> str:
         (alpha, 0.0, name) for alpha, name in ((0.0, center), (1.0, f"+ τ({direction})")) if _inside(picture, alpha)
     ]
     alphas, betas, values = picture["alphas"], picture["betas"], picture[field]
+    x_label = f"α · τ({direction})"
     chart = heat_map(
-        title, note, alphas, betas, values, x_label=f"α · τ({direction})", y_label="β · u", unit=unit, marks=marks
+        title, note, alphas, betas, values, x_label=x_label, y_label="β · u", unit=unit, marks=marks, within=within
     )
     head = ["α \\ β", *(amount(beta) for beta in betas)]
     rows = [[amount(alpha), *(amount(value) for value in row)] for alpha, row in zip(alphas, values, strict=True)]
@@ -102,26 +109,37 @@ def _above(barrier: Result) -> list[Point]:
     ]
 
 
-def _sharpness(found: Sequence[Result]) -> str:
+def _sharpness(found: Sequence[Result], color: Mapping[str, int]) -> str:
     if not found:
         return ""
-    varied = [key for key in ("task", "radius") if len({one[key] for one in found}) > 1]
-    labels = [" · ".join([one["model"], *(str(one[key]) for key in varied)]) for one in found]
+    rows = list(dict.fromkeys((one["task"], one["radius"]) for one in found))
+    several = len({radius for _, radius in rows}) > 1
+    labels = [f"{task} · {radius:g}" if several else task for task, radius in rows]
     series = [
-        Dots(name, k, [Dot(row, one[name]) for row, one in enumerate(found)], toggled=False)
-        for k, name in enumerate(("mean", "max"))
+        Dots(
+            name,
+            color.get(name, 0),
+            [
+                Dot(rows.index((one["task"], one["radius"])), one["mean"], one["mean"], one["max"])
+                for one in found
+                if one["model"] == name
+            ],
+        )
+        for name in dict.fromkeys(one["model"] for one in found)
     ]
     title = "Sharpness"
-    note = "How much the loss rises under a random perturbation of the weights of the given relative size."
+    sizes = ", ".join(dict.fromkeys(f"{radius:g}" for _, radius in rows))
+    note = (
+        f"Rise of the loss under random perturbations of {sizes} times the norm of every tensor: "
+        "a dot at the mean, a line to the greatest of those tried."
+    )
     chart = dot_plot(title, note, labels, series, x_label="rise of the loss, nats", references=[0.0])
-    rows = [
-        [one["model"], one["task"], amount(one["radius"]), amount(one["mean"]), amount(one["max"])] for one in found
-    ]
-    data = table(title, ["model", "task", "radius", "mean", "max"], rows, "names")
-    return plot(title, note, chart + _key(series), data)
+    head = ["model", "task", "radius", "mean", "greatest"]
+    body = [[one["model"], one["task"], *(amount(one[key]) for key in ("radius", "mean", "max"))] for one in found]
+    return plot(title, note, chart, table(title, head, body, "names"))
 
 
-def _key(series: Iterable[Curve | Dots]) -> str:
+def _key(series: Iterable[Curve]) -> str:
     """Which mark is which, under a chart whose series are not the models of the legend."""
     items = "".join(
         f'<li><svg viewBox="0 0 14 14" aria-hidden="true" class="s{one.color}">'

@@ -20,6 +20,7 @@ from .eval_words import (
     places,
     references,
     short_names,
+    task_places,
     task_title,
     verdicts,
 )
@@ -59,7 +60,7 @@ def _sections(result: Result, width: int) -> Iterator[tuple[str, list[Renderable
     if result["tasks"]:
         yield "Scores", _scores(result, width)
     if any(merge["per_task"] for merge in result["merges"]):
-        yield "What each merge keeps of its experts", _kept(result["merges"], width)
+        yield "What each merge keeps of its experts", _kept(result, width)
     if result["comparisons"]:
         yield "Compared with one another and with the base", _compared(result, width)
     if result["health"] and result["health"]["models"]:
@@ -117,8 +118,10 @@ def _score(score: Result | None, digits: int, brackets: bool) -> str:
     return f"{fixed(value, digits)} ±{fixed(max(value - low, high - value), digits)}"
 
 
-def _kept(merges: Sequence[Result], width: int) -> list[RenderableType]:
+def _kept(result: Result, width: int) -> list[RenderableType]:
     """A row per merge and own task; of many, each merge's worst."""
+    merges = result["merges"]
+    digits = task_places(result)
     count = sum(len(merge["per_task"]) for merge in merges)
     most = count if count <= ROWS else max(2, ROWS // len(merges))
     named: list[tuple[str, Result]] = []
@@ -131,9 +134,9 @@ def _kept(merges: Sequence[Result], width: int) -> list[RenderableType]:
         Column("merge", [name for name, _ in named], left=True),
         Column("task", [row["task"] for row in rows], left=True),
         Column("expert", [row["expert"] for row in rows], rank=4, left=True),
-        Column("base", [amount(row["base_value"]) for row in rows], rank=5),
-        Column("expert's", [amount(row["expert_value"]) for row in rows], rank=5),
-        Column("merged", [amount(row["merged_value"]) for row in rows], rank=3),
+        Column("base", [fixed(row["base_value"], digits[row["task"]]) for row in rows], rank=5),
+        Column("expert's", [fixed(row["expert_value"], digits[row["task"]]) for row in rows], rank=5),
+        Column("merged", [fixed(row["merged_value"], digits[row["task"]]) for row in rows], rank=3),
         Column("retention", [share(figure(row["retention"])) for row in rows]),
         Column("95 %", [_ends(row["retention"]) for row in rows], rank=2),
         Column("degradation", [amount(figure(row["degradation"]), percent=True) for row in rows], rank=7),
@@ -197,26 +200,35 @@ def _health(models: Sequence[Result], width: int) -> list[RenderableType]:
 
 
 def _landscape(landscape: Result, width: int) -> list[RenderableType]:
-    parts: list[RenderableType] = []
-    barriers, sharpness = landscape["barriers"], landscape["sharpness"]
-    if barriers:
-        columns = [
-            Column("from", [one["a"] for one in barriers], left=True),
-            Column("to", [one["b"] for one in barriers], left=True),
-            Column("task", [one["task"] for one in barriers], left=True),
-            Column("barrier on the way, nats", [amount(one["barrier"]) for one in barriers]),
-        ]
-        parts += [*_with_note(columns, width), *([""] if sharpness else [])]
-    if sharpness:
-        columns = [
-            Column("model", [one["model"] for one in sharpness], left=True),
-            Column("task", [one["task"] for one in sharpness], left=True),
-            Column("radius", [amount(one["radius"]) for one in sharpness], rank=1),
-            Column("loss rises by, mean", [amount(one["mean"]) for one in sharpness]),
-            Column("max", [amount(one["max"]) for one in sharpness]),
-        ]
-        parts += _with_note(columns, width)
-    return parts
+    """Of every pair its highest barrier, of every model the task on which it is sharpest."""
+    barriers = _highest(landscape["barriers"], ("a", "b"), "barrier")
+    sharpness = _highest(landscape["sharpness"], ("model", "radius"), "mean")
+    columns = [
+        Column("from", [one["a"] for one in barriers], left=True),
+        Column("to", [one["b"] for one in barriers], left=True),
+        Column("highest barrier, nats", [amount(one["barrier"]) for one in barriers]),
+        Column("on", [one["task"] for one in barriers], rank=1, left=True),
+    ]
+    parts = _with_note(columns, width) if barriers else []
+    columns = [
+        Column("model", [one["model"] for one in sharpness], left=True),
+        Column("radius", [amount(one["radius"]) for one in sharpness], rank=1),
+        Column("loss rises by at most", [amount(one["max"]) for one in sharpness], rank=3),
+        Column("in the mean", [amount(one["mean"]) for one in sharpness]),
+        Column("on, the sharpest task", [one["task"] for one in sharpness], rank=2, left=True),
+    ]
+    between = [""] if barriers and sharpness else []
+    return [*parts, *between, *(_with_note(columns, width) if sharpness else [])]
+
+
+def _highest(found: Sequence[Result], key: tuple[str, str], figure: str) -> list[Result]:
+    """Of the entries alike in ``key`` the one with the highest ``figure``."""
+    best: dict[tuple[Any, ...], Result] = {}
+    for one in found:
+        known = best.setdefault(tuple(one[name] for name in key), one)
+        if one[figure] is not None and (known[figure] is None or one[figure] > known[figure]):
+            best[tuple(one[name] for name in key)] = one
+    return list(best.values())
 
 
 def _with_note(columns: Sequence[Column], width: int, note: str = "") -> list[RenderableType]:

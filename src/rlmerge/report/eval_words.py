@@ -40,34 +40,46 @@ def headline(result: Result) -> str:
 
 def verdicts(result: Result) -> list[Verdict]:
     """One for each merge, in the order given."""
-    return [_verdict(merge) for merge in result["merges"]]
+    return [_verdict(merge, _lost_elsewhere(result, merge)) for merge in result["merges"]]
 
 
-def _verdict(merge: Result) -> Verdict:
+def _verdict(merge: Result, elsewhere: Sequence[str]) -> Verdict:
     own, name = merge["per_task"], merge["model"]
+    away = f"{'Other tasks: worse' if own else 'Worse'} than the base on {listed(elsewhere)}." if elsewhere else ""
     if not own:
         title = f"{name}: mean score {span(merge['mean'])}"
-        return Verdict(
-            name,
-            "info",
-            "no own tasks",
-            title,
-            "No task has an expert of its own here, so nothing can be kept or lost.",
-        )
+        text = "No task has an expert of its own here, so nothing can be kept of one."
+        level = ("problem", "below the base") if elsewhere else ("info", "no own tasks")
+        return Verdict(name, *level, title, f"{text} {away}".rstrip())
     kept = merge["gain_kept"]
     title = f"{name} keeps {span(kept, percent=True)} of the experts’ gain" if kept else f"{name}: gain not defined"
     worst = merge["worst"]
     text = [_against(own, "verdict_to_base", "the base"), _against(own, "verdict_to_expert", "its expert")]
     if worst:
         text.append(f"Worst task: {worst['task']}, {share(worst['retention'])} of {worst['expert']}")
-    return Verdict(name, *_level(own), title, ". ".join(text) + ".")
+    return Verdict(name, *_level(own, elsewhere), title, f"{'. '.join(text)}. {away}".rstrip())
 
 
-def _level(own: Sequence[Result]) -> tuple[str, str]:
+def _lost_elsewhere(result: Result, merge: Result) -> list[str]:
+    """Tasks that no expert owns on which the merge is worse than the base."""
+    bases = {model["name"] for model in result["models"] if model["role"] == "base"}
+    own = {task["task"] for task in result["tasks"] if task["experts"]}
+    return [
+        pair["task"]
+        for pair in result["comparisons"]
+        if (pair["a"], pair["verdict"]) == (merge["model"], "worse")
+        and pair["b"] in bases
+        and pair["task"] not in {*own, "mean"}
+    ]
+
+
+def _level(own: Sequence[Result], elsewhere: Sequence[str]) -> tuple[str, str]:
     if any(row["verdict_to_base"] == "worse" for row in own):
         return "problem", "below the base"
     if any(row["verdict_to_expert"] == "worse" for row in own):
         return "warning", "below its experts"
+    if elsewhere:
+        return "warning", "below the base elsewhere"
     if all(row["verdict_to_base"] == "better" for row in own):
         return "good", "nothing lost that shows"
     return "info", "undecided"
@@ -190,6 +202,13 @@ def places(scores: Sequence[Result]) -> int:
     """Decimals that show two digits of the narrowest interval of one task's ``scores``; 3 where none is known."""
     reach = [found for found in map(_reach, scores) if found > 0]
     return min(4, max(0, 1 - math.floor(math.log10(min(reach))))) if reach else 3
+
+
+def task_places(result: Result) -> dict[str, int]:
+    """Decimals of each task's scores, see :func:`places`."""
+    found = by_task(result)
+    tasks = [task["task"] for task in result["tasks"]]
+    return {task: places([score for (_, name), score in found.items() if name == task]) for task in tasks}
 
 
 def kinds(result: Result) -> list[str]:

@@ -31,12 +31,14 @@ def heat_map(
     unit: str,
     percent: bool = False,
     marks: Sequence[tuple[float, float, str]] = (),
+    within: Sequence[float] = (),
     height: int = 320,
 ) -> str:
     """Filled contours of ``values`` [len(xs)][len(ys)] at round levels, with a colour bar; ``xs`` and ``ys`` ascend.
 
     Values that are missing or not finite are left blank. ``marks`` are named places (x, y, name); ``unit`` heads the
-    bar. Every grid point says its value on hover and to a reader.
+    bar, whose colours reach over the values of ``within`` too, so that pictures can share them. Every grid point says
+    its value on hover and to a reader.
     """
     grid = [[math.nan if v is None else float(v) for v in row] for row in values]
     known = [v for row in grid for v in row if finite(v)]
@@ -45,9 +47,12 @@ def heat_map(
     x = axis([], _LEFT + 8, WIDTH - _RIGHT - 8, within=[xs[0], xs[-1]])
     y = axis([], height - BOTTOM, _TOP, within=[ys[0], ys[-1]])
     body = frame(x, y, x_label, y_label)
-    levels = _levels(min(known), max(known))
+    low, high = min(*known, *within, math.inf), max(*known, *within, -math.inf)
+    levels = _levels(low, high)
     for band, level in enumerate(levels):
         path = "".join(_path(ring, x, y) for ring in rings(xs, ys, grid, level))
+        if not path:
+            break
         body.append(f'<path d="{path}" fill-rule="evenodd" class="iso h{_shade(band, len(levels))}"/>')
     for i, at in enumerate(xs):
         for j, up in enumerate(ys):
@@ -60,7 +65,7 @@ def heat_map(
         anchor, shift = ("end", -8) if right else ("start", 8)
         # Above and below in turn: places are often neighbours on one line.
         body.append(svg.text(x(at) + shift, y(up) + (17 if number % 2 else -8), fit(name, 150), anchor, "on"))
-    body += _bar(levels, max(known), percent, unit, height)
+    body += _bar(levels, high, percent, unit, height)
     return svg.figure(height, title, description, body)
 
 
@@ -101,6 +106,14 @@ def _bar(levels: Sequence[float], high: float, percent: bool, unit: str, height:
         at = bottom - step * (band + 1)
         box = f'x="{left}" y="{at:.1f}" width="{_BAR}" height="{step:.1f}"'
         body.append(f'<rect {box} class="h{_shade(band, len(levels))}"/>')
-        body.append(svg.text(left + _BAR + 5, round(at + step + 4, 1), scale.text(round(level, digits)), "start"))
-    body.append(svg.text(left + _BAR + 5, top + 4, scale.text(round(high, digits)), "start"))
+        shown = scale.text(_rounded(level, levels[1:2], digits) if band == 0 else level)
+        body.append(svg.text(left + _BAR + 5, round(at + step + 4, 1), shown, "start"))
+    body.append(svg.text(left + _BAR + 5, top + 4, scale.text(_rounded(high, levels[-1:], digits)), "start"))
     return body
+
+
+def _rounded(value: float, neighbour: Sequence[float], digits: int) -> float:
+    """``value`` with as many decimals as tell it from the level next to it."""
+    while digits < 12 and value not in neighbour and round(value, digits) in [round(v, digits) for v in neighbour]:
+        digits += 1
+    return round(value, digits)
