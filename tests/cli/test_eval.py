@@ -2,8 +2,10 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,30 @@ def test_a_report_that_cannot_be_written_costs_no_score(rlmerge, here):
     assert "/dev/full: cannot be written (No space left on device)" in done.stderr
     again = rlmerge(*ARGUMENTS, "exact:items.jsonl", "--format", "json", "--quiet")
     assert {model["scored"] for model in json.loads(again.stdout)["models"]} == {"cached"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_ending_it_ends_the_harness(here, number):
+    (here / "slow.py").write_text(
+        "import os, pathlib, time; pathlib.Path('new').write_text(str(os.getpid()));"
+        "pathlib.Path('new').rename('pid'); time.sleep(60)"
+    )
+    command = f"{shlex.quote(sys.executable)} slow.py {{model}}"
+    arguments = [*ARGUMENTS, "command:x", "--command", command, "--quiet", "--store", "store"]
+    line = [sys.executable, "-c", "from rlmerge.cli import main; main()", *arguments]
+    with subprocess.Popen(line, cwd=here, stderr=subprocess.PIPE) as process:
+        wait_until((here / "pid").exists)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    harness = int((here / "pid").read_text())
+    wait_until(lambda: not Path(f"/proc/{harness}").exists())
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_base_and_every_expert_are_scored_and_compared(tmp_path):
     (merge,) = found.merges
     # (0.4 − 0.2) / (0.6 − 0.2) on both tasks, which are rl-rev's
     assert merge.gain_kept.value == pytest.approx(0.5)
-    assert "rl-cnt is beyond doubt better than the base on no task" not in found.warnings
+    assert found.warnings == ("no task was found to be the own one of rl-cnt; name them with --own",)
     assert "sft-matched-rev on code: acc 0.400 (0 s)" in told.lines
     assert told.bytes == 8 * 1214208
 
@@ -180,6 +180,31 @@ def test_what_fails_on_the_base_is_not_tried_on_the_others(tmp_path):
     assert [task for _, task in judge.calls] == ["math", "code", "code", "code"]
 
 
+def test_a_model_in_memory_is_given_back_before_another_evaluators_turn(tmp_path):
+    log = []
+
+    class Heavy(Judge):
+        def score(self, model, tasks):
+            log.append(f"{self.name} {model.name} {tasks[0]}")
+            return super().score(model, tasks)
+
+    class Holding(Heavy):
+        def close(self):
+            log.append(f"{self.name} closed")
+
+    heavy, light = Holding(), Heavy()
+    heavy.name, light.name = "heavy", "light"
+    jobs = [Job(heavy, "a", "a"), Job(heavy, "b", "b"), Job(light, "c", "c")]
+    evaluate([MERGE], base=BASE, experts=[EXPERT], tasks=jobs, options=Options(store=tmp_path))
+    assert log[:5] == ["heavy base a", "heavy base b", "heavy closed", "light base c", "heavy rl-rev a"]
+    assert log.count("heavy closed") == 3
+    log.clear()
+    heavy.fail = {("base", "d")}
+    with pytest.raises(RunError):
+        evaluate([], base=BASE, experts=[EXPERT], tasks=[Job(heavy, "d", "d")], options=Options(store=tmp_path))
+    assert log == ["heavy base d", "heavy closed"]
+
+
 def test_an_evaluator_that_forgets_a_task(tmp_path):
     judge = Judge()
     judge.score = lambda model, tasks: [Score("other", "acc", 0.5)]
@@ -242,6 +267,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
         "with open(log, 'a') as file:\n"
         "    file.write(f'{pathlib.Path(model).name} {task}\\n')\n"
         "if not pathlib.Path(log + '.go').exists() and 'rl-rev' in model and task == 'code':\n"
+        "    pathlib.Path(log + '.pid').write_text(str(os.getpid()))\n"
         "    time.sleep(60)\n"
         "print(json.dumps({task: {'items': [0, 1] * 10}}))\n"
     )
@@ -252,10 +278,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     command += ["--command", words, "--store", str(tmp_path / "store"), "--format", "json", "--quiet"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and "rl-rev code" not in (log.read_text() if log.exists() else ""):
+    while time.monotonic() < deadline and not (tmp_path / "log.pid").exists():
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    os.kill(int((tmp_path / "log.pid").read_text()), signal.SIGKILL)
     assert log.read_text().split("\n")[:-1] == ["base math", "base code", "rl-rev math", "rl-rev code"]
     (tmp_path / "log.go").touch()
     log.unlink()

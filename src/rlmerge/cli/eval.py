@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +99,7 @@ def command(
     for file in (out, json_file):
         _check_writable(file)
     benchmarks = _benchmarks(benchmark)
+    _end_orderly()
     with show_progress(quiet) as progress:
         found = evaluate(
             models,
@@ -127,6 +130,13 @@ def command(
 
         for name, text in eval_results_files(result, benchmarks).items():
             _write(eval_results / name, text)
+
+
+def _end_orderly() -> None:
+    """Let a polite kill or a lost terminal end this process as an error does, so that the harness it runs ends too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second, and is right to
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _own(words: Sequence[str]) -> dict[str, list[str]] | None:

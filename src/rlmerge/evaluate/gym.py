@@ -66,6 +66,10 @@ class Gym:
         """``avg@k`` of each task, followed by ``pass@k`` where k > 1."""
         return [score for task in tasks for score in self._score(model, task)]
 
+    def close(self) -> None:
+        """Give back the memory of the model that generates."""
+        self.generator.close()
+
     def _score(self, model: Path, task: str) -> list[Score]:
         dataset = _open(task)
         count = len(dataset) if self.limit is None else min(self.limit, len(dataset))

@@ -60,8 +60,11 @@ def evaluate(
     prompts = read_prompts(Path(health)) if health is not None else ()
     items = read_landscape(Path(landscape), subjects, options.limit) if landscape is not None else ()
     scorer = Scorer(Store(options.directory), subjects[0].name, rescore, together, progress)
-    for place, subject in enumerate(subjects, 1):
-        scorer.score(subject, jobs, f"{subject.name} ({place} of {len(subjects)})")
+    try:
+        for place, subject in enumerate(subjects, 1):
+            scorer.score(subject, jobs, f"{subject.name} ({place} of {len(subjects)})")
+    finally:
+        scorer.close()
     if scorer.failed:
         raise scorer.failure()
     found = _compare(subjects, jobs, scorer, own, [*warnings, *scorer.warnings])
@@ -97,7 +100,7 @@ def _compare(
     comparer = Comparer(table, {subject.name: subject.role for subject in subjects})
     owners = comparer.own_tasks(own)
     idle = [s.name for s in subjects if s.role == "expert" and not any(s.name in names for names in owners.values())]
-    notes = [f"{name} is beyond doubt better than the base on no task; name its tasks with --own" for name in idle]
+    notes = [f"no task was found to be the own one of {name}; name them with --own" for name in idle]
     return Evaluation(
         models=tuple(
             ScoredModel(

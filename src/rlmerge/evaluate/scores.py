@@ -104,3 +104,12 @@ class Evaluator(Protocol):
         the harness fails; either names the task, the command, and the end of what the harness printed.
         """
         ...
+
+
+@runtime_checkable
+class Holding(Evaluator, Protocol):
+    """An evaluator that keeps a model in memory between calls."""
+
+    def close(self) -> None:
+        """Give the memory back; called before another evaluator's turn and at the end. It stays usable."""
+        ...

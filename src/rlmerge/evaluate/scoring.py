@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from rlmerge.errors import RunError
 from rlmerge.evaluate.cache import Entry, Store
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.scores import Holding, Score
 from rlmerge.evaluate.subjects import Subject
 from rlmerge.evaluate.words import Job
 from rlmerge.progress import Progress
@@ -34,6 +34,7 @@ class Scorer:
     fresh: set[str] = field(default_factory=set)
     failed: dict[tuple[str, str], RunError] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    holding: Holding | None = None
 
     def score(self, subject: Subject, jobs: Sequence[Job], phase: str) -> None:
         """Find or make the scores of one model. A harness's failure is kept and the other tasks go on."""
@@ -64,8 +65,12 @@ class Scorer:
         self.progress.done()
 
     def _run(self, subject: Subject, batch: Sequence[_Todo]) -> None:
+        evaluator = batch[0][0].evaluator
+        if evaluator is not self.holding:
+            self.close()
+        self.holding = evaluator if isinstance(evaluator, Holding) else None
         started = time.monotonic()
-        given = batch[0][0].evaluator.score(subject.path, [job.task for job, _ in batch])
+        given = evaluator.score(subject.path, [job.task for job, _ in batch])
         seconds = time.monotonic() - started
         for job, entry in batch:
             scores = tuple(score for score in given if score.task == job.task)
@@ -94,11 +99,17 @@ class Scorer:
             self.warnings.append(text)
             self.progress.message(f"warning: {text}")
 
+    def close(self) -> None:
+        """Let the evaluator of the last turn give back its memory: two models may not fit on a GPU."""
+        if self.holding is not None:
+            self.holding.close()
+            self.holding = None
+
     def failure(self) -> RunError:
         """Everything that failed as one error."""
         lines = [f"{name} on {task}: {error}" for (name, task), error in self.failed.items()]
         hint = "Finished scores are kept; run the same command again for the rest."
-        what = f"{len(lines)} scores could not be made:\n" + "\n".join(lines)
+        what = f"{len(lines)} score{'s' * (len(lines) > 1)} could not be made:\n" + "\n".join(lines)
         return RunError(what, hint=hint)
 
 
