@@ -51,3 +51,10 @@ def test_any_label_fits_and_is_text(name):
     chart = dot_plot("T", "D", [name], [Dots(name, 0, [Dot(0, 1.0)])], x_label=name)
     (label,) = elements(chart, "row")
     assert len(label.text) <= 16 and label[0].text == name
+
+
+def test_series_that_the_legend_does_not_name_stay_when_it_is_used():
+    series = [Dots("m", 3, [Dot(0, 1.0)]), Dots("", 4, [Dot(0, 2.0)], toggled=False)]
+    chart = dot_plot("T", "D", ["a"], series, x_label="x")
+    assert [g.get("data-series") for g in ElementTree.fromstring(chart) if g.tag.endswith("g")] == ["3", None]
+    assert [mark.get("data-tip") for mark in elements(chart, "mark")] == ["a, m: 1", "a: 2"]

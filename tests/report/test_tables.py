@@ -27,6 +27,12 @@ def test_matrix_has_values_beside_their_null_and_gaps():
     assert "--weight: 0.30" in found and "--tone: var(--cool)" in found
 
 
+def test_a_matrix_of_rows_and_columns_asks_for_every_cell():
+    found = matrix("T", "note", ["a", "b"], lambda row, column: (row + column, "", 0.0), ["a", "c", "<d>"])
+    assert found.count("<td style") == 6 and "<td>·</td>" not in found
+    assert ">aa<" in found and ">bc<" in found and '<th scope="col">&lt;d&gt;</th>' in found
+
+
 def test_a_plot_brings_its_numbers():
     found = plot("T", "note", "<svg/>", "<table/>")
     assert found.index("<svg/>") < found.index("Show the numbers") < found.index("<table/>")
