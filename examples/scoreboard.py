@@ -14,7 +14,8 @@ from rich import box
 from rich.table import Table
 
 from rlmerge import MergeResult
-from rlmerge.evaluate.tasks import Item, Scores, answer, bootstrap, read_items, read_vocabulary, retention, score
+from rlmerge.evaluate.statistics import bootstrap, retention
+from rlmerge.evaluate.tasks import Item, Scores, answer, read_items, read_vocabulary, score
 from rlmerge.evaluate.tiny import load
 
 MODELS = Path(__file__).resolve().parent / "checkpoints"

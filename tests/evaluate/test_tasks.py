@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rlmerge.errors import CheckpointError, RequestError
-from rlmerge.evaluate.tasks import Item, answer, bootstrap, read_items, read_vocabulary, retention, score
+from rlmerge.evaluate.tasks import Item, answer, read_items, read_vocabulary, score
 
 VOCABULARY = {"_": 0, "$": 1, "a": 2, "b": 3}
 
@@ -103,20 +103,3 @@ def test_read_vocabulary(tmp_path):
     file.write_text("{}")
     with pytest.raises(CheckpointError, match="holds no vocabulary"):
         read_vocabulary(tmp_path)
-
-
-def test_retention_is_the_share_of_the_gain():
-    base, expert, merged = np.array([0.1, 0.3]), np.array([0.5, 0.7]), np.array([0.4, 0.2])
-    # gains: expert 0.6 − 0.2, merged 0.3 − 0.2
-    assert retention(base, expert, merged) == pytest.approx(0.25)
-
-
-def test_bootstrap_resamples_pairs():
-    random = np.random.default_rng(3)
-    noise = random.normal(0, 10, 400)
-    shift = random.normal(1, 0.1, 400)
-    found = bootstrap(lambda a, b: float((b - a).mean()), noise, noise + shift)
-    # Paired, the noise cancels: the standard error is 0.1 / sqrt(400) = 0.005, so the interval spans 4 × 0.005 or so.
-    assert found.low < found.value < found.high
-    assert 0.01 < found.high - found.low < 0.03
-    assert found == bootstrap(lambda a, b: float((b - a).mean()), noise, noise + shift)

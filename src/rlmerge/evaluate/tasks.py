@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +50,6 @@ class Scores:
         """The scores of one task's items, in their order."""
         chosen = self.tasks == task
         return Scores(self.tasks[chosen], self.probability[chosen], self.greedy[chosen], self.loss[chosen])
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with the ends of its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def read_items(path: Path) -> tuple[Item, ...]:
@@ -129,20 +120,6 @@ def answer(model: TinyLlama, prompt: str, vocabulary: dict[str, int], limit: int
     characters = {index: character for character, index in vocabulary.items()}
     tokens = model.greedy(np.array([encode(prompt, vocabulary)]), limit)[0]
     return "".join(characters[int(token)] for token in tokens).split(END)[0]
-
-
-def bootstrap(statistic: Callable[..., float], *samples: np.ndarray, resamples: int = 1000, seed: int = 0) -> Interval:
-    """``statistic(*samples)`` and its percentile bootstrap interval; ``samples`` [N] are resampled in pairs."""
-    count = len(samples[0])
-    random = np.random.default_rng(seed)
-    draws = [statistic(*(s[pick] for s in samples)) for pick in random.integers(0, count, (resamples, count))]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(statistic(*samples), float(low), float(high))
-
-
-def retention(base: np.ndarray, expert: np.ndarray, merged: np.ndarray) -> float:
-    """Share of the expert's gain over the base that the merge keeps; each argument [N] scores the same items."""
-    return float((merged.mean() - base.mean()) / (expert.mean() - base.mean()))
 
 
 def encode(text: Iterable[str], vocabulary: dict[str, int]) -> list[int]:
