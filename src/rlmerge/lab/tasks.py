@@ -14,6 +14,8 @@ FILLER = "_"
 PROMPT = 12
 """Characters of every prompt, so that batches of prompts need no padding."""
 LETTERS = "abcdefghij"
+_PATIENCE = 10_000
+"""Draws in a row of prompts that were there already, after which a task is taken to have no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,16 @@ class Task:
     def questions(self, count: int, seed: int, without: frozenset[str] = frozenset()) -> list[Question]:
         """``count`` questions with different prompts, none of them in ``without``; the same for the same ``seed``."""
         random, found, seen = Random(f"{self.name} {seed}"), list[Question](), set(without)
-        misses = 0
+        misses = 0  # in a row
         for text, answers, slip in self.draw(random):
             prompt = text.rjust(PROMPT, FILLER)
             if prompt in seen:
                 misses += 1
-                if misses > 100 * count:
+                if misses == _PATIENCE:
                     hint = "Ask for fewer questions."
                     raise RequestError(f"task '{self.name}' has no {count} different prompts", hint=hint)
                 continue
+            misses = 0
             seen.add(prompt)
             found.append(Question(self.name, prompt, tuple(dict.fromkeys(answers)), answers[0], slip))
             if len(found) == count:
