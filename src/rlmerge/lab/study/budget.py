@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,15 +17,16 @@ SWEEP = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyBudget:
-    """How much of everything; arms that a lab does not have are left out, and no field changes what a number means.
+    """How much of everything; arms that a lab does not have are left out.
 
     ``methods`` (None: every registered one) merge all experts of a ``main_arms`` arm, ``other_methods`` those of any
     other arm, ``pair_methods`` every two experts of a ``pair_arms`` arm. Each method gets ``trials`` scorings on dev,
     its default setting among them. ``dev_items`` and ``test_items`` are items per task (None: all). ``sweep`` are the
     coefficients of task arithmetic on every arm. Sensitivities of the ``measured_arms`` come from ``calibration``
     sampled answers an expert (0: none are measured, and methods that need them are skipped).
-    Of the first ``landscape_seeds`` and ``health_seeds`` seeds the main arms get pictures of ``landscape_points``
-    squared points on ``landscape_items`` items a task, and generation health on ``health_prompts`` prompts a task.
+    Of the first ``landscape_seeds`` and ``health_seeds`` seeds the main arms get pictures at ``alphas`` × ``betas`` on
+    ``landscape_items`` items, and the generation health of base, experts and the merges of ``health_methods`` on
+    ``health_prompts`` prompts a task, cut off at ``health_tokens`` tokens.
     """
 
     methods: tuple[str, ...] | None = None
@@ -39,11 +40,14 @@ class StudyBudget:
     sweep: tuple[float, ...] = SWEEP
     measured_arms: tuple[str, ...] = ("rl", "sft")
     calibration: int = 64
-    landscape_seeds: int = 1
-    landscape_points: int = 9
+    landscape_seeds: int = 5
     landscape_items: int = 64
-    health_seeds: int = 1
-    health_prompts: int = 64
+    alphas: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    betas: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    health_seeds: int = 5
+    health_methods: tuple[str, ...] = (*FEW, "sar_merging", "scf_rkl")
+    health_prompts: int = 32
+    health_tokens: int = 64
 
     def __post_init__(self) -> None:
         """RequestError for a budget no study could keep to."""
@@ -53,10 +57,10 @@ class StudyBudget:
             "test_items": 1,
             "calibration": 0,
             "landscape_seeds": 0,
-            "landscape_points": 2,
             "landscape_items": 1,
             "health_seeds": 0,
             "health_prompts": 1,
+            "health_tokens": 8,
         }
         for name, low in least.items():
             value = getattr(self, name)
@@ -68,9 +72,38 @@ class StudyBudget:
 
     def check_methods(self, known: Sequence[str]) -> None:
         """RequestError with the nearest name when a method is not among ``known``."""
-        for name in (*(self.methods or ()), *self.other_methods, *self.pair_methods):
+        for name in (*(self.methods or ()), *self.other_methods, *self.pair_methods, *self.health_methods):
             if name not in known:
                 raise RequestError(f"a study cannot use the unknown method '{name}'", hint=did_you_mean(name, known))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+BUDGETS: Mapping[str, StudyBudget] = {
+    "ci": StudyBudget(
+        methods=FEW,
+        trials=3,
+        dev_items=8,
+        sweep=(0.5, 1.0),
+        calibration=0,
+        landscape_seeds=1,
+        landscape_items=8,
+        alphas=(0.0, 1.0),
+        betas=(-1.0, 0.0, 1.0),
+        health_seeds=1,
+        health_methods=("linear",),
+        health_prompts=4,
+        health_tokens=16,
+    ),
+    "quick": StudyBudget(trials=8, test_items=128, pair_methods=("linear", "task_arithmetic")),
+    "full": StudyBudget(),
+}
+"""What the laboratory's profiles spend on their study."""
+
+
+def budget_of(profile: str) -> StudyBudget:
+    """The budget of the profile called so; RequestError when there is none."""
+    if profile not in BUDGETS:
+        raise RequestError(f"no study is budgeted for the profile '{profile}'", hint=did_you_mean(profile, BUDGETS))
+    return BUDGETS[profile]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlmerge import methods
@@ -13,27 +13,21 @@ from rlmerge.methods.parts import LAMBDA
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A method's main parameter and the values tuning tries: from ``low`` to ``high``, or some ``choices``."""
+    """A method's main parameter and the range tuning looks at."""
 
     name: str
     low: float = 0.0
     high: float = 1.0
-    choices: tuple[Any, ...] = ()
 
-    def at(self, position: float) -> Any:
-        """The value at ``position`` in [0, 1] of the range, or the choice whose share of it that falls into."""
-        if self.choices:
-            return self.choices[min(int(position * len(self.choices)), len(self.choices) - 1)]
+    def at(self, position: float) -> float:
+        """The value at ``position`` in [0, 1] of the range."""
         return self.low + position * (self.high - self.low)
 
-    def position(self, value: Any) -> float:
-        """Where in its range ``value`` lies, so that ``at`` gives the nearest one back; a choice lies in the middle."""
-        if self.choices:
-            return (self.choices.index(value) + 0.5) / len(self.choices)
+    def position(self, value: float) -> float:
+        """Where in the range ``value`` lies; its nearer end if outside."""
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
 
-_SWITCH = (False, True)
 KNOBS: Mapping[str, Knob] = {
     "ties": Knob("density", 0.1, 1.0),
     "dare_linear": Knob("density", 0.1, 1.0),
@@ -48,14 +42,11 @@ KNOBS: Mapping[str, Knob] = {
     "ramplus_tl": Knob("r"),
     "ram_percentile": Knob("percentile", 0.0, 99.0),
     "sce": Knob("select_topk", 0.1, 1.0),
-    "model_stock": Knob("filter_wise", choices=_SWITCH),
-    "nuslerp": Knob("nuslerp_flatten", choices=_SWITCH),
     "sar_merging": Knob("density", 0.1, 1.0),
     "scf_rkl": Knob("rho", 0.05, 1.0),
-    "fisher": Knob("normalize", choices=_SWITCH),
     "regmean": Knob("alpha"),
 }
-"""Main parameters and ranges. Methods that are not here have their scale tuned alone."""
+"""Main parameters and ranges. Methods that are not here, whose choices are switches, have their scale tuned alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +67,10 @@ class Contender:
     @property
     def default(self) -> float:
         """Position of the main parameter's default in its range."""
-        return (
-            0.0 if self.knob is None else self.knob.position(methods.get(self.method).parameter(self.knob.name).default)
-        )
+        if self.knob is None:
+            return 0.0
+        value = methods.get(self.method).parameter(self.knob.name).default
+        return self.knob.position(float(value or 0.0))
 
     def parameters(self, position: float) -> dict[str, Any]:
         """The method's parameters with the main one at ``position`` in its range."""
@@ -92,7 +84,7 @@ class Contender:
     def to_dict(self) -> dict[str, Any]:
         """What a report says about it, the paper and its status included."""
         method = methods.get(self.method)
-        knob = None if self.knob is None else {"name": self.knob.name, "values": _values(self.knob)}
+        knob = None if self.knob is None else asdict(self.knob)
         return {
             "method": self.method,
             "paper": method.paper,
@@ -102,10 +94,6 @@ class Contender:
             "measured": self.measured,
             "fixed": dict(self.fixed),
         }
-
-
-def _values(knob: Knob) -> list[Any]:
-    return list(knob.choices) or [knob.low, knob.high]
 
 
 def contenders(names: Sequence[str], experts: int, measured: bool) -> tuple[list[Contender], dict[str, str]]:

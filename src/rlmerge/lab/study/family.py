@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 import rlmerge
+from rlmerge.checkpoint import OutputTensor, PartialDirectory, plan_shards
 from rlmerge.checkpoint.model import open_checkpoint
+from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.errors import CheckpointError
 from rlmerge.evaluate.tiny import TinyConfig, TinyLlama, load
 from rlmerge.kernels.dtypes import DType, decode
@@ -126,6 +128,20 @@ class Family:
     def model(self, weights: Vector) -> TinyLlama:
         """A model that can be scored, over the memory of ``weights`` [n]."""
         return TinyLlama(self.config, self._state(weights))
+
+    def write(self, merge: Merge, out: Path) -> None:
+        """Write the merged weights, rounded, as the new model directory ``out``."""
+        ready = self._state(self.stored(merge))
+        shards = plan_shards([OutputTensor(name, self.dtype, array.shape) for name, array in ready.items()], 10**10)
+        with PartialDirectory(out, "a merge of the study") as partial:
+            for shard in shards:
+                writer = partial.shard_writer(shard)
+                for tensor in shard.tensors:
+                    writer.write(tensor.name, encode(ready[tensor.name].reshape(-1), self.dtype))
+                    writer.finish_tensor(tensor.name, {})
+            for file in find_side_files(self.home):
+                partial.copy_file(file)
+            partial.seal(shards)
 
     def survival(self, merge: Merge, weights: Vector) -> dict[str, float]:
         """Of the coordinates any expert changed: which share differs from the base in ``weights`` [n] (``survived``),

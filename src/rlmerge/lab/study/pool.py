@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from rlmerge.errors import RunError
 from rlmerge.progress import Progress
@@ -43,26 +42,46 @@ class Job(Protocol):
         ...
 
 
-def run_jobs(
-    jobs: Sequence[Job], records: Records, phase: str, progress: Progress, workers: int
-) -> list[dict[str, Any]]:
-    """The records of all ``jobs``, in their order; those on disk are not run again.
+class Pool:
+    """``workers`` processes, started when there is work, whose linear algebra has one thread.
 
-    Whatever the number of ``workers``, results are the same bits. The first error ends the phase, after which finished
-    jobs remain on disk; RunError when a process dies.
+    Matrices this small gain nothing from more, and with one thread results do not depend on the number of workers.
     """
-    found = [records.find(job.label, job.identity) for job in jobs]
-    open_ = [index for index, record in enumerate(found) if record is None]
-    if open_:
-        progress.start(phase, sum(jobs[index].cost for index in open_), "answers")
-        with _pool(min(workers, len(open_))) as pool:
-            futures = {pool.submit(_work, jobs[index], records): index for index in open_}
+
+    def __init__(self, records: Records, progress: Progress, workers: int) -> None:
+        self.records, self.progress = records, progress
+        self._processes = ProcessPoolExecutor(workers, get_context("spawn"), _die_with_parent)
+        self._environment: dict[str, str | None] = {}
+
+    def __enter__(self) -> Self:
+        self._environment = {name: os.environ.get(name) for name in _ONE_THREAD}
+        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._processes.shutdown(cancel_futures=True)
+        for name, value in self._environment.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+    def do(self, phase: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """The records of all ``jobs``, in their order; those on disk are not run again.
+
+        The first error ends the phase; what was finished remains on disk. RunError when a process dies.
+        """
+        found = [self.records.find(job.label, job.identity) for job in jobs]
+        open_ = [index for index, record in enumerate(found) if record is None]
+        if open_:
+            self.progress.start(phase, sum(jobs[index].cost for index in open_), "answers")
+            futures = {self._processes.submit(_work, jobs[index], self.records): index for index in open_}
             for future in as_completed(futures):
                 index = futures[future]
                 found[index] = _result(future, jobs[index])
-                progress.advance(jobs[index].cost)
-        progress.done()
-    return [record for record in found if record is not None]
+                self.progress.advance(jobs[index].cost)
+            self.progress.done()
+        return [record for record in found if record is not None]
 
 
 def _work(job: Job, records: Records) -> dict[str, Any]:
@@ -77,23 +96,6 @@ def _result(future: Future[dict[str, Any]], job: Job) -> dict[str, Any]:
     except BrokenProcessPool as error:
         hint = "Perhaps memory ran out: try fewer workers. The same command continues with what is missing."
         raise RunError("a process of the study died", where=job.label, hint=hint) from error
-
-
-@contextmanager
-def _pool(workers: int) -> Generator[ProcessPoolExecutor]:
-    """Fresh processes whose linear algebra has one thread: matrices this small gain nothing from more."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_die_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _die_with_parent() -> None:

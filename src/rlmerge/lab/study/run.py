@@ -14,13 +14,15 @@ from .budget import StudyBudget
 from .cases import Case
 from .heading import heading
 from .lineup import Lineup
-from .pool import Job, run_jobs
+from .pictures import PictureJob
+from .pool import Job, Pool
 from .records import Records
 from .sensing import SensitivityJob, can_measure
 from .shape import ShapeJob
 from .source import Lab, Scored, Source
 from .sweep import SweepJob
 from .tuning import MergeJob
+from .wellbeing import HealthJob
 
 
 def run_study(
@@ -41,16 +43,16 @@ def run_study(
     """
     budget = budget or StudyBudget()
     budget.check_methods(methods.names())
-    workers = workers or _usable_cores()
-    return _Study(Source(lab, budget), budget, progress or Quiet(), workers, records or lab.root / "study").run(command)
+    kept = Records(records or lab.root / "study")
+    with Pool(kept, progress or Quiet(), workers or _usable_cores()) as pool:
+        return _Study(Source(lab, budget), budget, pool).run(command)
 
 
 class _Study:
     """One run: its phases, and the processor time they took, resumed pieces included."""
 
-    def __init__(self, source: Source, budget: StudyBudget, progress: Progress, workers: int, folder: Path) -> None:
-        self.source, self.budget, self.progress, self.workers = source, budget, progress, workers
-        self.records = Records(folder)
+    def __init__(self, source: Source, budget: StudyBudget, pool: Pool) -> None:
+        self.source, self.budget, self.pool = source, budget, pool
         self.lineup = Lineup(budget)
         self.seconds = 0.0
 
@@ -61,7 +63,7 @@ class _Study:
         cases, pairs = self.source.cases(scored), self.source.pairs(self.budget.pair_arms, scored)
         shapes = self._do("measure geometry", [ShapeJob(case) for case in cases])
         sweeps = self._do("sweep coefficients", [SweepJob(case, self.budget.sweep) for case in cases])
-        merges = self._merges([*cases, *pairs])
+        rows = [row for merge in self._merges([*cases, *pairs]) for row in merge["rows"]]
         experts = (
             self.source.expert_rows(case, shape["experts"], scored) for case, shape in zip(cases, shapes, strict=True)
         )
@@ -70,13 +72,15 @@ class _Study:
             "experts": [row for rows in experts for row in rows],
             "bases": [{"seed": seed, **scored[model.digest]} for seed, model in self.source.bases.items()],
             "geometry": [row for shape in shapes for row in shape["pairs"]],
-            "merges": [row for merge in merges for row in merge["rows"]],
+            "merges": rows,
             "sweep": [row for rows in sweeps for row in rows],
+            "landscape": self._pictures(cases),
+            "health": self._health(cases, rows),
         }
 
     def _do(self, phase: str, jobs: Sequence[Job]) -> list[Any]:
         """The results of ``jobs``, in order."""
-        done = run_jobs(jobs, self.records, phase, self.progress, self.workers)
+        done = self.pool.do(phase, jobs)
         self.seconds += sum(record["seconds"] for record in done)
         return [record["result"] for record in done]
 
@@ -98,7 +102,7 @@ class _Study:
         """For each set the finished measurements of its experts, none where the budget has none."""
         wanted = self.budget.measured_arms if self.budget.calibration and can_measure() else ()
         jobs = [
-            self.source.sensitivity_jobs(case, self.budget.calibration, self.records.folder)
+            self.source.sensitivity_jobs(case, self.budget.calibration, self.pool.records.folder)
             if case.set == "all" and case.arm in wanted
             else ()
             for case in cases
@@ -106,9 +110,29 @@ class _Study:
         every = [job for each in jobs for job in each]
         for job in every:
             if not job.directory.exists():
-                self.records.drop(job.label, job.identity)
+                self.pool.records.drop(job.label, job.identity)
         self._do("measure sensitivities", every)
         return jobs
+
+    def _pictures(self, cases: Sequence[Case]) -> list[Any]:
+        """Landscapes of the main arms on the first seeds."""
+        budget, chosen = self.budget, self._main(cases, self.budget.landscape_seeds)
+        jobs = [PictureJob(case, budget.landscape_items, budget.alphas, budget.betas) for case in chosen]
+        return [row for found in self._do("picture landscapes", jobs) for row in found]
+
+    def _health(self, cases: Sequence[Case], rows: Sequence[dict[str, Any]]) -> list[Any]:
+        """Generation health of the main arms on the first seeds, of merges as they were tuned."""
+        tuned = {(r["seed"], r["arm"], r["set"], r["method"]): r["parameters"] for r in rows if r["rule"] == "tuned"}
+        jobs: list[HealthJob] = []
+        for case in self._main(cases, self.budget.health_seeds):
+            keys = {name: (case.seed, case.arm, case.set, name) for name in self.budget.health_methods}
+            merges = tuple((self.lineup.present[name], tuned[key]) for name, key in keys.items() if key in tuned)
+            jobs.append(HealthJob(case, merges, self.budget.health_prompts, self.budget.health_tokens))
+        return [row for found in self._do("let models write", jobs) for row in found]
+
+    def _main(self, cases: Sequence[Case], seeds: int) -> list[Case]:
+        first = self.source.lab.seeds[:seeds]
+        return [case for case in cases if case.seed in first and case.arm in self.budget.main_arms]
 
 
 def _usable_cores() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,17 @@ REFERENCE = "task_arithmetic"
 
 EXACT = {"linear": "default", REFERENCE: "tuned"}
 """Methods scored once more with float32 weights, and by which rule: what rounding to the base's type costs."""
+
+
+def made(
+    case: Case, contender: Contender, parameters: Mapping[str, Any], measured: Sequence[SensitivityJob] = ()
+) -> Merge:
+    """The contender's merge of a set with ``parameters`` as a result has them, its scale among them."""
+    rest, factor = contender.split(parameters)
+    if contender.measured:
+        inputs = {contender.measured: [job.directory for job in measured]}
+        return case.family.merge_files(contender.method, rest, case.seed, inputs).scaled(factor)
+    return case.family.merge(contender.method, rest, case.seed).scaled(factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +151,8 @@ class _Tuning:
     def _merge(self, parameters: Mapping[str, Any]) -> Merge:
         key = repr(sorted(parameters.items()))
         if key not in self._known:
-            self._known[key] = self._made(parameters)
+            self._known[key] = made(self.case, self.contender, parameters, self.measured)
         return self._known[key]
-
-    def _made(self, parameters: Mapping[str, Any]) -> Merge:
-        method, seed = self.contender.method, self.case.seed
-        if self.contender.measured:
-            inputs = {self.contender.measured: [job.directory for job in self.measured]}
-            return self.family.merge_files(method, parameters, seed, inputs)
-        return self.family.merge(method, parameters, seed)
 
     def _with_scale(self, parameters: Mapping[str, Any], factor: float) -> dict[str, Any]:
         rest, before = self.contender.split(parameters)
