@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.weights import Weights, check_alike, combine, difference, hold, noise, shapes_of
+from rlmerge.evaluate.weights import Weights, check_alike, combine, difference, hold, noise
 from rlmerge.progress import Progress, Quiet
 
 Scorer = Callable[[Weights], Mapping[str, tuple[float, float]]]
@@ -76,12 +76,12 @@ def landscape(
     vector = hold(difference(direction, base), memory)
     random = hold(noise(vector, "landscape", seed), memory) if any(betas) else vector
     grid: list[list[Mapping[str, tuple[float, float]]]] = []
-    told.start(f"landscape of {names[0]} along {names[1]}", len(alphas) * len(betas) * _nbytes(center))
+    told.start(f"landscape of {names[0]} along {names[1]}", len(alphas) * len(betas), "models")
     for alpha in alphas:
         grid.append([])
         for beta in betas:
             grid[-1].append(score(combine([(1.0, center), (alpha, vector), (beta, random)])))
-            told.advance(_nbytes(center))
+            told.advance(1)
     told.done()
 
     def of(task: str, which: int) -> Grid:
@@ -103,7 +103,3 @@ def check_coordinates(**axes: Sequence[float]) -> None:
 def finite(value: float) -> float | None:
     """``value``, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None
-
-
-def _nbytes(weights: Weights) -> int:
-    return 4 * sum(math.prod(shape) for shape in shapes_of(weights).values())

@@ -53,7 +53,7 @@ class Scorer:
         if not todo:
             return
         batches = _by_evaluator(todo) if self.together else [[one] for one in todo]
-        self.progress.start(f"scoring {phase}", subject.checkpoint.nbytes * len(todo))
+        self.progress.start(f"scoring {phase}", len(todo), "tasks")
         for batch in batches:
             try:
                 self._run(subject, batch)
@@ -61,7 +61,7 @@ class Scorer:
                 self.failed.update({(subject.name, job.label): error for job, _ in batch})
                 labels = ", ".join(job.label for job, _ in batch)
                 self.progress.message(f"{subject.name} on {labels} failed: {error.what}")
-            self.progress.advance(subject.checkpoint.nbytes * len(batch))
+            self.progress.advance(len(batch))
         self.progress.done()
 
     def _run(self, subject: Subject, batch: Sequence[_Todo]) -> None:
