@@ -81,16 +81,18 @@ class Reference:
         """What ``merged`` kept of the experts, over its own tasks."""
         kept: dict[str, float | None] = {}
         retention: list[float] = []
+        gained = won = 0.0
         for task, value in merged.items():
             base, expert = self.base[task], self.expert[task]
             gain = expert - base
+            gained, won = gained + value - base, won + gain
             kept[task] = (value - base) / gain if gain >= MIN_GAIN else None
             if expert > 0:
                 retention.append(value / expert)
-        known = [share for share in kept.values() if share is not None]
         mean = float(np.mean(retention)) if retention else None
         return Outcome(
-            gain_kept=float(np.mean(known)) if known else None,
+            # Of sums and not a mean of ratios, which the task that gained least would rule.
+            gain_kept=gained / won if won >= MIN_GAIN * len(merged) else None,
             retention=mean,
             degradation=None if mean is None else mean - 1.0,
             kept=kept,
@@ -99,9 +101,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Means over the tasks of a set: ``gain_kept`` (merged - base)/(expert - base) over the tasks whose expert gained
-    at least ``MIN_GAIN``, ``retention`` merged/expert, ``degradation`` (merged - expert)/expert. ``kept`` is the gain
-    kept by task. None where no task has a denominator."""
+    """Over the tasks of a set: ``gain_kept``, the sum of merged - base by the sum of expert - base where the experts
+    gained ``MIN_GAIN`` on average; means of ``retention`` merged/expert and ``degradation`` (merged - expert)/expert.
+    ``kept`` is the gain kept by task, of experts that gained ``MIN_GAIN``. None where there is no denominator."""
 
     gain_kept: float | None
     retention: float | None
