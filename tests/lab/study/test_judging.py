@@ -22,6 +22,13 @@ def test_all_denominators_by_hand():
     assert found.degradation == pytest.approx((-1 / 3 + 0) / 2)
 
 
+def test_tasks_count_by_what_their_expert_gained():
+    reference = Reference(base={"a": 0.5, "b": 0.0}, expert={"a": 0.625, "b": 0.875})
+    found = reference.outcome({"a": 0.625, "b": 0.0})
+    assert found.kept == {"a": 1.0, "b": 0.0}
+    assert found.gain_kept == 0.125  # of 0.125 + 0.875, and not the mean 0.5 of both shares
+
+
 def test_a_merge_may_pass_its_experts_and_fall_below_the_base():
     reference = Reference(base={"a": 0.5}, expert={"a": 0.75})
     assert reference.outcome({"a": 1.0}).gain_kept == 2.0
@@ -30,9 +37,9 @@ def test_a_merge_may_pass_its_experts_and_fall_below_the_base():
 
 def test_no_share_is_taken_of_a_gain_that_is_none():
     reference = Reference(base={"a": 0.5, "b": 0.5}, expert={"a": 0.5 + MIN_GAIN / 2, "b": 0.75})
-    found = reference.outcome({"a": 0.505, "b": 0.625})
+    found = reference.outcome({"a": 0.5, "b": 0.625})
     assert found.kept == {"a": None, "b": 0.5}
-    assert found.gain_kept == pytest.approx(0.13 / 0.255)
+    assert found.gain_kept == pytest.approx(0.125 / (0.25 + MIN_GAIN / 2))
     lost = Reference(base={"a": 0.5}, expert={"a": 0.25}).outcome({"a": 0.5})
     assert lost.gain_kept is None
     assert lost.retention == 2.0

@@ -1,0 +1,44 @@
+"""A laboratory whose models are the example checkpoints, so that studies run on really trained experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+CHECKPOINTS = Path(__file__).parents[2] / "examples" / "checkpoints"
+BASE = CHECKPOINTS / "base"
+TASKS = ("rev", "cnt", "shift")
+FOLDERS = {"rl": "rl", "rl-bf16": "rl-bf16", "sft": "sft-matched"}
+
+
+@dataclass(frozen=True)
+class ExampleLab:
+    """What a study asks of a laboratory; every seed has the same models."""
+
+    root: Path
+    seeds: tuple[int, ...] = (0,)
+    tasks: tuple[str, ...] = TASKS
+    arms: tuple[str, ...] = ("rl", "sft")
+
+    @property
+    def profile(self) -> SimpleNamespace:
+        return SimpleNamespace(name="example")
+
+    def base(self, seed: int) -> Path:
+        return BASE
+
+    def expert(self, seed: int, arm: str, task: str) -> Path:
+        return CHECKPOINTS / f"{FOLDERS[arm]}-{task}"
+
+    def items(self, split: str) -> Path:
+        return CHECKPOINTS / "data" / f"{split}.jsonl"
+
+    def manifest(self, model: Path) -> dict[str, Any]:
+        return {"steps": 120, "stopped": "steps", "seconds": 36.0, "versions": {"torch": "2.0"}}
+
+
+def experts(arm: str = "rl", tasks: tuple[str, ...] = TASKS) -> list[Path]:
+    """Directories of the example experts of an arm."""
+    return [CHECKPOINTS / f"{FOLDERS[arm]}-{task}" for task in tasks]
