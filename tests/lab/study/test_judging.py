@@ -1,11 +1,12 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
 
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.tasks import read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import load
+from rlmerge.evaluate.tiny import TinyLlama, load
 from rlmerge.lab.study.judging import MIN_GAIN, Exam, Reference, goal
 from support.laboratory import BASE, CHECKPOINTS
 
@@ -72,6 +73,14 @@ def test_scores_are_means_of_the_exact_ones():
         # Batches of other shapes round differently: probabilities agree to float32 precision.
         assert sampled[task] == pytest.approx(float(np.mean(found.probability)), rel=1e-5)
         assert greedy[task] == float(np.mean(found.greedy))
+
+
+def test_weights_that_overflow_are_never_right():
+    model = load(BASE)
+    broken = TinyLlama(model.config, {name: np.full_like(array, np.inf) for name, array in model.weights.items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Exam.of(TEST, 2).passes(broken, BASE, ("rev",))[0] == {"rev": 0.0}
 
 
 def test_exams_are_known_by_content_and_not_by_place(tmp_path):

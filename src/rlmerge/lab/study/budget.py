@@ -22,8 +22,8 @@ class StudyBudget:
     ``methods`` (None: every registered one) merge all experts of a ``main_arms`` arm, ``other_methods`` those of any
     other arm, ``pair_methods`` every two experts of a ``pair_arms`` arm. Each method gets ``trials`` scorings on dev,
     its default setting among them. ``dev_items`` and ``test_items`` are items per task (None: all). ``sweep`` are the
-    coefficients of task arithmetic on every arm. Sensitivities of the ``measured_arms`` come from ``calibration``
-    sampled answers an expert (0: none are measured, and methods that need them are skipped).
+    coefficients of task arithmetic on every arm. Where a method can use sensitivities of the experts, they come from
+    ``calibration`` sampled answers each (0: none are measured, and methods that need them are skipped).
     Of the first ``landscape_seeds`` and ``health_seeds`` seeds the main arms get pictures at ``alphas`` × ``betas`` on
     ``landscape_items`` items, and the generation health of base, experts and the merges of ``health_methods`` on
     ``health_prompts`` prompts a task, cut off at ``health_tokens`` tokens.
@@ -38,7 +38,6 @@ class StudyBudget:
     dev_items: int | None = 48
     test_items: int | None = None
     sweep: tuple[float, ...] = SWEEP
-    measured_arms: tuple[str, ...] = ("rl", "sft")
     calibration: int = 64
     landscape_seeds: int = 5
     landscape_items: int = 64

@@ -60,7 +60,7 @@ class ScoreJob:
 
     def run(self) -> dict[str, Any]:
         """{"dev", "test", "greedy"}: scores by task."""
-        family = load_family(self.model.path, (self.model.path,))
+        family = load_family(self.exams.dev.family, self.model.path, (self.model.path,))
         model = family.model(family.base)
         dev, _ = self.exams.dev.passes(model, self.home, self.tasks)
         test, greedy = self.exams.test.passes(model, self.home, self.tasks)
@@ -92,7 +92,7 @@ class Case:
     @property
     def family(self) -> Family:
         """The models in memory, shared between jobs on the same set."""
-        return load_family(self.base.path, tuple(expert.path for expert in self.experts))
+        return load_family(self.exams.dev.family, self.base.path, tuple(expert.path for expert in self.experts))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -106,9 +106,9 @@ class Case:
 
 
 @lru_cache(maxsize=2)
-def load_family(base: Path, experts: tuple[Path, ...]) -> Family:
+def load_family(kind: type[Family], base: Path, experts: tuple[Path, ...]) -> Family:
     """The models, kept as long as jobs on them follow each other."""
-    return Family.read(base, experts)
+    return kind.read(base, experts)
 
 
 def decided_by(kind: str, **content: Any) -> dict[str, Any]:

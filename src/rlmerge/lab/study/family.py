@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,12 @@ from rlmerge.kernels.dtypes import DType, decode
 from rlmerge.kernels.rounding import encode
 
 Vector = npt.NDArray[np.float32]
+
+
+class Shaped(Protocol):
+    """Knows the shape of each tensor, in the order in which a family holds them; equal for models of one shape."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Family:
     ``dtype`` is what the base is stored in and merges are rounded to; ``paths`` are the experts' directories.
     """
 
-    config: TinyConfig
+    config: Shaped
     dtype: DType
     base: Vector
     experts: npt.NDArray[np.float32]
@@ -65,17 +71,22 @@ class Family:
     @classmethod
     def read(cls, base: Path, experts: Sequence[Path]) -> Family:
         """Read model directories; CheckpointError when they are no models of one shape."""
-        models = [load(path) for path in (base, *experts)]
-        config = models[0].config
-        for path, model in zip(experts, models[1:], strict=True):
-            if model.config != config:
+        (config, first), *others = (cls.read_model(path) for path in (base, *experts))
+        for path, (found, _) in zip(experts, others, strict=True):
+            if found != config:
                 raise CheckpointError("is of another shape than the base", where=str(path), hint="Train it again.")
         dtypes = {info.dtype for name, info in open_checkpoint(base).tensors.items() if name in config.shapes()}
         if len(dtypes) != 1:
             hint = "Store it in one type, such as bfloat16."
             raise CheckpointError("mixes element types", where=str(base), hint=hint)
-        flat = [_flat(model.weights, config) for model in models]
-        return cls(config, dtypes.pop(), flat[0], np.stack(flat[1:]), base, tuple(experts))
+        flat = [_flat(weights, config) for _, weights in others]
+        return cls(config, dtypes.pop(), _flat(first, config), np.stack(flat), base, tuple(experts))
+
+    @staticmethod
+    def read_model(path: Path) -> tuple[Shaped, Mapping[str, Any]]:
+        """The shape and the weights of one model directory."""
+        model = load(path)
+        return model.config, model.weights
 
     @cached_property
     def base_norm(self) -> float:
@@ -98,7 +109,7 @@ class Family:
 
     def merge(self, method: str, parameters: Mapping[str, Any], seed: int) -> Merge:
         """Merge in memory; the change is that of the stored weights a merge of files with float32 output has."""
-        states = [self._state(vector) for vector in (self.base, *self.experts)]
+        states = [self.state(vector) for vector in (self.base, *self.experts)]
         with warnings.catch_warnings():
             # What a method has to say about a setting is for someone who chose it, not for a plan of trials.
             warnings.simplefilter("ignore")
@@ -115,7 +126,7 @@ class Family:
         with tempfile.TemporaryDirectory(prefix="rlmerge-study-") as folder:
             out = Path(folder) / "merged"
             rlmerge.merge(recipe, out, seed=seed, workers=1, out_dtype="float32", cache=False)
-            return self._change(_flat(load(out).weights, self.config))
+            return self._change(_flat(self.read_model(out)[1], self.config))
 
     def exact(self, merge: Merge) -> Vector:
         """The merged weights as float32 [n]."""
@@ -125,13 +136,14 @@ class Family:
         """The merged weights once rounded to the base's type, nearest even, and read back [n]."""
         return decode(encode(self.base + merge.delta, self.dtype), self.dtype).astype(np.float32, copy=False)
 
-    def model(self, weights: Vector) -> TinyLlama:
-        """A model that can be scored, over the memory of ``weights`` [n]."""
-        return TinyLlama(self.config, self._state(weights))
+    def model(self, weights: Vector) -> Any:
+        """A model that exams of this family can score, over the memory of ``weights`` [n]."""
+        assert isinstance(self.config, TinyConfig)
+        return TinyLlama(self.config, self.state(weights))
 
     def write(self, merge: Merge, out: Path) -> None:
         """Write the merged weights, rounded, as the new model directory ``out``."""
-        ready = self._state(self.stored(merge))
+        ready = self.state(self.stored(merge))
         shards = plan_shards([OutputTensor(name, self.dtype, array.shape) for name, array in ready.items()], 10**10)
         with PartialDirectory(out, "a merge of the study") as partial:
             for shard in shards:
@@ -155,11 +167,12 @@ class Family:
     def _change(self, weights: Vector) -> Merge:
         return Merge(weights.astype(np.float64) - self.base)
 
-    def _state(self, weights: Vector) -> dict[str, Vector]:
+    def state(self, weights: Vector) -> dict[str, Vector]:
+        """``weights`` [n] as named tensors."""
         ends = np.cumsum([int(np.prod(shape)) for shape in self.config.shapes().values()])
         parts = np.split(weights, ends[:-1])
         return {n: part.reshape(s) for (n, s), part in zip(self.config.shapes().items(), parts, strict=True)}
 
 
-def _flat(weights: Mapping[str, Any], config: TinyConfig) -> Vector:
+def _flat(weights: Mapping[str, Any], config: Shaped) -> Vector:
     return np.concatenate([np.asarray(weights[name], np.float32).reshape(-1) for name in config.shapes()])

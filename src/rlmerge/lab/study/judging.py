@@ -13,7 +13,8 @@ import xxhash
 
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.tasks import Item, read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import TinyLlama
+
+from .family import Family
 
 Pass = dict[str, float]
 """pass@1 by task: the mean exact probability of a correct sample at temperature 1."""
@@ -39,15 +40,24 @@ class Exam:
             hint = "Make the lab's data first: rlmerge lab train."
             raise RequestError(f"cannot be read ({error.strerror})", where=str(file), hint=hint) from error
 
+    @property
+    def family(self) -> type[Family]:
+        """How the models that this exam scores are held in memory."""
+        return Family
+
     def items(self, tasks: Sequence[str]) -> tuple[Item, ...]:
         """The questions of ``tasks``, task after task; RequestError when one has none."""
         return _items(self.file, self.digest, self.limit, tuple(tasks))
 
-    def passes(self, model: TinyLlama, home: Path, tasks: Sequence[str]) -> tuple[Pass, Pass]:
-        """pass@1 and share of greedy answers that are right, by task; ``home`` has the vocabulary."""
-        found = score(model, self.items(tasks), _vocabulary(home))
+    def passes(self, model: Any, home: Path, tasks: Sequence[str]) -> tuple[Pass, Pass]:
+        """pass@1 and share of greedy answers that are right, by task; ``home`` has the vocabulary.
+
+        Weights far from every trained model may overflow; where logits are no numbers, no answer is right.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = score(model, self.items(tasks), _vocabulary(home))
         own = {task: found.on(task) for task in tasks}
-        sampled = {task: float(scores.probability.mean()) for task, scores in own.items()}
+        sampled = {task: float(np.nan_to_num(scores.probability).mean()) for task, scores in own.items()}
         return sampled, {task: float(scores.greedy.mean()) for task, scores in own.items()}
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,19 +22,24 @@ class Lineup:
 
     def of(self, case: Case, measured: bool) -> list[Contender]:
         """The contenders that merge ``case``, task arithmetic always first; ``measured``: their inputs are there."""
-        named = dict.fromkeys((REFERENCE, *self._names(case)))
-        found, skipped = contenders(list(named), len(case.experts), measured)
+        found, skipped = contenders(self._names(case), len(case.experts), measured)
         self.present |= {contender.label: contender for contender in found}
         self.absent |= {(label, len(case.experts)): reason for label, reason in skipped.items()}
         return found
+
+    def measures(self, case: Case) -> bool:
+        """Whether a contender of ``case`` asks for sensitivities."""
+        return any(one.measured for one in contenders(self._names(case), len(case.experts), measured=True)[0])
 
     def skipped(self) -> list[dict[str, Any]]:
         """Who never merged a set of some size, and why."""
         return [{"method": label, "experts": count, "reason": reason} for (label, count), reason in self.absent.items()]
 
-    def _names(self, case: Case) -> tuple[str, ...]:
+    def _names(self, case: Case) -> list[str]:
         if case.set != "all":
-            return self.budget.pair_methods
-        if case.arm not in self.budget.main_arms:
-            return self.budget.other_methods
-        return methods.names() if self.budget.methods is None else self.budget.methods
+            named = self.budget.pair_methods
+        elif case.arm not in self.budget.main_arms:
+            named = self.budget.other_methods
+        else:
+            named = methods.names() if self.budget.methods is None else self.budget.methods
+        return list(dict.fromkeys((REFERENCE, *named)))

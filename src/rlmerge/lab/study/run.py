@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,18 @@ class _Study:
         cases, pairs = self.source.cases(scored), self.source.pairs(self.budget.pair_arms, scored)
         shapes = self._do("measure geometry", [ShapeJob(case) for case in cases])
         sweeps = self._do("sweep coefficients", [SweepJob(case, self.budget.sweep) for case in cases])
-        rows = [row for merge in self._merges([*cases, *pairs]) for row in merge["rows"]]
-        experts = (
-            self.source.expert_rows(case, shape["experts"], scored) for case, shape in zip(cases, shapes, strict=True)
-        )
+        merges = _rows(merge["rows"] for merge in self._merges([*cases, *pairs]))
+        pictures, health = self._pictures(cases), self._health(cases, merges)
+        described = zip(cases, shapes, strict=True)
         return {
             **heading(self.source, self.budget, self.lineup, self.seconds, command),
-            "experts": [row for rows in experts for row in rows],
+            "experts": _rows(self.source.expert_rows(case, shape["experts"], scored) for case, shape in described),
             "bases": [{"seed": seed, **scored[model.digest]} for seed, model in self.source.bases.items()],
-            "geometry": [row for shape in shapes for row in shape["pairs"]],
-            "merges": rows,
-            "sweep": [row for rows in sweeps for row in rows],
-            "landscape": self._pictures(cases),
-            "health": self._health(cases, rows),
+            "geometry": _rows(shape["pairs"] for shape in shapes),
+            "merges": merges,
+            "sweep": _rows(sweeps),
+            "landscape": pictures,
+            "health": health,
         }
 
     def _do(self, phase: str, jobs: Sequence[Job]) -> list[Any]:
@@ -99,11 +98,11 @@ class _Study:
         return [*references, *self._do("tune other methods", others)]
 
     def _sense(self, cases: Sequence[Case]) -> list[tuple[SensitivityJob, ...]]:
-        """For each set the finished measurements of its experts, none where the budget has none."""
-        wanted = self.budget.measured_arms if self.budget.calibration and can_measure() else ()
+        """For each set the finished measurements of its experts, none where no method asks for them."""
+        possible = bool(self.budget.calibration) and can_measure()
         jobs = [
             self.source.sensitivity_jobs(case, self.budget.calibration, self.pool.records.folder)
-            if case.set == "all" and case.arm in wanted
+            if possible and self.lineup.measures(case)
             else ()
             for case in cases
         ]
@@ -114,13 +113,13 @@ class _Study:
         self._do("measure sensitivities", every)
         return jobs
 
-    def _pictures(self, cases: Sequence[Case]) -> list[Any]:
+    def _pictures(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
         """Landscapes of the main arms on the first seeds."""
         budget, chosen = self.budget, self._main(cases, self.budget.landscape_seeds)
         jobs = [PictureJob(case, budget.landscape_items, budget.alphas, budget.betas) for case in chosen]
-        return [row for found in self._do("picture landscapes", jobs) for row in found]
+        return _rows(self._do("picture landscapes", jobs))
 
-    def _health(self, cases: Sequence[Case], rows: Sequence[dict[str, Any]]) -> list[Any]:
+    def _health(self, cases: Sequence[Case], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Generation health of the main arms on the first seeds, of merges as they were tuned."""
         tuned = {(r["seed"], r["arm"], r["set"], r["method"]): r["parameters"] for r in rows if r["rule"] == "tuned"}
         jobs: list[HealthJob] = []
@@ -128,11 +127,15 @@ class _Study:
             keys = {name: (case.seed, case.arm, case.set, name) for name in self.budget.health_methods}
             merges = tuple((self.lineup.present[name], tuned[key]) for name, key in keys.items() if key in tuned)
             jobs.append(HealthJob(case, merges, self.budget.health_prompts, self.budget.health_tokens))
-        return [row for found in self._do("let models write", jobs) for row in found]
+        return _rows(self._do("let models write", jobs))
 
     def _main(self, cases: Sequence[Case], seeds: int) -> list[Case]:
         first = self.source.lab.seeds[:seeds]
         return [case for case in cases if case.seed in first and case.arm in self.budget.main_arms]
+
+
+def _rows(tables: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [row for table in tables for row in table]
 
 
 def _usable_cores() -> int:

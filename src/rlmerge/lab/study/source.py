@@ -12,7 +12,8 @@ from rlmerge.errors import RequestError
 
 from .budget import StudyBudget
 from .cases import Case, Exams, Model, ScoreJob
-from .judging import Exam, Reference
+from .judging import Reference
+from .sampled import exam_of
 from .sensing import SensitivityJob
 
 Scored = Mapping[str, Mapping[str, float]]
@@ -60,7 +61,7 @@ class Source:
         if len(lab.tasks) < 2:
             raise RequestError("a study merges experts of at least two tasks", where=str(lab.root))
         self.lab = lab
-        dev, test = (Exam.of(lab.items(split), limit) for split, limit in _splits(budget))
+        dev, test = (exam_of(lab, split, limit) for split, limit in _splits(budget))
         self.exams = Exams(dev, test)
         self.manifests: dict[Path, Mapping[str, Any]] = {}
         self.bases = {seed: self._model(lab.base(seed)) for seed in lab.seeds}

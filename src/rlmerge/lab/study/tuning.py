@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import xxhash
+
 from .cases import Case, decided_by
 from .contenders import Contender
 from .family import Family, Merge, Vector
@@ -94,7 +96,7 @@ class MergeJob:
     def _row(
         self, family: Family, rule: str, one: _Tried, weights: Vector, scores: dict[bytes, Pass]
     ) -> dict[str, Any]:
-        key = weights.tobytes()
+        key = xxhash.xxh3_128_digest(weights.data)
         if key not in scores:
             scores[key], _ = self.case.exams.test.passes(family.model(weights), family.home, self.case.tasks)
         test = scores[key]
