@@ -21,7 +21,7 @@ from .sensing import SensitivityJob, can_measure
 from .shape import ShapeJob
 from .source import Lab, Scored, Source
 from .sweep import SweepJob
-from .tuning import MergeJob
+from .tuning import EXACT, MergeJob
 from .wellbeing import HealthJob
 
 
@@ -119,14 +119,18 @@ class _Study:
         jobs = [PictureJob(case, budget.landscape_items, budget.alphas, budget.betas) for case in chosen]
         return _rows(self._do("picture landscapes", jobs))
 
-    def _health(self, cases: Sequence[Case], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Generation health of the main arms on the first seeds, of merges as they were tuned."""
-        tuned = {(r["seed"], r["arm"], r["set"], r["method"]): r["parameters"] for r in rows if r["rule"] == "tuned"}
+    def _health(self, cases: Sequence[Case], merges: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Generation health of the main arms on the first seeds, of merges as tuned and of the plain average."""
+        found = {
+            (row["seed"], row["arm"], row["set"], row["method"]): row["parameters"]
+            for row in merges
+            if row["rule"] == EXACT.get(row["method"], "tuned")
+        }
         jobs: list[HealthJob] = []
         for case in self._main(cases, self.budget.health_seeds):
             keys = {name: (case.seed, case.arm, case.set, name) for name in self.budget.health_methods}
-            merges = tuple((self.lineup.present[name], tuned[key]) for name, key in keys.items() if key in tuned)
-            jobs.append(HealthJob(case, merges, self.budget.health_prompts, self.budget.health_tokens))
+            written = tuple((self.lineup.present[name], found[key]) for name, key in keys.items() if key in found)
+            jobs.append(HealthJob(case, written, self.budget.health_prompts, self.budget.health_tokens))
         return _rows(self._do("let models write", jobs))
 
     def _main(self, cases: Sequence[Case], seeds: int) -> list[Case]:

@@ -19,7 +19,9 @@ REFERENCE = "task_arithmetic"
 """The method whose tuned change sets the common norm of its set."""
 
 EXACT = {"linear": "default", REFERENCE: "tuned"}
-"""Methods scored once more with float32 weights, and by which rule: what rounding to the base's type costs."""
+"""Methods scored once more with float32 weights, and by which rule: what rounding to the base's type costs.
+
+Averaging stands for itself as it comes: with a scale of its own it is task arithmetic."""
 
 
 def made(

@@ -1,4 +1,4 @@
-"""Generation health of a set: what base, experts and tuned merges write when they are let to."""
+"""Generation health of a set: what base, experts and merges write when they are let to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tuning import made
 class HealthJob:
     """Samples an answer of at most ``tokens`` tokens to ``prompts`` test prompts of each task, and measures them.
 
-    ``merges`` are contenders with the parameters they were tuned to; those with measured inputs are left out.
+    ``merges`` are contenders with their parameters as results have them; those with measured inputs are left out.
     """
 
     case: Case
