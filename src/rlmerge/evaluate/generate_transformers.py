@@ -45,21 +45,16 @@ class TransformersGenerator:
         chat: bool,
     ) -> list[list[Sample]]:
         check_request(prompts, max_new_tokens, temperature, samples)
-        causal = self._load(model)
-        starts = [causal.encode(prompt, chat=chat) for prompt in prompts]
-        keys = random_streams(prompts, samples, seed)
-        places = [(prompt, index) for prompt in range(len(prompts)) for index in range(samples)]
-        # The longest first: neighbours need little padding, and what does not fit into memory fails at once.
-        places.sort(key=lambda place: (-len(starts[place[0]]), place))
-        found: dict[tuple[int, int], Sample] = {}
-        for first in range(0, len(places), self._batch_size):
-            batch = places[first : first + self._batch_size]
-            draws = np.stack([uniform(keys[p][k], 0, max_new_tokens, np.float64) for p, k in batch])
-            with failures(model):
-                rows = _write(causal, [starts[prompt] for prompt, _ in batch], draws, temperature)
-            for (prompt, index), row in zip(batch, rows, strict=True):
-                found[prompt, index] = _sample(causal, prompts[prompt], row)
-        return [[found[prompt, index] for index in range(samples)] for prompt in range(len(prompts))]
+        return write(
+            self._load(model),
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            samples=samples,
+            seed=seed,
+            chat=chat,
+            batch_size=self._batch_size,
+        )
 
     def close(self) -> None:
         self._held = None
@@ -72,6 +67,34 @@ class TransformersGenerator:
             self.close()
             self._held = (key, load_causal(model, self._device))
         return self._held[1]
+
+
+def write(
+    causal: Causal,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    samples: int,
+    seed: int,
+    chat: bool,
+    batch_size: int,
+) -> list[list[Sample]]:
+    """What ``Generator.generate`` promises, of a model that is loaded."""
+    starts = [causal.encode(prompt, chat=chat) for prompt in prompts]
+    keys = random_streams(prompts, samples, seed)
+    places = [(prompt, index) for prompt in range(len(prompts)) for index in range(samples)]
+    # The longest first: neighbours need little padding, and what does not fit into memory fails at once.
+    places.sort(key=lambda place: (-len(starts[place[0]]), place))
+    found: dict[tuple[int, int], Sample] = {}
+    for first in range(0, len(places), batch_size):
+        batch = places[first : first + batch_size]
+        draws = np.stack([uniform(keys[p][k], 0, max_new_tokens, np.float64) for p, k in batch])
+        with failures(causal.path):
+            rows = _write(causal, [starts[prompt] for prompt, _ in batch], draws, temperature)
+        for (prompt, index), row in zip(batch, rows, strict=True):
+            found[prompt, index] = _sample(causal, prompts[prompt], row)
+    return [[found[prompt, index] for index in range(samples)] for prompt in range(len(prompts))]
 
 
 class _Draw:

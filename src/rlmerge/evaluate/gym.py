@@ -60,7 +60,7 @@ class Gym:
     def check(self, tasks: Sequence[str]) -> None:
         """RequestError when one of ``tasks`` is no data set or has settings that it does not take."""
         for task in tasks:
-            _open(task)
+            _open_task(task)
 
     def score(self, model: Path, tasks: Sequence[str]) -> list[Score]:
         """``avg@k`` of each task, followed by ``pass@k`` where k > 1."""
@@ -71,7 +71,7 @@ class Gym:
         self.generator.close()
 
     def _score(self, model: Path, task: str) -> list[Score]:
-        dataset = _open(task)
+        dataset = _open_task(task)
         count = len(dataset) if self.limit is None else min(self.limit, len(dataset))
         entries = [dataset[index] for index in range(count)]
         style = "" if self.prompt == BARE else require("reasoning_gym").utils.SYSTEM_PROMPTS[self.prompt].strip()
@@ -86,7 +86,7 @@ class Gym:
         )
         failures: list[str] = []
         grades = [
-            [_grade(dataset.score_answer, self._answer(sample), entry, failures) for sample in samples]
+            [grade(dataset.score_answer, self._answer(sample), entry, failures) for sample in samples]
             for samples, entry in zip(outputs, entries, strict=True)
         ]
         stopped = [sample.stopped for samples in outputs for sample in samples]
@@ -104,23 +104,34 @@ class Gym:
         return require("reasoning_gym").utils.extract_answer(sample.text)
 
 
-def _open(task: str) -> Any:
+def _open_task(task: str) -> Any:
     """The data set of a task word."""
-    gym = require("reasoning_gym")
     name, _, text = task.partition("?")
-    known = gym.factory.DATASETS
-    if name not in known:
-        raise RequestError(f"reasoning-gym has no data set {name!r}", hint=did_you_mean(name, known))
-    settings: dict[str, Any] = {"size": 100, "seed": 0}
     try:
-        settings |= {key: _value(value) for key, value in parse_qsl(text, strict_parsing=bool(text))}
-        dataset = gym.create_dataset(name, **settings)
-    except (ValueError, TypeError, AssertionError) as error:
-        hint = f"Write gym:{name}?key=value&key=value with the settings of that data set."
-        raise RequestError(f"has no such settings ({error})", where=f"gym:{task}", hint=hint) from None
+        settings = {key: _value(value) for key, value in parse_qsl(text, strict_parsing=bool(text))}
+    except ValueError as error:
+        raise _unknown_settings(name, task, error) from None
+    dataset = open_dataset(name, {"size": 100, "seed": 0, **settings}, task)
     if len(dataset) < 1:
         raise RequestError("holds no questions", where=f"gym:{task}", hint="Set size to at least 1.")
     return dataset
+
+
+def open_dataset(name: str, settings: Mapping[str, Any], task: str) -> Any:
+    """reasoning-gym's data set ``name``; RequestError, which names ``task``, when there is none with ``settings``."""
+    gym = require("reasoning_gym")
+    known = gym.factory.DATASETS
+    if name not in known:
+        raise RequestError(f"reasoning-gym has no data set {name!r}", hint=did_you_mean(name, known))
+    try:
+        return gym.create_dataset(name, **settings)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise _unknown_settings(name, task, error) from None
+
+
+def _unknown_settings(name: str, task: str, error: Exception) -> RequestError:
+    hint = f"Write gym:{name}?key=value&key=value with the settings of that data set."
+    return RequestError(f"has no such settings ({error})", where=f"gym:{task}", hint=hint)
 
 
 def _value(text: str) -> Any:
@@ -130,7 +141,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _grade(verify: Callable[..., float], answer: str | None, entry: Mapping[str, Any], failures: list[str]) -> float:
+def grade(verify: Callable[..., float], answer: str | None, entry: Mapping[str, Any], failures: list[str]) -> float:
     """The verifier's score; 0 and a note where it cannot make sense of the answer."""
     try:
         return float(verify(answer=answer, entry=entry))

@@ -13,11 +13,9 @@ from rlmerge.errors import CheckpointError, RequestError
 
 from .models import MANIFEST
 from .profiles import Profile
-from .tasks import Question, task
+from .world import Asked, World, world_of
 
 SCHEMA = "rlmerge.lab/1"
-SPLITS = ("dev", "test", "train")
-"""In this order, each without the prompts of those before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,11 @@ class Lab:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             hint = "Choose a new or empty directory with -o."
             raise RequestError("exists and is no laboratory", where=str(root), hint=hint)
+        lab.world().check()
+        drawn = lab.world().draw()
         (root / "data").mkdir(parents=True, exist_ok=True)
-        for split, questions in lab._draw().items():
-            lines = (json.dumps(_fields(question)) for question in questions)
+        for split, questions in drawn.items():
+            lines = (json.dumps(question) for question in questions)
             write_text(lab.items(split), "\n".join(lines) + "\n")
         write_json(root / MANIFEST, {"schema": SCHEMA, "profile": profile.to_dict()})
         return lab
@@ -94,13 +94,16 @@ class Lab:
         """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.tasks.read_items`` reads them."""
         return self.root / "data" / f"{split}.jsonl"
 
-    def questions(self, split: str) -> dict[str, list[Question]]:
-        """The questions of a split, by task."""
-        found: dict[str, list[Question]] = {name: [] for name in self.tasks}
+    def world(self, device: str = "auto") -> World[Any]:
+        """What is trained and judged here; language models compute on ``device``."""
+        return world_of(self.profile, self.root, device)
+
+    def questions(self, split: str) -> dict[str, list[Any]]:
+        """The questions of a split, by task; see ``world.Asked``."""
+        found: dict[str, list[Any]] = {name: [] for name in self.tasks}
+        world: World[Asked] = self.world()
         for line in self.items(split).read_text(encoding="utf-8").splitlines():
-            fields: dict[str, Any] = json.loads(line)
-            fields["answers"] = tuple(fields["answers"])
-            question = Question(**fields)
+            question = world.question(json.loads(line))
             found[question.task].append(question)
         return found
 
@@ -114,17 +117,6 @@ class Lab:
     def data_digest(self) -> str:
         """Identity of the questions experts are trained on and stopped by."""
         return digest([hashlib.sha256(self.items(split).read_bytes()).hexdigest() for split in ("dev", "train")])
-
-    def _draw(self) -> dict[str, list[Question]]:
-        counts = {"dev": self.profile.dev, "test": self.profile.test, "train": self.profile.train}
-        drawn: dict[str, list[Question]] = {split: [] for split in SPLITS}
-        for name in self.tasks:
-            seen: frozenset[str] = frozenset()
-            for number, split in enumerate(SPLITS):
-                questions = task(name).questions(counts[split], number, seen)
-                seen |= {question.prompt for question in questions}
-                drawn[split] += questions
-        return drawn
 
 
 def digest(content: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -143,7 +135,3 @@ def write_text(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)
-
-
-def _fields(question: Question) -> dict[str, Any]:
-    return {name: getattr(question, name) for name in Question.__slots__}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,20 @@ def tokenizer() -> Any:
     )
 
 
-def save_model(model: Any, out: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``model`` in bfloat16 with its tokenizer to the directory ``out``, which appears complete or not at all."""
+def save_model(model: Any, words: Any, out: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``model`` in bfloat16 with its tokenizer ``words`` to ``out``, which appears complete or not at all."""
+    with partial_directory(out, manifest) as partial:
+        model.to(require("torch").bfloat16).save_pretrained(partial)
+        words.save_pretrained(partial)
+
+
+@contextmanager
+def partial_directory(out: Path, manifest: Mapping[str, Any]) -> Generator[Path]:
+    """A directory to fill, which becomes ``out`` with its ``manifest`` once the block ends well."""
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.to(require("torch").bfloat16).save_pretrained(partial)
-    tokenizer().save_pretrained(partial)
+    yield partial
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)

@@ -80,6 +80,13 @@ class Profile:
     train: int = 1500
     dev: int = 128
     test: int = 256
+    # A language model on data sets of reasoning-gym, named with their settings, in place of character tasks. `model` is
+    # a directory or Hub id (None: SmolLM2-135M-Instruct); sizes and slips above are not used then.
+    gym: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    model: str | None = None
+    answer_tokens: int = 24
+    samples: int = 4
+    microbatch: int = 64
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON holds them."""
@@ -114,6 +121,37 @@ PROFILES = {
         ),
         Profile("quick", "two seeds, for a first look", seeds=(0, 1), arms=("rl", "sft"), rl_steps=60),
         Profile("full", "five seeds, every arm", seeds=(0, 1, 2, 3, 4)),
+        Profile(
+            "gpu",
+            "SmolLM2 or your own model on tasks of reasoning-gym",
+            seeds=(0, 1),
+            tasks=("chain_sum", "spell_backward", "countdown"),
+            gym={
+                "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+                "spell_backward": {"min_word_len": 3, "max_word_len": 5},
+                "countdown": {
+                    "min_numbers": 2,
+                    "max_numbers": 3,
+                    "min_value": 1,
+                    "max_value": 9,
+                    "min_target": 1,
+                    "max_target": 27,
+                    "operators": ["+", "-"],
+                },
+            },
+            shares={},
+            slips=0.0,
+            base_steps=60,
+            base_batch=32,
+            base_rate=5e-5,
+            rate=1e-5,
+            rl_steps=40,
+            sft_limit=120,
+            long_steps=120,
+            train=512,
+            dev=48,
+            test=96,
+        ),
     )
 }
 """Every profile by name."""

@@ -47,10 +47,8 @@ class Job:
 
 def jobs_of(lab: Lab) -> list[Job]:
     """Every model of the laboratory, each after those it needs."""
-    profile, data = lab.profile.to_dict(), lab.data_digest()
-    base_of = [profile[name] for name in _BASE]
-    expert_of = {kind: [profile[name] for name in names] for kind, names in _EXPERT.items()}
-    bases = {seed: Job(seed, "base", None, digest([CODE, "base", seed, base_of, data])) for seed in lab.seeds}
+    decides, data = lab.world().decides(), lab.data_digest()
+    bases = {seed: Job(seed, "base", None, digest([CODE, "base", seed, decides["base"], data])) for seed in lab.seeds}
     jobs = list(bases.values())
     made: dict[tuple[int, str, str | None], Job] = {}
     # Matched arms stop at the accuracy of the arm 'rl'.
@@ -63,19 +61,11 @@ def jobs_of(lab: Lab) -> list[Job]:
                 if arm.kind == "sft" and arm.matched:
                     parents.append(made[seed, "rl", task])
                 how = [arm.kind, arm.rate, arm.weights, arm.data, arm.matched, arm.positives]
-                content = [CODE, how, seed, task, expert_of[arm.kind], data, [one.identity for one in parents]]
+                content = [CODE, how, seed, task, decides[arm.kind], data, [one.identity for one in parents]]
                 job = Job(seed, name, task, digest(content), tuple(one.key for one in parents))
                 made[job.key] = job
                 jobs.append(job)
     return jobs
-
-
-_BASE = ("hidden", "layers", "heads", "mlp", "base_steps", "base_batch", "base_rate", "slips", "shares", "tasks")
-_EXPERT = {
-    "rl": ("rate", "rl_steps", "rl_prompts", "rl_samples"),
-    "sft": ("rate", "sft_batch", "sft_limit", "long_steps", "rl_samples"),
-}
-"""The fields of a profile that decide a base, a reinforced and a supervised expert."""
 
 
 def missing(lab: Lab, jobs: Sequence[Job]) -> list[Job]:
@@ -83,11 +73,12 @@ def missing(lab: Lab, jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if (lab.manifest(job.path(lab)) or {}).get("digest") != job.identity]
 
 
-def train_all(lab: Lab, *, workers: int | None = None, progress: Progress | None = None) -> int:
+def train_all(lab: Lab, *, workers: int | None = None, progress: Progress | None = None, device: str = "auto") -> int:
     """Train every missing model of ``lab``, ``workers`` at a time, and say how many that were.
 
-    A model is finished or absent, so a run that was killed goes on where it stopped. RunError when one of them cannot
-    be trained; those that do not need it are trained nevertheless.
+    ``device`` is where language models compute: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``. A model is
+    finished or absent, so a run that was killed goes on where it stopped. RunError when one of them cannot be trained;
+    those that do not need it are trained nevertheless.
     """
     progress = progress or Quiet()
     jobs = jobs_of(lab)
@@ -95,17 +86,19 @@ def train_all(lab: Lab, *, workers: int | None = None, progress: Progress | None
     total, failed = len(waiting), dict[str, str]()
     if not waiting:
         return 0
-    # Matrices this small gain nothing from threads, which would fight over the cores with the other processes.
-    os.environ.update(
-        OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
-    )
+    world = lab.world(device)
+    world.prepare(progress)
+    workers = workers or world.processes()
+    threads = world.threads(workers)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     progress.start("train", total, "models")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running: dict[Future[float], Job] = {}
         while waiting or running:
             for job in list(_ready(waiting, {one.key for one in running.values()})):
-                running[pool.submit(_train, lab, job)] = waiting.pop(job.key)
+                running[pool.submit(_train, lab, job, device, threads)] = waiting.pop(job.key)
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -143,20 +136,20 @@ def _drop(waiting: dict[tuple[int, str, str | None], Job], failed: Job) -> None:
             _drop(waiting, job)
 
 
-def _train(lab: Lab, job: Job) -> float:
+def _train(lab: Lab, job: Job, device: str, threads: int) -> float:
     """In a process of its own: train one model; the seconds it took."""
     import logging
     import warnings
 
     from .training import train_base, train_expert
 
-    require("torch").set_num_threads(1)
+    require("torch").set_num_threads(threads)
     require("transformers").utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     started = time.perf_counter()
     if job.task is None:
-        train_base(lab, job.seed, job.identity)
+        train_base(lab, job.seed, job.identity, device)
     else:
-        train_expert(lab, job.seed, job.arm, job.task, job.identity)
+        train_expert(lab, job.seed, job.arm, job.task, job.identity, device)
     return time.perf_counter() - started

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rlmerge.errors import RunError
 from rlmerge.sensitivity.extra import require
 
-from .models import ANSWER, tokenizer
 from .profiles import Arm, Profile
-from .tasks import Question
 from .watching import watching
+from .world import Asked, World
 
 if TYPE_CHECKING:
     from .sft import Watch
@@ -22,19 +21,26 @@ PATIENCE = 20
 
 
 def train_reinforced(
-    model: Any, questions: Sequence[Question], arm: Arm, profile: Profile, seed: int, watch: Watch
+    world: World[Any],
+    model: Any,
+    questions: Sequence[Asked],
+    arm: Arm,
+    profile: Profile,
+    seed: int,
+    watch: Watch,
 ) -> None:
-    """Train ``model`` in place by GRPO on ``questions`` with reward 1 for a valid answer and 0 otherwise.
+    """Train ``model`` in place by GRPO on ``questions`` with reward 1 for a right answer and 0 otherwise.
 
     RunError when the reward is the same for all samples of every prompt of the first ``PATIENCE`` steps: nothing can be
     learnt from a task that the base always or never solves.
     """
     trl = require("trl")
-    valid = {question.prompt: frozenset(question.answers) for question in questions}
     rewards = Rewards(questions[0].task, profile.rl_samples)
 
-    def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
-        given = [float(said in valid[prompt]) for prompt, said in zip(prompts, completions, strict=True)]
+    def reward(completions: list[Any], place: list[int], **_: Any) -> list[float]:
+        given = [
+            float(world.right(questions[index], _text(said))) for index, said in zip(place, completions, strict=True)
+        ]
         rewards.see(given)
         return given
 
@@ -55,9 +61,8 @@ def train_reinforced(
             args=trl.GRPOConfig(
                 output_dir=scratch,
                 max_steps=profile.rl_steps,
-                per_device_train_batch_size=profile.rl_prompts * profile.rl_samples,
                 num_generations=profile.rl_samples,
-                max_completion_length=ANSWER,
+                max_completion_length=world.answer_tokens,
                 temperature=1.0,
                 top_p=1.0,
                 top_k=0,
@@ -69,21 +74,25 @@ def train_reinforced(
                 weight_decay=0.0,
                 seed=seed,
                 gradient_checkpointing=False,
-                bf16=False,
-                use_cpu=True,
                 report_to=[],
                 save_strategy="no",
                 logging_strategy="no",
                 disable_tqdm=True,
+                **world.trainer(model, profile.rl_prompts * profile.rl_samples),
             ),
             train_dataset=require("datasets").Dataset.from_list(
-                [{"prompt": question.prompt} for question in questions]
+                [{"prompt": world.turn(question), "place": place} for place, question in enumerate(questions)]
             ),
-            processing_class=tokenizer(),
+            processing_class=world.tokenizer(),
             callbacks=[watching(watch)],
         )
         trainer.remove_callback(require("transformers").PrinterCallback)
         trainer.train()
+
+
+def _text(completion: Any) -> str:
+    """What was said, in text or in the one message of a chat."""
+    return completion if isinstance(completion, str) else completion[0]["content"] or ""
 
 
 class Rewards:

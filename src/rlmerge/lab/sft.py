@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rlmerge.evaluate.tasks import END, encode
 from rlmerge.sensitivity.extra import require
 
-from .models import tokenizer, vocabulary
+from .world import World
 
 Watch = Callable[[int], bool]
 """Called after each optimizer step with its number; True ends the training."""
 
 
 def train_supervised(
+    world: World[Any],
     model: Any,
-    pairs: Iterable[tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
     *,
     steps: int,
     batch: int,
@@ -26,42 +26,31 @@ def train_supervised(
     watch: Watch,
     schedule: str = "constant",
 ) -> None:
-    """Train ``model`` in place on (prompt, answer) pairs; only the answer and its end are learnt."""
+    """Train ``model`` in place on supervised examples, the ``rows`` of ``world``, ``batch`` of them a step."""
     trl = require("trl")
     from .watching import watching
 
-    known = vocabulary()
-    rows = [_row(encode(prompt, known), encode(answer + END, known)) for prompt, answer in pairs]
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trl.SFTTrainer(
             model=model,
             args=trl.SFTConfig(
                 output_dir=scratch,
                 max_steps=steps,
-                per_device_train_batch_size=batch,
                 learning_rate=rate,
                 lr_scheduler_type=schedule,
                 weight_decay=0.0,
                 seed=seed,
                 dataset_kwargs={"skip_prepare_dataset": True},
                 gradient_checkpointing=False,
-                bf16=False,
-                use_cpu=True,
                 report_to=[],
                 save_strategy="no",
                 logging_strategy="no",
                 disable_tqdm=True,
+                **world.trainer(model, batch),
             ),
-            train_dataset=require("datasets").Dataset.from_list(rows),
-            processing_class=tokenizer(),
+            train_dataset=require("datasets").Dataset.from_list(list(rows)),
+            processing_class=world.tokenizer(),
             callbacks=[watching(watch)],
         )
         trainer.remove_callback(require("transformers").PrinterCallback)
         trainer.train()
-
-
-def _row(prompt: Sequence[int], answer: Sequence[int]) -> dict[str, list[int]]:
-    return {
-        "input_ids": [*prompt, *answer],
-        "labels": [-100] * len(prompt) + [*answer],
-    }
