@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,15 +17,15 @@ def test_half_of_the_trials_look_wide_and_one_is_the_default(trials, expected):
 
 
 def test_wide_scales_worked_by_hand():
-    # The range 0.25 … 4 is 16 = 2^4: its middle is 1, its quarters 0.5 and 2, its eighth √2 / 4.
-    assert [spot.size for spot in wide(4)] == pytest.approx([1.0, 0.5, 2.0, math.sqrt(2) / 4])
+    # The range 1/16 … 4 is 64 = 2^6: its middle is 1/2, its quarters 2^(±3/2) of that, its eighth 2^(3/4) / 16.
+    assert [spot.size for spot in wide(4)] == pytest.approx([0.5, 2**-2.5, 2**0.5, 2**-3.25])
     assert [spot.knob for spot in wide(4)] == [1 / 3, 2 / 3, 1 / 9, 4 / 9]
 
 
 def test_close_looks_within_a_quarter_of_the_range_around_the_centre():
-    # Offsets (u - ½)/4 of u = ¼, ¾, ⅛: factors 16^(-1/16), 16^(1/16), 16^(-3/32) on the scale.
+    # Offsets (u - ½)/4 of u = ¼, ¾, ⅛ are -1/16, 1/16, -3/32 of the six octaves.
     found = close(Spot.at(1.0, 0.5), 3)
-    assert [spot.size for spot in found] == pytest.approx([2 ** (-1 / 4), 2 ** (1 / 4), 2 ** (-3 / 8)])
+    assert [spot.size for spot in found] == pytest.approx([2 ** (-3 / 8), 2 ** (3 / 8), 2 ** (-9 / 16)])
     assert [spot.knob for spot in found] == pytest.approx([0.5 + 1 / 24, 0.5 - 7 / 72, 0.5 - 1 / 72])
 
 
@@ -36,7 +34,7 @@ def test_close_parameters_keep_to_their_range_and_no_scale_is_tried_twice(size, 
     found = close(Spot.at(size, knob), count)
     assert all(0 <= spot.knob <= 1 for spot in found)
     assert len({spot.scale for spot in found} | {Spot.at(size, knob).scale}) == count + 1
-    assert all(size / 2**0.5 * (1 - 1e-9) <= spot.size <= size * 2**0.5 * (1 + 1e-9) for spot in found)
+    assert all(size / 2**0.75 * (1 - 1e-9) <= spot.size <= size * 2**0.75 * (1 + 1e-9) for spot in found)
 
 
 @given(st.floats(1e-3, 1e3))

@@ -11,7 +11,7 @@ from rlmerge.errors import RequestError, did_you_mean
 FEW = ("linear", "task_arithmetic", "ties", "dare_ties", "ram")
 """The methods that every arm and the pairs get: averaging, its scaled form, and three ways with conflicts."""
 
-SWEEP = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6)
+SWEEP = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6)
 """Coefficients of the sweep of task arithmetic, from a weak trace of each expert to more than their sum."""
 
 
