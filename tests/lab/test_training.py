@@ -89,7 +89,7 @@ def test_every_model_scores_on_disk_what_its_manifest_says(lab):
         # The same float32 arithmetic on the same stored weights; sums over items may be taken in another order.
         assert manifest["dev"]["brackets"] == pytest.approx(found, rel=1e-6)
         assert {info.dtype.name for info in open_checkpoint(path).tensors.values()} == {"bfloat16"}
-        assert {"steps", "seconds", "learning_rate", "versions", "digest"} <= manifest.keys()
+        assert {"steps", "seconds", "cpu_seconds", "learning_rate", "versions", "digest"} <= manifest.keys()
 
 
 def test_transformers_reads_the_models_and_agrees(lab):

@@ -95,6 +95,11 @@ def test_studies_that_lack_something_still_have_a_report(change):
     _hold_no_holes(texts(study(**change)))
 
 
+def test_time_by_the_clock_is_called_an_upper_bound():
+    assert not any("at most 2.25" in text for text in texts(study(cpu_at_most=False)).values())
+    assert all("at most 2.25" in text for text in texts(study(cpu_at_most=True)).values())
+
+
 def test_nan_is_never_printed():
     rows = study()
     for part, fields in {

@@ -20,9 +20,20 @@ from .sft import train_supervised
 from .world import Asked, World
 
 
+class Clock:
+    """Starts when it is made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        """``seconds`` by the clock and ``cpu_seconds`` of this process since then."""
+        return {"seconds": time.perf_counter() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
+
+
 def train_base(lab: Lab, seed: int, identity: str, device: str = "auto") -> None:
     """Train the base of ``seed`` on all tasks, with some wrong answers, so that it is able but unsure."""
-    profile, world, started = lab.profile, lab.world(device), time.perf_counter()
+    profile, world, started = lab.profile, lab.world(device), Clock()
     with _memory(lab.base(seed)):
         model = world.new(seed)
         if profile.base_steps:
@@ -47,7 +58,7 @@ def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, devic
     A matched arm stops at the accuracy of the reinforced expert of the same seed and task, which must be there.
     RunError when there is nothing to learn: a reward that is always the same, a base that is never right.
     """
-    arm, profile, world, started = ARMS[name], lab.profile, lab.world(device), time.perf_counter()
+    arm, profile, world, started = ARMS[name], lab.profile, lab.world(device), Clock()
     with _memory(lab.expert(seed, name, task)):
         model = world.load(lab.base(seed), arm)
         questions = lab.questions("train")[task]
@@ -132,16 +143,15 @@ def _pairs(
 
 
 def _save(
-    lab: Lab, world: World[Any], model: Any, out: Path, record: dict[str, Any], identity: str, started: float
+    lab: Lab, world: World[Any], model: Any, out: Path, record: dict[str, Any], identity: str, started: Clock
 ) -> None:
     """Write the model as it is stored, and what it scores then on the dev questions of every task."""
     dev = {name: world.accuracy(model, questions) for name, questions in lab.questions("dev").items()}
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "reasoning-gym")}
-    seconds = time.perf_counter() - started
     manifest = {
         **record,
         "dev": dev,
-        "seconds": seconds,
+        **started.spent(),
         "digest": identity,
         "versions": {"python": platform.python_version(), **versions},
     }

@@ -63,6 +63,8 @@ def facts(study: Result) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name} {seconds / 3600:.2f}" for name, seconds in spent.items())
     hours = study.get("cpu_hours")
     cost = "unknown" if hours is None else f"{hours:.2f}" + (f" ({parts})" if parts else "")
+    if study.get("cpu_at_most"):
+        cost = f"at most {cost}: training was timed by the clock, with other work beside it"
     weights = study.get("parameters")
     rows = [
         ("command", str(study.get("command", "unknown"))),

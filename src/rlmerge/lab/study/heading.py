@@ -22,7 +22,9 @@ SCHEMA = "rlmerge.lab.study/1"
 def heading(source: Source, budget: StudyBudget, lineup: Lineup, seconds: float, command: str) -> dict[str, Any]:
     """The fields of study.json beside its tables; ``seconds`` of processor time went into the study itself."""
     lab = source.lab
-    training = sum(float(manifest.get("seconds", 0.0)) for manifest in source.manifests.values())
+    # Older manifests hold the time by the clock only, which other work beside the training makes longer.
+    manifests = list(source.manifests.values())
+    training = sum(float(one.get("cpu_seconds", one.get("seconds", 0.0))) for one in manifests)
     return {
         "schema": SCHEMA,
         "profile": lab.profile.name,
@@ -39,6 +41,7 @@ def heading(source: Source, budget: StudyBudget, lineup: Lineup, seconds: float,
         "command": command,
         "cpu_hours": (training + seconds) / 3600,
         "cpu_seconds": {"training": training, "study": seconds},
+        "cpu_at_most": not all("cpu_seconds" in one for one in manifests),
         "parameters": source.parameters,
     }
 
