@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,10 @@ def test_a_template_folder_elsewhere(tmp_path):
     (root / "additional_chat_templates").symlink_to(tmp_path / "templates")
     with pytest.raises(CheckpointError, match="outside the model directory"):
         find_side_files(root)
+
+
+def test_a_relative_directory(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert find_side_files(Path("model")) == (tmp_path / "model" / "config.json",)

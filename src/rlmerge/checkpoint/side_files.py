@@ -26,8 +26,9 @@ _PICKLE_STARTS = (b"\x80", b"PK")
 def find_side_files(root: Path) -> tuple[Path, ...]:
     """Files to copy byte for byte beside merged weights, sorted: never weights, code, pickles or training state.
 
-    CheckpointError if one of them is a link that leaves the directory.
+    The paths are absolute. CheckpointError if one of them is a link that leaves the directory.
     """
+    root = root.resolve()
     names = [name for name in entries(root) if _NAMES.fullmatch(name)]
     if (root / TEMPLATES).is_dir():
         inside(root, TEMPLATES)
