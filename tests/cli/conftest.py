@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,21 +16,27 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.fixture
-def rlmerge(tmp_path):
-    """Run `rlmerge ARGUMENTS` in an empty directory; the finished process with its stdout and stderr."""
+@pytest.fixture(scope="session")
+def run_rlmerge():
+    """Run `rlmerge ARGUMENTS` in ``cwd``; the finished process with its stdout and stderr."""
 
-    def call(*arguments, **environment):
+    def call(*arguments, cwd=None, timeout=300, **environment):
         return subprocess.run(
             [sys.executable, "-c", "from rlmerge.cli import main; main()", *map(str, arguments)],
-            cwd=tmp_path,
+            cwd=cwd,
             env=os.environ | {"COLUMNS": "200"} | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
         )
 
     return call
+
+
+@pytest.fixture
+def rlmerge(run_rlmerge, tmp_path):
+    """Run `rlmerge ARGUMENTS` in an empty directory; the finished process with its stdout and stderr."""
+    return partial(run_rlmerge, cwd=tmp_path, timeout=120)
 
 
 def write_model(directory, tensors):

@@ -18,6 +18,7 @@ VERBS = {
     "verify": "Check an output directory against its manifest.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "eval": "Score base, experts and merges on tasks, and say what each merge kept.",
+    "lab": "Train experts by reinforcement and supervision, merge them, judge the papers' claims.",
     "methods": "List the merge methods, or show one with its formula.",
     "sensitivity": "Measure how sensitive a model is to each of its weights (Fisher, Gram matrices).",
     "scaling": "Re-run the published study of sparsity against model size.",
