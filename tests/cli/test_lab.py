@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -40,7 +41,9 @@ def test_run_again_trains_nothing_and_finds_the_same(lab, run_rlmerge):
 
 def test_report_as_json_and_elsewhere(lab, run_rlmerge, tmp_path):
     root, _ = lab
-    done = run_rlmerge("lab", "report", root / "report" / "study.json", "-o", tmp_path / "page", "--format", "json")
+    study = tmp_path / "study.json.gz"
+    study.write_bytes(gzip.compress((root / "report" / "study.json").read_bytes()))
+    done = run_rlmerge("lab", "report", study, "-o", tmp_path / "page", "--format", "json")
     found = json.loads(done.stdout)
     assert found["judgement"]["schema"] == "rlmerge.lab.verdicts/1"
     assert {verdict["verdict"] for verdict in found["judgement"]["verdicts"]} == {"undecided here"}
@@ -49,7 +52,9 @@ def test_report_as_json_and_elsewhere(lab, run_rlmerge, tmp_path):
 
 def test_requests_that_are_wrong(lab, run_rlmerge, tmp_path):
     root, _ = lab
+    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b'{"schema": 1}')[:15])
     for arguments, says in (
+        (("report", tmp_path / "cut.json.gz"), "cut.json.gz: holds no study"),
         (("train", "-o", tmp_path / "a", "--profile", "ful"), "Did you mean 'full'?"),
         (("train", "-o", root, "--profile", "quick"), "holds the laboratory of another profile, 'ci'"),
         (("train", "-o", tmp_path / "a", "--profile", "ci", "--model", "gpt2"), "profile 'ci' trains its own base"),

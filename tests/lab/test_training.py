@@ -177,6 +177,11 @@ def test_a_directory_is_one_laboratory(tmp_path):
     assert Lab.open(root) == Lab.create(root, MICRO) == Lab(root, MICRO)
     with pytest.raises(RequestError, match="another profile, 'micro'"):
         Lab.create(root, PROFILES["ci"])
+    grown = Lab.create(root, replace(MICRO, seeds=(2, 1), about="other words"))
+    assert grown.seeds == (0, 1, 2) == Lab.open(root).seeds
+    assert Lab.create(root, MICRO).seeds == (0, 1, 2)
+    (root / "lab.json").unlink()  # killed before it was signed
+    assert Lab.create(root, MICRO).seeds == (0,)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(RequestError, match="exists and is no laboratory"):

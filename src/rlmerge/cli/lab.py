@@ -86,17 +86,20 @@ def study(lab_directory: Path, workers: int | None, quiet: bool, output_format: 
 
 
 @command.command()
-@click.argument("study_file", metavar="DIR|STUDY.json", type=click.Path(path_type=Path))
+@click.argument("study_file", metavar="DIR|STUDY.json[.gz]", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=_DIR, metavar="DIR", help="Where the report goes.  [DIR/report]")
 @FORMAT
 def report(study_file: Path, out: Path | None, output_format: str) -> None:
-    """Judge and show a study that was run: terminal, HTML, and Markdown with pictures."""
+    """Judge and show a study that was run: terminal, HTML, and Markdown with pictures. It may be gzipped."""
+    import gzip
+
     from rlmerge.errors import RequestError
 
     file = study_file / "report" / "study.json" if study_file.is_dir() else study_file
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = file.read_bytes()
+        found: dict[str, Any] = json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)
+    except (OSError, ValueError, EOFError) as error:
         hint = "Run the study first: rlmerge lab study DIR"
         raise RequestError(f"holds no study ({error})", where=str(file), hint=hint) from error
     _report(found, out or file.parent, output_format)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,13 @@ class Lab:
     def create(cls, root: Path, profile: Profile) -> Lab:
         """The laboratory in ``root`` for ``profile``, with its questions written, new or as it was left.
 
-        RequestError when the directory belongs to another profile or to something else.
+        One of fewer seeds grows. RequestError when the directory belongs to another profile or to something else.
         """
-        lab = cls(root, profile)
         if (root / MANIFEST).exists():
-            found = cls.open(root)
-            if found.profile != profile:
-                hint = "Give each profile its own directory with -o."
-                raise RequestError(
-                    f"holds the laboratory of profile '{found.profile.name}'", where=str(root), hint=hint
-                )
-            return found
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            return cls.open(root)._grow(profile)
+        lab = cls(root, profile)
+        # Questions without a manifest are what a kill left of this very step.
+        if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {"data"}):
             hint = "Choose a new or empty directory with -o."
             raise RequestError("exists and is no laboratory", where=str(root), hint=hint)
         lab.world().check()
@@ -49,8 +44,7 @@ class Lab:
         for split, questions in drawn.items():
             lines = (json.dumps(question) for question in questions)
             write_text(lab.items(split), "\n".join(lines) + "\n")
-        write_json(root / MANIFEST, {"schema": SCHEMA, "profile": profile.to_dict()})
-        return lab
+        return lab._sign()
 
     @classmethod
     def open(cls, root: Path) -> Lab:
@@ -66,6 +60,19 @@ class Lab:
             raise RequestError("holds no laboratory", where=str(root), hint=hint) from error
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"cannot be understood ({error!r})", where=str(file), hint=hint) from error
+
+    def _grow(self, profile: Profile) -> Lab:
+        """This laboratory with the seeds of ``profile`` as well, which must be the same but for words and seeds."""
+        seeds = tuple(sorted({*self.seeds, *profile.seeds}))
+        if replace(self.profile, about=profile.about, seeds=profile.seeds) != profile:
+            hint = "Give each profile its own directory with -o."
+            what = f"holds the laboratory of another profile, '{self.profile.name}'"
+            raise RequestError(what, where=str(self.root), hint=hint)
+        return self if seeds == self.seeds else replace(self, profile=replace(profile, seeds=seeds))._sign()
+
+    def _sign(self) -> Lab:
+        write_json(self.root / MANIFEST, {"schema": SCHEMA, "profile": self.profile.to_dict()})
+        return self
 
     @property
     def seeds(self) -> tuple[int, ...]:
