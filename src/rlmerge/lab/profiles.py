@@ -119,7 +119,16 @@ PROFILES = {
             dev=24,
             test=24,
         ),
-        Profile("quick", "two seeds, for a first look", seeds=(0, 1), arms=("rl", "sft"), rl_steps=60),
+        Profile(
+            "quick",
+            "three seeds of reinforced and supervised experts of three tasks, for a first look",
+            seeds=(0, 1, 2),
+            tasks=("reverse", "make", "brackets"),
+            arms=("rl", "sft"),
+            base_steps=2000,
+            shares={"reverse": 0.3, "make": 0.55, "brackets": 0.15},
+            rl_steps=60,
+        ),
         Profile("full", "five seeds, every arm", seeds=(0, 1, 2, 3, 4)),
         Profile(
             "gpu",
