@@ -27,6 +27,15 @@ def test_the_readme_lists_every_method_with_its_status():
     assert [name for name in names() if f"`{name}`" not in text] == []
 
 
+def test_the_report_of_the_laboratory_is_what_its_study_prints(tmp_path):
+    report = ROOT / "docs" / "lab-report"
+    arguments = ["lab", "report", str(report / "study.json.gz"), "-o", str(tmp_path)]
+    subprocess.run([sys.executable, "-c", "from rlmerge.cli import main; main()", *arguments], check=True)
+    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    kept = {path.name: path.read_text(encoding="utf-8") for path in report.iterdir() if path.suffix in (".md", ".svg")}
+    assert kept == {name: text for name, text in made.items() if name != "report.html"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
