@@ -21,13 +21,11 @@ from rlmerge.sensitivity.tokens import encode_references
 from .gym import GymQuestion, GymTasks
 from .models import partial_directory
 from .profiles import Arm, Profile
-from .sampler import Sampler
+from .sampler import SIDE_BY_SIDE, Sampler
 from .source import find_source, make_source, source_identity
 from .world import SPLITS
 
 _NO_LIMIT = 10**9
-_SIDE_BY_SIDE = 4
-"""Models trained at once on one GPU: writing short answers leaves most of it idle."""
 
 
 class LanguageWorld:
@@ -61,7 +59,7 @@ class LanguageWorld:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
     def processes(self) -> int:
-        return 1 if self._device.type == "cpu" else _SIDE_BY_SIDE
+        return 1 if self._device.type == "cpu" else SIDE_BY_SIDE
 
     def threads(self, processes: int) -> int:
         return max(1, (os.cpu_count() or 1) // processes)

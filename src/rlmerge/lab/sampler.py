@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlmerge.checkpoint.model import open_checkpoint
-from rlmerge.errors import RequestError
+from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.causal import failures, load_causal
 from rlmerge.evaluate.generate_transformers import write
 from rlmerge.sensitivity.extra import require
@@ -17,6 +18,8 @@ from rlmerge.sensitivity.model import match_parameters
 
 _BATCH = {"cpu": 32, "cuda": 384}
 """Answers written at once, by type of device."""
+SIDE_BY_SIDE = 4
+"""Processes that share one GPU: writing short answers leaves most of it idle."""
 
 
 class Sampler:
@@ -49,14 +52,27 @@ class Sampler:
 
         The random numbers follow from ``seed`` and the prompt alone, so models are compared on the same ones.
         """
-        outputs = write(
-            self._causal,
-            prompts,
-            max_new_tokens=tokens,
-            temperature=1.0 if samples else 0.0,
-            samples=max(samples, 1),
-            seed=seed,
-            chat=self.chat,
-            batch_size=_BATCH.get(self._causal.device.type, _BATCH["cpu"]),
-        )
+        with _fewer():
+            outputs = write(
+                self._causal,
+                prompts,
+                max_new_tokens=tokens,
+                temperature=1.0 if samples else 0.0,
+                samples=max(samples, 1),
+                seed=seed,
+                chat=self.chat,
+                batch_size=_BATCH.get(self._causal.device.type, _BATCH["cpu"]),
+            )
         return [[sample.text for sample in found] for found in outputs]
+
+
+@contextmanager
+def _fewer() -> Generator[None]:
+    """Says, where memory runs out, that it is shared."""
+    try:
+        yield
+    except RunError as error:
+        if "memory" not in error.what:
+            raise
+        hint = "Let fewer models work side by side (--workers 1), or choose a smaller --model."
+        raise RunError(error.what, where=error.where, hint=hint) from error

@@ -97,6 +97,17 @@ BUDGETS: Mapping[str, StudyBudget] = {
     ),
     "quick": StudyBudget(trials=8, test_items=128, pair_methods=("linear", "task_arithmetic")),
     "full": StudyBudget(),
+    # Every trial lets a language model write: what the tiny laboratory shows for all methods is checked for a few.
+    "gpu": StudyBudget(
+        methods=("linear", "task_arithmetic", "ties", "ram"),
+        other_methods=("task_arithmetic",),
+        pair_arms=(),
+        trials=5,
+        sweep=(0.5, 1.0, 1.5),
+        calibration=0,
+        landscape_seeds=0,
+        health_seeds=0,
+    ),
 }
 """What the laboratory's profiles spend on their study."""
 

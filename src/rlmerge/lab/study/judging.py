@@ -45,6 +45,10 @@ class Exam:
         """How the models that this exam scores are held in memory."""
         return Family
 
+    def processes(self, cores: int) -> int:
+        """How many models are best scored side by side on so many ``cores``."""
+        return cores
+
     def items(self, tasks: Sequence[str]) -> tuple[Item, ...]:
         """The questions of ``tasks``, task after task; RequestError when one has none."""
         return _items(self.file, self.digest, self.limit, tuple(tasks))

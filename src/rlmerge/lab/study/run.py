@@ -38,14 +38,15 @@ def run_study(
 
     Every piece is kept under ``records`` (``study/`` in the lab) by the digest of what decides it, so a run that was
     killed continues, and one with a larger budget adds what is new. The numbers do not depend on ``workers`` (None:
-    one per usable core). RequestError when the lab is incomplete or the budget names unknown methods; RunError when a
-    process dies or the disk is full, after which the same call continues.
+    one per usable core, fewer where models share a GPU). RequestError when the lab is incomplete or the budget names
+    unknown methods; RunError when a process dies or the disk is full, after which the same call continues.
     """
     budget = budget or StudyBudget()
     budget.check_methods(methods.names())
     kept = Records(records or lab.root / "study")
-    with Pool(kept, progress or Quiet(), workers or _usable_cores()) as pool:
-        return _Study(Source(lab, budget), budget, pool).run(command)
+    source = Source(lab, budget)
+    with Pool(kept, progress or Quiet(), workers or source.exams.dev.processes(_usable_cores())) as pool:
+        return _Study(source, budget, pool).run(command)
 
 
 class _Study:

@@ -14,7 +14,7 @@ from rlmerge.errors import RequestError
 from rlmerge.evaluate.weights import read_weights
 from rlmerge.lab.gym import GymQuestion, GymTasks
 from rlmerge.lab.profiles import Profile
-from rlmerge.lab.sampler import Sampler
+from rlmerge.lab.sampler import SIDE_BY_SIDE, Sampler
 from rlmerge.sensitivity.model import find_device
 
 from .family import Family, Shaped
@@ -46,13 +46,14 @@ class SampledExam(Exam):
     def family(self) -> type[Family]:
         return LanguageFamily
 
+    def processes(self, cores: int) -> int:
+        return min(cores, SIDE_BY_SIDE)
+
     def passes(self, model: Any, home: Path, tasks: Sequence[str]) -> tuple[Pass, Pass]:
         """avg@k and share of right greedy answers, by task, of ``model``, tensors by name."""
         judge = _sampler(home, self.device)
         judge.place(model)
-        by_task = {task: _questions(self.file, self.digest, self.limit, task) for task in tasks}
-        sampled = {task: self._share(judge, questions, self.samples) for task, questions in by_task.items()}
-        return sampled, {task: self._share(judge, questions, 0) for task, questions in by_task.items()}
+        return self._share(judge, tasks, self.samples), self._share(judge, tasks, 0)
 
     def to_dict(self) -> dict[str, Any]:
         asked = {"limit": self.limit, "digest": self.digest, "gym": json.loads(self.gym)}
@@ -60,9 +61,13 @@ class SampledExam(Exam):
         how = {"samples": self.samples, "tokens": self.tokens, "device": find_device(self.device).type}
         return {**asked, **how, "reasoning-gym": version}
 
-    def _share(self, judge: Sampler, questions: Sequence[GymQuestion], samples: int) -> float:
-        said = judge.sample([question.prompt for question in questions], samples, self.tokens, 0)
-        return _tasks(self.gym).share_right(questions, said)
+    def _share(self, judge: Sampler, tasks: Sequence[str], samples: int) -> Pass:
+        """Share of right answers by task; those to all tasks are written together, which keeps a device busier."""
+        asked = {task: _questions(self.file, self.digest, self.limit, task) for task in tasks}
+        prompts = [question.prompt for questions in asked.values() for question in questions]
+        said = iter(judge.sample(prompts, samples, self.tokens, 0))
+        judged = _tasks(self.gym)
+        return {task: judged.share_right(found, [next(said) for _ in found]) for task, found in asked.items()}
 
 
 @dataclass(frozen=True, slots=True)
