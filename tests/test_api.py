@@ -105,7 +105,7 @@ def test_progress_is_told_of_every_byte(folder):
             self.phases, self.messages = [], []
 
         def start(self, phase, total, unit=""):
-            self.phases.append([phase, total_bytes, 0])
+            self.phases.append([phase, total, 0])
 
         def advance(self, nbytes):
             self.phases[-1][2] += nbytes
