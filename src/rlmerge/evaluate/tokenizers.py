@@ -33,9 +33,7 @@ def check_tokenizers(subjects: Sequence[Subject]) -> list[str]:
         for name in spelling:
             if name not in theirs:
                 hint = f"Copy it from the base: cp '{base.path / name}' '{subject.path}'"
-                raise RequestError(
-                    "is missing, and the base has it", where=f"{subject.path / name}", hint=hint
-                )
+                raise RequestError("is missing, and the base has it", where=f"{subject.path / name}", hint=hint)
             warnings += _compare(subject, name, ours[name], theirs[name])
         warnings += _compare_manners(base, subject, ours, theirs)
     return warnings
