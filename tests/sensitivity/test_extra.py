@@ -27,7 +27,7 @@ def test_measuring_without_an_extra_says_what_to_install(monkeypatch, tmp_path, 
 
 def test_reasoning_gym_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(RequestError, match="pip install reasoning-gym"):
+    with pytest.raises(RequestError, match=r"pip install 'rlmerge\[gym\]'"):
         read_data("reasoning-gym:chain_sum", 1, 0)
 
 
