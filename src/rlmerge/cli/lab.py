@@ -19,6 +19,13 @@ _OUT = click.option("-o", "--out", type=_DIR, required=True, metavar="DIR", help
 _PROFILE = click.option("--profile", default="quick", show_default=True, help="ci, quick, full or gpu.")
 _SEEDS = click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds.  [the profile's]")
 _MODEL = click.option("--model", metavar="MODEL", help="gpu: the base, a directory or Hub id.  [SmolLM2-135M-Instruct]")
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="gpu: where to train.",
+)
 _WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as cores by default.")
 _QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
@@ -38,6 +45,7 @@ def command() -> None:
 @_PROFILE
 @_SEEDS
 @_MODEL
+@_DEVICE
 @_WORKERS
 @_QUIET
 @FORMAT
@@ -46,12 +54,13 @@ def run(
     profile: str,
     seeds: int | None,
     model: str | None,
+    device: str,
     workers: int | None,
     quiet: bool,
     output_format: str,
 ) -> None:
     """Train what is missing, study it, and write the report to DIR/report."""
-    lab = _train(out, profile, seeds, model, workers, quiet)
+    lab = _train(out, profile, seeds, model, device, workers, quiet)
     study = _study(lab, workers, quiet, _said(lab))
     _report(study, out / "report", output_format)
 
@@ -61,13 +70,16 @@ def run(
 @_PROFILE
 @_SEEDS
 @_MODEL
+@_DEVICE
 @_WORKERS
 @_QUIET
-def train(out: Path, profile: str, seeds: int | None, model: str | None, workers: int | None, quiet: bool) -> None:
+def train(
+    out: Path, profile: str, seeds: int | None, model: str | None, device: str, workers: int | None, quiet: bool
+) -> None:
     """Train the bases and experts that are missing."""
     from rlmerge.lab.queue import jobs_of
 
-    lab = _train(out, profile, seeds, model, workers, quiet)
+    lab = _train(out, profile, seeds, model, device, workers, quiet)
     emit(f"{len(jobs_of(lab))} models in {out}\nNext: rlmerge lab study {out}")
 
 
@@ -105,7 +117,9 @@ def report(study_file: Path, out: Path | None, output_format: str) -> None:
     _report(found, out or file.parent, output_format)
 
 
-def _train(out: Path, name: str, seeds: int | None, model: str | None, workers: int | None, quiet: bool) -> Lab:
+def _train(
+    out: Path, name: str, seeds: int | None, model: str | None, device: str, workers: int | None, quiet: bool
+) -> Lab:
     from dataclasses import replace
 
     from rlmerge.cli.progress import show_progress
@@ -123,7 +137,7 @@ def _train(out: Path, name: str, seeds: int | None, model: str | None, workers: 
         chosen = replace(chosen, model=model)
     lab = Lab.create(out, chosen)
     with show_progress(quiet) as progress:
-        train_all(lab, workers=workers, progress=progress)
+        train_all(lab, workers=workers, progress=progress, device=device)
     return lab
 
 
