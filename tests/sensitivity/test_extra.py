@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from rlmerge.errors import RequestError
+from rlmerge.extras import require
 from rlmerge.sensitivity import measure
 from rlmerge.sensitivity.data import read_data
-from rlmerge.sensitivity.extra import require
 
 
 def test_a_present_module_is_returned():

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import CheckpointError, RequestError, RunError
+from rlmerge.extras import require
 from rlmerge.sensitivity.data import Example
-from rlmerge.sensitivity.extra import require
 from rlmerge.sensitivity.tokens import encode_prompt
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}

@@ -11,8 +11,8 @@ import numpy as np
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.causal import Causal, failures, load_causal, release_memory
 from rlmerge.evaluate.generate import Sample, check_request, random_streams, refuse_undefined
+from rlmerge.extras import require
 from rlmerge.kernels.random import uniform
-from rlmerge.sensitivity.extra import require
 from rlmerge.sensitivity.model import find_device
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.evaluate.generate import Generator, Sample
 from rlmerge.evaluate.scores import Score
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 BARE = "none"
 """The prompt style that gives the question alone and takes the whole output as the answer."""

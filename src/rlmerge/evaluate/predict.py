@@ -14,7 +14,7 @@ from rlmerge.evaluate.causal import Causal, encode_text, failures, load_causal
 from rlmerge.evaluate.generate import refuse_undefined
 from rlmerge.evaluate.tasks import encode, read_vocabulary
 from rlmerge.evaluate.tiny import TinyLlama, load
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 CELLS = 2**24
 """Probabilities held at once, as positions times vocabulary: 128 MiB in float64."""

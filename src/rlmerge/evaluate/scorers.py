@@ -20,7 +20,7 @@ from rlmerge.evaluate.predict import CELLS
 from rlmerge.evaluate.tasks import Item, read_vocabulary, score
 from rlmerge.evaluate.tiny import TinyConfig, TinyLlama
 from rlmerge.evaluate.weights import Weights, shapes_of
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 from rlmerge.sensitivity.model import find_device, match_parameters
 
 _BATCH = 64

@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from rlmerge.evaluate.tasks import END, encode
+from rlmerge.extras import require
 from rlmerge.progress import Progress
-from rlmerge.sensitivity.extra import require
 
 from .models import ANSWER, accuracy, items_of, load_model, new_model, save_model, tokenizer, vocabulary
 from .profiles import Arm, Profile

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.gym import grade, open_dataset
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 from .world import SPLITS
 

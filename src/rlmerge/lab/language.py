@@ -12,9 +12,9 @@ from typing import Any
 
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.evaluate.causal import load_causal
+from rlmerge.extras import require
 from rlmerge.progress import Progress
 from rlmerge.sensitivity.data import Example
-from rlmerge.sensitivity.extra import require
 from rlmerge.sensitivity.model import find_device
 from rlmerge.sensitivity.tokens import encode_references
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlmerge.evaluate.tasks import END, Item, score
 from rlmerge.evaluate.tiny import TinyConfig, TinyLlama
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 from .profiles import Profile
 from .tasks import FILLER, LETTERS

@@ -12,8 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from rlmerge.errors import RlmergeError, RunError
+from rlmerge.extras import require
 from rlmerge.progress import Progress, Quiet
-from rlmerge.sensitivity.extra import require
 
 from .layout import Lab, digest
 from .profiles import ARMS

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.errors import RunError
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 from .profiles import Arm, Profile
 from .watching import watching

@@ -13,7 +13,7 @@ from rlmerge.checkpoint.model import open_checkpoint
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.causal import failures, load_causal
 from rlmerge.evaluate.generate_transformers import write
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 from rlmerge.sensitivity.model import match_parameters
 
 _BATCH = {"cpu": 32, "cuda": 384}

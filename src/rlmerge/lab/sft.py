@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 from .world import World
 

@@ -11,8 +11,8 @@ from typing import Any
 from rlmerge.checkpoint.model import open_checkpoint
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.evaluate.subjects import Subject
+from rlmerge.extras import require
 from rlmerge.progress import Progress
-from rlmerge.sensitivity.extra import require
 
 from .models import MANIFEST, partial_directory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 
 def watching(watch: Callable[[int], bool]) -> Any:

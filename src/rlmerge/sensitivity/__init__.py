@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 if TYPE_CHECKING:
     from rlmerge.sensitivity.options import SensitivityOptions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 REASONING_GYM = "reasoning-gym:"
 REASONING_GYM_SEQUENCES = 64

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.errors import CheckpointError, RequestError, RunError
-from rlmerge.sensitivity.extra import require
+from rlmerge.extras import require
 
 if TYPE_CHECKING:
     from torch.nn import Parameter

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.extras import require
 from rlmerge.sensitivity.data import Dataset, Example
-from rlmerge.sensitivity.extra import require
 
 Reward = Callable[[Example, str], bool]
 

@@ -1,4 +1,4 @@
-"""The optional packages this wing stands on, imported only when asked for."""
+"""Optional packages, imported only when asked for."""
 
 from __future__ import annotations
 
