@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from rlmerge.errors import RlmergeError, RunError
@@ -16,6 +15,7 @@ from rlmerge.extras import require
 from rlmerge.progress import Progress, Quiet
 
 from .layout import Lab, digest
+from .processes import THREADS, processes
 from .profiles import ARMS
 
 CODE = 1
@@ -90,11 +90,10 @@ def train_all(lab: Lab, *, workers: int | None = None, progress: Progress | None
     world.prepare(progress)
     workers = workers or world.processes()
     threads = world.threads(workers)
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    environment = dict.fromkeys(THREADS, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+    environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "1")
     progress.start("train", total, "models")
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with processes(workers, environment) as pool:
         running: dict[Future[float], Job] = {}
         while waiting or running:
             for job in list(_ready(waiting, {one.key for one in running.values()})):

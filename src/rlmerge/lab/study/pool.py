@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
-from threading import Thread
 from typing import Any, Protocol, Self
 
 from rlmerge.errors import RunError
+from rlmerge.lab.processes import THREADS, processes
 from rlmerge.progress import Progress
 
 from .records import Records
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Job(Protocol):
@@ -50,21 +46,14 @@ class Pool:
 
     def __init__(self, records: Records, progress: Progress, workers: int) -> None:
         self.records, self.progress = records, progress
-        self._processes = ProcessPoolExecutor(workers, get_context("spawn"), _die_with_parent)
-        self._environment: dict[str, str | None] = {}
+        self._context = processes(workers, dict.fromkeys(THREADS, "1"))
 
     def __enter__(self) -> Self:
-        self._environment = {name: os.environ.get(name) for name in _ONE_THREAD}
-        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        self._processes = self._context.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._processes.shutdown(cancel_futures=True)
-        for name, value in self._environment.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
 
     def do(self, phase: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         """The records of all ``jobs``, in their order; those on disk are not run again.
@@ -96,15 +85,3 @@ def _result(future: Future[dict[str, Any]], job: Job) -> dict[str, Any]:
     except BrokenProcessPool as error:
         hint = "Perhaps memory ran out: try fewer workers. The same command continues with what is missing."
         raise RunError("a process of the study died", where=job.label, hint=hint) from error
-
-
-def _die_with_parent() -> None:
-    """End this process when the one that started it is gone, even if that was killed without a word."""
-    parent = parent_process()
-    if parent is not None:
-        Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
-
-
-def _watch(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
