@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlmerge.checkpoint.header import TensorInfo
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
-from rlmerge.checkpoint.slices import TensorReader
+from rlmerge.checkpoint.source import Source
 from rlmerge.kernels.dtypes import BFLOAT16, decode
 
 Excuse = Callable[[str], np.ndarray]
@@ -37,17 +36,16 @@ def compare(ours: Path, theirs: Path, excuse: Excuse | None = None) -> Agreement
         odd = sorted(described(left).items() ^ described(right).items())
         raise SystemExit(f"{ours} and {theirs} hold different tensors: {odd[:4]}")
     total = Agreement()
-    with TensorReader() as reader:
-        for name, info in left.tensors.items():
-            apart = steps(reader.read(info), reader.read(right.tensors[name]))
-            far = apart > 1
-            excused = far & excuse(name) if excuse and far.any() else np.zeros_like(far)
-            total += Agreement(
-                equal=int((apart == 0).sum()),
-                one_step=int((apart == 1).sum()),
-                excused=int(excused.sum()),
-                wrong=int((far & ~excused).sum()),
-            )
+    for name, info in left.tensors.items():
+        apart = steps(info.read(), right.tensors[name].read())
+        far = apart > 1
+        excused = far & excuse(name) if excuse and far.any() else np.zeros_like(far)
+        total += Agreement(
+            equal=int((apart == 0).sum()),
+            one_step=int((apart == 1).sum()),
+            excused=int(excused.sum()),
+            wrong=int((far & ~excused).sum()),
+        )
     return total
 
 
@@ -79,14 +77,13 @@ def threshold_ties(base: Path, experts: Sequence[Path], density: float) -> Excus
     models = [open_checkpoint(path) for path in (base, *experts)]
 
     def excuse(name: str) -> np.ndarray:
-        with TensorReader() as reader:
-            start, *others = (_floats(reader, model.tensors[name]) for model in models)
-            tied = np.zeros(start.shape, bool)
-            for other in others:
-                size = np.abs(other - start)
-                kept = max(1, int(density * len(size)))
-                threshold = np.partition(size, len(size) - kept)[len(size) - kept]
-                tied |= (size == threshold) & (size > 0)
+        start, *others = (_floats(model.tensors[name]) for model in models)
+        tied = np.zeros(start.shape, bool)
+        for other in others:
+            size = np.abs(other - start)
+            kept = max(1, int(density * len(size)))
+            threshold = np.partition(size, len(size) - kept)[len(size) - kept]
+            tied |= (size == threshold) & (size > 0)
         return tied
 
     return excuse
@@ -95,10 +92,9 @@ def threshold_ties(base: Path, experts: Sequence[Path], density: float) -> Excus
 def changed_share(base: Path, merged: Path) -> float:
     """Share of entries in which a merged model differs from its base."""
     left, right = open_checkpoint(base), open_checkpoint(merged)
-    with TensorReader() as reader:
-        changed = sum(int((reader.read(t) != reader.read(right.tensors[n])).sum()) for n, t in left.tensors.items())
+    changed = sum(int((t.read() != right.tensors[n].read()).sum()) for n, t in left.tensors.items())
     return changed / sum(info.numel for info in left.tensors.values())
 
 
-def _floats(reader: TensorReader, info: TensorInfo) -> np.ndarray:
-    return decode(reader.read(info), BFLOAT16)
+def _floats(info: Source) -> np.ndarray:
+    return decode(info.read(), BFLOAT16)

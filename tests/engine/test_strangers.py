@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from rlmerge.checkpoint import TensorReader
 from rlmerge.engine.strangers import strangers
 from rlmerge.options import Options
 from rlmerge.planning import make_plan
@@ -39,8 +38,7 @@ def warnings(tmp_path, base, *experts, dtype="bfloat16", **more):
         write_model(tmp_path / f"e{k}", expert, dtype)
     models = [{"model": str(tmp_path / f"e{k}")} for k in range(len(experts))]
     asked = {"merge_method": "linear", "base_model": str(tmp_path / "base"), "models": models} | more
-    with TensorReader() as reader:
-        return strangers(make_plan(load_recipe(asked), None, Options()), reader)
+    return strangers(make_plan(load_recipe(asked), None, Options()))
 
 
 def test_a_model_trained_apart_is_named(tmp_path):

@@ -1,17 +1,19 @@
 """What is on disk: model directories read without trust and without copies, output directories that appear complete."""
 
-from rlmerge.checkpoint.header import Header, TensorInfo, read_header
+from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.journal import JournalEntry
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan, plan_shards
 from rlmerge.checkpoint.manifest import Manifest, read_manifest
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.partial import PartialDirectory
 from rlmerge.checkpoint.shard_writer import ShardWriter
-from rlmerge.checkpoint.slices import TensorReader
+from rlmerge.checkpoint.source import ArraySource, Extent, Source
 from rlmerge.checkpoint.verify import VerifyResult, verify
 
 __all__ = [
+    "ArraySource",
     "Checkpoint",
+    "Extent",
     "Header",
     "JournalEntry",
     "Manifest",
@@ -19,8 +21,7 @@ __all__ = [
     "PartialDirectory",
     "ShardPlan",
     "ShardWriter",
-    "TensorInfo",
-    "TensorReader",
+    "Source",
     "VerifyResult",
     "open_checkpoint",
     "plan_shards",

@@ -6,16 +6,15 @@ Layout: 8 bytes little-endian header length n, n bytes of JSON, then the tensors
 from __future__ import annotations
 
 import math
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
-from rlmerge.checkpoint.paths import unreadable
+from rlmerge.checkpoint.files import InputFile
+from rlmerge.checkpoint.source import Extent
 from rlmerge.errors import CheckpointError, did_you_mean
-from rlmerge.kernels.dtypes import BY_CODE, DType
+from rlmerge.kernels.dtypes import BY_CODE
 
 MAX_HEADER = 100_000_000
 """Longest header read, in bytes; the format's own cap."""
@@ -24,41 +23,11 @@ _AGAIN = "The file is damaged or was written by a faulty tool; download or save 
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where one tensor lies: the bytes [start, stop) of ``file``, row-major, little-endian."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int, ...]
-    file: Path
-    start: int
-    stop: int
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def rows(self) -> int:
-        """Product of all dimensions but the last; 1 for vectors and scalars."""
-        return math.prod(self.shape[:-1])
-
-    @property
-    def columns(self) -> int:
-        """Length of the last dimension; 1 for a scalar."""
-        return self.shape[-1] if self.shape else 1
-
-
-@dataclass(frozen=True, slots=True)
 class Header:
     """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``."""
 
-    file: Path
-    tensors: dict[str, TensorInfo]
+    file: InputFile
+    tensors: dict[str, Extent]
     metadata: dict[str, str]
 
 
@@ -69,7 +38,8 @@ def read_header(file: Path) -> Header:
     JSON, has a key twice, names an unknown element type, or gives byte ranges that differ from the shapes, overlap,
     leave holes, or do not end where the file ends.
     """
-    raw, size = _read_raw(file)
+    input = InputFile(file)
+    raw, size = _read_raw(input), input.size
     where = str(file)
     if not raw.startswith(b"{"):
         raise CheckpointError("does not start with a safetensors header", where=where, hint=_AGAIN)
@@ -78,26 +48,19 @@ def read_header(file: Path) -> Header:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError("header: __metadata__ must map strings to strings", where=where, hint=_AGAIN)
     begin = 8 + len(raw)
-    tensors = [_tensor(file, name, entry, begin) for name, entry in content.items()]
+    tensors = [_tensor(input, name, entry, begin) for name, entry in content.items()]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.stop))
     _check_layout(tensors, where, begin, size)
-    return Header(file, {tensor.name: tensor for tensor in tensors}, metadata)
+    return Header(input, {tensor.name: tensor for tensor in tensors}, metadata)
 
 
-def _read_raw(file: Path) -> tuple[bytes, int]:
-    """The JSON bytes of the header, and the size of the file."""
-    try:
-        # Opening a FIFO or a device can block or have effects, so its kind is looked at first.
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise CheckpointError("is not a regular file", where=str(file), hint="Name a model directory.")
-        with file.open("rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            length = int.from_bytes(handle.read(8), "little")
-            if size < 8 or length > MAX_HEADER or 8 + length > size:
-                raise CheckpointError(_wrong_length(size, length), where=str(file), hint=_AGAIN)
-            return handle.read(length), size
-    except OSError as error:
-        raise unreadable(file, error) from error
+def _read_raw(file: InputFile) -> bytes:
+    """The JSON bytes of the header."""
+    size = file.size
+    length = int.from_bytes(file.copy(0, min(8, size)), "little")
+    if size < 8 or length > MAX_HEADER or 8 + length > size:
+        raise CheckpointError(_wrong_length(size, length), where=str(file), hint=_AGAIN)
+    return file.copy(8, 8 + length)
 
 
 def _wrong_length(size: int, length: int) -> str:
@@ -108,7 +71,7 @@ def _wrong_length(size: int, length: int) -> str:
     return f"is truncated: the header needs {8 + length} bytes, the file has {size}"
 
 
-def _tensor(file: Path, name: str, entry: Any, begin: int) -> TensorInfo:
+def _tensor(file: InputFile, name: str, entry: Any, begin: int) -> Extent:
     where = f"{file}: tensor {name!r}"
     if not name.isprintable():
         raise CheckpointError("the name holds control characters", where=where, hint=_AGAIN)
@@ -126,7 +89,7 @@ def _tensor(file: Path, name: str, entry: Any, begin: int) -> TensorInfo:
     if needed != offsets[1] - offsets[0]:
         what = f"{code} {shape} takes {needed} bytes, but its byte range holds {offsets[1] - offsets[0]}"
         raise CheckpointError(what, where=where, hint=_AGAIN)
-    return TensorInfo(name, dtype, tuple(shape), file, begin + offsets[0], begin + offsets[1])
+    return Extent(name, dtype, tuple(shape), file, begin + offsets[0], begin + offsets[1])
 
 
 def _are_sizes(values: Any) -> bool:
@@ -134,7 +97,7 @@ def _are_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
-def _check_layout(tensors: list[TensorInfo], where: str, begin: int, size: int) -> None:
+def _check_layout(tensors: list[Extent], where: str, begin: int, size: int) -> None:
     """The tensors, sorted, must tile the bytes from ``begin`` to ``size``."""
     end, before = begin, "the header"
     for tensor in tensors:

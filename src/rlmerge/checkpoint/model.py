@@ -12,10 +12,12 @@ from typing import Any
 
 from rlmerge.checkpoint import hub, strictjson
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
-from rlmerge.checkpoint.header import Header, TensorInfo, read_header
+from rlmerge.checkpoint.formats import Opened, find_format
+from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
-from rlmerge.checkpoint.weights import INDEX, entries, find_weights, refuse_delta
+from rlmerge.checkpoint.source import Extent, Source
+from rlmerge.checkpoint.weights import INDEX, SINGLE, entries, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
 
 _MAX_CONFIG = 16 * 2**20
@@ -26,16 +28,19 @@ class Checkpoint:
     """What a model directory holds; nothing of the weights but their headers has been read.
 
     ``reference`` is what the user wrote, ``path`` the resolved directory, ``revision`` the Hub commit if it came from
-    there. ``tensors`` are in the order in which their bytes lie, shard after shard.
+    there. ``tensors`` are in the order in which their bytes lie, shard after shard. ``format`` is what they are stored
+    as; ``side_root`` is the directory of ``side_files``.
     """
 
     reference: str
     path: Path
     revision: str | None
-    tensors: Mapping[str, TensorInfo]
+    tensors: Mapping[str, Source]
     config: Mapping[str, Any] | None
     side_files: tuple[Path, ...]
     warnings: tuple[str, ...]
+    format: str
+    side_root: Path
 
     @property
     def nbytes(self) -> int:
@@ -66,28 +71,48 @@ class Checkpoint:
         return fingerprint(self.tensors)
 
 
-def open_checkpoint(reference: str | os.PathLike[str], *, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    reference: str | os.PathLike[str], *, revision: str | None = None, base: Checkpoint | None = None
+) -> Checkpoint:
     """The checkpoint at a local directory, or else at a Hub id ``org/name[@revision]``.
 
-    CheckpointError if there is none, or it is malformed, unsafe, or holds something other than a model's weights.
+    ``base`` is the model that a directory of changes (an adapter, a delta) is applied to. CheckpointError if there is
+    no such directory, or it is malformed, unsafe, or holds something other than a model's weights.
     """
     text = os.fspath(reference)
     root, commit = _locate(text, revision)
     names = entries(root)
+    kind = None if SINGLE in names or INDEX in names else find_format(root, names)
+    if kind is None:
+        opened = _open_safetensors(root, names)
+    else:
+        if kind.needs_base and base is None:
+            hint = "Name it as BASE+DIRECTORY, or give the recipe a base_model."
+            raise CheckpointError(f"holds {kind.name}, which needs the model it belongs to", where=str(root), hint=hint)
+        opened = kind.open(root, names, base)
+    side = opened.side_root or root
+    config, warnings = opened.config, list(opened.warnings)
+    if config is None and (side / "config.json").exists():
+        config = _read_config(side)
+    if config is None:
+        warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
+    return Checkpoint(
+        text, root, commit, opened.tensors, config, find_side_files(side), tuple(warnings), opened.format, side
+    )
+
+
+def _open_safetensors(root: Path, names: list[str]) -> Opened:
     shards, warnings = find_weights(root, names)
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, Extent] = {}
     for name, listed in shards.items():
         header = read_header(inside(root, name))
-        refuse_delta(header.metadata, header.file)
+        refuse_delta(header.metadata, header.file.path)
         warnings += _check_against_index(header, listed, tensors)
         tensors.update(header.tensors)
     if not tensors:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
-    config = _read_config(root) if "config.json" in names else None
-    if config is None:
-        warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
-    return Checkpoint(text, root, commit, tensors, config, find_side_files(root), tuple(warnings))
+    return Opened("safetensors", tensors, tuple(warnings))
 
 
 def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
@@ -112,7 +137,7 @@ def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
     return path.resolve(), None
 
 
-def _check_against_index(header: Header, listed: list[str], earlier: Mapping[str, TensorInfo]) -> list[str]:
+def _check_against_index(header: Header, listed: list[str], earlier: Mapping[str, Extent]) -> list[str]:
     """CheckpointError if the shard lacks a listed tensor or repeats one; warnings about tensors that are not listed."""
     where = str(header.file)
     missing = [name for name in listed if name not in header.tensors]
@@ -121,7 +146,7 @@ def _check_against_index(header: Header, listed: list[str], earlier: Mapping[str
         raise CheckpointError(what, where=where, hint="Index and shards do not belong together; download both again.")
     repeated = next((name for name in header.tensors if name in earlier), None)
     if repeated is not None:
-        what = f"tensor {repeated!r} is also in {earlier[repeated].file.name}"
+        what = f"tensor {repeated!r} is also in {earlier[repeated].file.path.name}"
         raise CheckpointError(what, where=where, hint="Which of them counts is undefined; save the model again.")
     unlisted = set(header.tensors).difference(listed) if listed else set[str]()
     if not unlisted:

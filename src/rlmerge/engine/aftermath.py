@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorInfo, open_checkpoint
+from rlmerge.checkpoint import Source, open_checkpoint
 from rlmerge.errors import RequestError
 from rlmerge.geometry.survival import Survival, compare, compared
 from rlmerge.inspection import Forecast
@@ -76,7 +76,7 @@ def look_back(
     return Forecast("as stored", method, {}, "exact", dtype, total.share, 1.0, outcomes)
 
 
-def _with_merged(paired: Paired, merged: TensorInfo) -> TensorPlan:
+def _with_merged(paired: Paired, merged: Source) -> TensorPlan:
     """The tensor with the merged model as one more expert, the last."""
     tensor = paired.tensor
     layout = Layout(tensor.layout.base, (*tensor.layout.experts, merged.dtype), deltas=False)

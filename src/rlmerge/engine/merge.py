@@ -149,8 +149,8 @@ class _Merge:
             for info, other in zip(tile.inputs[1:], inputs[1:], strict=True):
                 if not np.array_equal(inputs[0].view(np.uint8), other.view(np.uint8)):
                     raise CheckpointError(
-                        f"differs from {tile.inputs[0].file.parent}; {info.dtype.name} tensors are copied, not merged",
-                        where=f"{info.file}: {info.name}",
+                        f"differs from {tile.inputs[0].where}; {info.dtype.name} tensors are copied, not merged",
+                        where=info.where,
                         hint="Merge models whose integer tensors are identical.",
                     )
             return inputs[0]
@@ -196,7 +196,7 @@ class _Merge:
         if self.plan.options.on_nonfinite == "keep":
             return
         if found.nonfinite_in and self.plan.options.on_nonfinite == "error":
-            refuse_nonfinite(self.workers.reader, tile)
+            refuse_nonfinite(tile)
         if found.nonfinite_out:
             refuse_overflow(tile.tensor)
 
@@ -246,7 +246,7 @@ def run(
     ) as partial:
         with PeakMemory() as memory, Workers(options.threads) as workers:
             try:
-                found = [*plan.warnings, *strangers(plan, workers.reader)]
+                found = [*plan.warnings, *strangers(plan)]
                 for warning in found:
                     progress.message(f"warning: {warning}")
                 merge = _Merge(plan, partial, workers, progress)

@@ -10,18 +10,17 @@ from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.kernels.dtypes import decode
 from rlmerge.planning import TensorPlan
 
-from .stream import Reader
 from .tiles import Tile
 
 _CHUNK = 1 << 20
 
 
-def refuse_nonfinite(reader: Reader, tile: Tile) -> NoReturn:
+def refuse_nonfinite(tile: Tile) -> NoReturn:
     """CheckpointError naming model file, tensor, how many values are not finite, and the first."""
     for info in tile.inputs:
         count, first, value = 0, -1, 0.0
         for start in range(0, info.numel, _CHUNK):
-            values = decode(reader.read(info, start, min(info.numel, start + _CHUNK)), info.dtype)
+            values = decode(info.read(start, min(info.numel, start + _CHUNK)), info.dtype)
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad) and first < 0:
                 first = start + int(bad[0])

@@ -122,7 +122,7 @@ class Scan:
         tiles = (tile for tensor in tensors for tile in cut(tensor, size, by_rows=by_rows))
         for tile, partials in self.workers.map(tiles, work):
             if self.plan.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
-                refuse_nonfinite(self.workers.reader, tile)
+                refuse_nonfinite(tile)
             for name, (partial, _) in partials.items():
                 open_[name][1].add(tile, partial)
             if len(tensors) > 1:

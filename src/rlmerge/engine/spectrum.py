@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorInfo
+from rlmerge.checkpoint import Source
 from rlmerge.geometry.spectral import EXACT, compare, decompose
 from rlmerge.inspection import Spectrum
 from rlmerge.kernels.dtypes import decode
@@ -34,10 +34,10 @@ def spectra(
     progress.start("spectral", sum(info.nbytes for p in fitting for info in p.tensor.sources))
     found: list[Spectrum] = []
     for paired in fitting:
-        base = _matrix(workers, paired.tensor.sources[0])
+        base = _matrix(paired.tensor.sources[0])
         first = decompose(base) if np.isfinite(base).all() else None
         for k, info in zip(paired.present, paired.tensor.experts, strict=True):
-            expert = _matrix(workers, info)
+            expert = _matrix(info)
             if first is not None and np.isfinite(expert).all():
                 shift = compare(base, first, expert)
                 figures = {field: getattr(shift, field) for field in shift.__dataclass_fields__}
@@ -47,8 +47,8 @@ def spectra(
     return tuple(found)
 
 
-def _matrix(workers: Workers, info: TensorInfo) -> np.ndarray:
-    values = decode(workers.reader.read(info), info.dtype).reshape(info.shape)
+def _matrix(info: Source) -> np.ndarray:
+    values = decode(info.read(), info.dtype).reshape(info.shape)
     return values.astype(np.float64) if min(info.shape) <= EXACT else values
 
 

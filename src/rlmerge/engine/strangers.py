@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorInfo
+from rlmerge.checkpoint import Source
 from rlmerge.kernels.dtypes import decode
 from rlmerge.planning import Plan, TensorPlan
-
-from .stream import Reader
 
 MATRICES = 8
 ENTRIES = 1 << 17
@@ -25,7 +23,7 @@ SAME_BITS = 0.01
 """Share of equal entries from which it is taken for a fine-tune in any case."""
 
 
-def strangers(plan: Plan, reader: Reader) -> list[str]:
+def strangers(plan: Plan) -> list[str]:
     """A warning for each expert that shares almost no values and no direction with the base; none without a base.
 
     Vectors are left out: the scales of normalisation layers are close to 1 in all models.
@@ -39,10 +37,10 @@ def strangers(plan: Plan, reader: Reader) -> list[str]:
     seen = 0
     for tensor in chosen:
         assert tensor.base is not None
-        base = _sample(reader, tensor.base)
+        base = _sample(tensor.base)
         seen += len(base)
         for k, info in enumerate(tensor.experts):
-            expert = _sample(reader, info)
+            expert = _sample(info)
             equal[k] += np.count_nonzero(expert == base)
             cosine = _cosine(base, expert)
             if cosine is not None:
@@ -58,12 +56,12 @@ def _is_matrix(tensor: TensorPlan) -> bool:
     return len(tensor.output.shape) > 1 and tensor.output.numel > 0
 
 
-def _sample(reader: Reader, info: TensorInfo) -> np.ndarray:
+def _sample(info: Source) -> np.ndarray:
     """Consecutive entries from the middle of a tensor, in float64."""
     count = min(ENTRIES, info.numel)
     start = (info.numel - count) // 2
-    values = decode(reader.read(info, start, start + count), info.dtype).astype(np.float64)
-    reader.release(info, start, start + count)
+    values = decode(info.read(start, start + count), info.dtype).astype(np.float64)
+    info.release(start, start + count)
     return values
 
 

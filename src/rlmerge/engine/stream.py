@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from rlmerge.checkpoint import TensorInfo, TensorReader
 from rlmerge.planning import TensorPlan
 from rlmerge.planning.inputs import check_input
 
@@ -22,24 +21,11 @@ PREFETCH_BYTES = 64 * 2**20
 Result = TypeVar("Result")
 
 
-class Reader(Protocol):
-    """What tiles are read from; ``TensorReader`` reads files."""
-
-    def read(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> np.ndarray: ...
-
-    def prefetch(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> None: ...
-
-    def release(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Workers:
-    """Threads that compute tiles, and the reader they share."""
+    """Threads that compute tiles."""
 
-    def __init__(self, threads: int, reader: Reader | None = None) -> None:
+    def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.reader: Reader = reader or TensorReader()
         self.pool = ThreadPoolExecutor(threads, "rlmerge-worker")
 
     def __enter__(self) -> Workers:
@@ -47,7 +33,6 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
-        self.reader.close()
 
     def submit(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Future[Result]:
         """Read ``tile`` and give it to ``work`` on some thread; its pages are given back afterwards.
@@ -57,14 +42,14 @@ class Workers:
         return self.pool.submit(self._run, tile, work)
 
     def _run(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Result:
-        arrays = [self.reader.read(info, *tile.span(info)) for info in tile.inputs]
+        arrays = [info.read(*tile.span(info)) for info in tile.inputs]
         further = iter(arrays[len(tile.tensor.sources) :])
         for name, infos in tile.tensor.extras.items():
             for info in infos:
                 check_input(name, next(further), info, tile.span(info)[0])
         result = work(tile, arrays)
         for info in tile.inputs:
-            self.reader.release(info, *tile.span(info))
+            info.release(*tile.span(info))
         return result
 
     def map(
@@ -86,7 +71,7 @@ class Workers:
         """Ask for the beginning of a tensor that will be needed soon."""
         for tile in islice(cut(tensor, PREFETCH_BYTES // 8), 1):
             for info in tile.inputs:
-                self.reader.prefetch(info, *tile.span(info))
+                info.prefetch(*tile.span(info))
 
     def prefetched(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """The same tiles, each handed out after those of the next ``PREFETCH_BYTES`` were asked for."""
@@ -94,7 +79,7 @@ class Workers:
         held = 0
         for tile in tiles:
             for info in tile.inputs:
-                self.reader.prefetch(info, *tile.span(info))
+                info.prefetch(*tile.span(info))
             waiting.append(tile)
             held += tile.nbytes
             while held > PREFETCH_BYTES:

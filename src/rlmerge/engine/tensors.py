@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rlmerge.checkpoint import Checkpoint, TensorInfo
+from rlmerge.checkpoint import ArraySource, Checkpoint, Source
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import ALL, BFLOAT16, BY_NAME, DType
 from rlmerge.options import Options
@@ -68,10 +67,9 @@ def merge_state_dicts(
         from .on_torch import merge_on_device
 
         return merge_on_device(recipe, base, experts, options)
-    reader = _ArrayReader()
-    plan = _plan(recipe, base is not None, [reader.checkpoint(k, state) for k, state in enumerate(states)], options)
+    plan = _plan(recipe, base is not None, [_arrays(k, state) for k, state in enumerate(states)], options)
     like = states[0]
-    with Workers(options.threads, reader) as workers_:
+    with Workers(options.threads) as workers_:
         return {name: _restore(array, tensor, like[name]) for name, tensor, array in _merge_all(plan, workers_)}
 
 
@@ -90,13 +88,17 @@ def _plan(recipe: Recipe, has_base: bool, models: Sequence[Checkpoint], options:
 
 
 def _described(index: int, tensors: Mapping[str, tuple[tuple[int, ...], DType]]) -> Checkpoint:
-    """A checkpoint that says what a state dict holds; the path is its number."""
-    file = Path(f"state dict {index}")
-    infos = {
-        name: TensorInfo(name, dtype, shape, file, 0, math.prod(shape) * dtype.itemsize)
+    """A checkpoint that says what a state dict holds; its values are not there."""
+    label = f"state dict {index}"
+    sources = {
+        name: ArraySource(name, dtype, np.broadcast_to(np.zeros((), dtype.storage), shape), label)
         for name, (shape, dtype) in tensors.items()
     }
-    return Checkpoint(str(file), file, None, infos, None, (), ())
+    return _checkpoint(label, sources)
+
+
+def _checkpoint(label: str, sources: Mapping[str, Source]) -> Checkpoint:
+    return Checkpoint(label, Path(label), None, sources, None, (), (), "memory", Path(label))
 
 
 def _merge_all(plan: Plan, workers: Workers) -> Any:
@@ -109,7 +111,7 @@ def _merge_all(plan: Plan, workers: Workers) -> Any:
 
 def _merge_tensor(plan: Plan, tensor: TensorPlan, scan: Scan, workers: Workers, tile_size: int) -> np.ndarray:
     if tensor.action == "copy":
-        stored = [workers.reader.read(info) for info in tensor.sources]
+        stored = [info.read() for info in tensor.sources]
         for info, other in zip(tensor.sources[1:], stored[1:], strict=True):
             if not np.array_equal(stored[0], other):
                 raise RequestError(f"{info.dtype.name} tensors are copied and must be identical", where=info.name)
@@ -127,34 +129,21 @@ def _merge_tensor(plan: Plan, tensor: TensorPlan, scan: Scan, workers: Workers, 
     size = tensor.output.numel if plan.method.whole else tile_size
     for tile, found in workers.map(cut(tensor, size, by_rows=plan.method.rows_field is not None), work):
         if found.nonfinite_in and options.on_nonfinite == "error":
-            refuse_nonfinite(workers.reader, tile)
+            refuse_nonfinite(tile)
         if found.nonfinite_out and options.on_nonfinite != "keep":
             refuse_overflow(tensor)
     return out
 
 
-class _ArrayReader:
-    """Reads tiles from arrays; the path of an info is the model's label."""
+def _arrays(index: int, state: State) -> Checkpoint:
+    """A checkpoint whose tensors are the arrays of ``state``."""
+    label = f"state dict {index}"
+    sources = {name: ArraySource(name, dtype, array, label) for name, (array, dtype) in _stored_all(state).items()}
+    return _checkpoint(label, sources)
 
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[Path, str], np.ndarray] = {}
 
-    def checkpoint(self, index: int, state: State) -> Checkpoint:
-        """A checkpoint whose tensors are the arrays of ``state``."""
-        stored = {name: _stored(name, value) for name, value in state.items()}
-        described = _described(index, {name: (array.shape, dtype) for name, (array, dtype) in stored.items()})
-        for name, (array, _) in stored.items():
-            self._arrays[described.path, name] = np.ascontiguousarray(array).reshape(-1)
-        return described
-
-    def read(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> np.ndarray:
-        return self._arrays[info.file, info.name][start:stop]
-
-    def prefetch(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> None: ...
-
-    def release(self, info: TensorInfo, start: int = 0, stop: int | None = None) -> None: ...
-
-    def close(self) -> None: ...
+def _stored_all(state: State) -> dict[str, tuple[np.ndarray, DType]]:
+    return {name: _stored(name, value) for name, value in state.items()}
 
 
 def is_torch(value: Any) -> bool:

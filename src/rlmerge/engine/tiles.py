@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rlmerge.checkpoint import TensorInfo
+from rlmerge.checkpoint import Source
 from rlmerge.kernels.jit import BLOCK
 from rlmerge.planning import TensorPlan
 
@@ -30,11 +30,11 @@ class Tile:
         return sum((stop - start) * info.dtype.itemsize for info in self.inputs for start, stop in [self.span(info)])
 
     @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
+    def inputs(self) -> tuple[Source, ...]:
         """Base, experts and further inputs."""
         return self.tensor.inputs
 
-    def span(self, info: TensorInfo) -> tuple[int, int]:
+    def span(self, info: Source) -> tuple[int, int]:
         """The flat range the tile needs of an input: its own, but all of an input that is not of the tensor's size."""
         return (self.start, self.stop) if info.numel == self.tensor.output.numel else (0, info.numel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlmerge.checkpoint import TensorInfo
+from rlmerge.checkpoint import Source
 from rlmerge.kernels.program import Extra, Uniform
 from rlmerge.kernels.random import stream_key
 from rlmerge.methods import Method, arguments
@@ -16,7 +16,7 @@ from .rows import Field
 Values = dict[str, Any]
 
 
-def base_values(method: Method, values: Mapping[str, Any], extras: Mapping[str, tuple[TensorInfo, ...]]) -> Values:
+def base_values(method: Method, values: Mapping[str, Any], extras: Mapping[str, tuple[Source, ...]]) -> Values:
     """Recipe values plus markers for what is read or drawn per coordinate."""
     count = int(values["experts"])
     ready: Values = {**values, "uniform": Uniform(count)}

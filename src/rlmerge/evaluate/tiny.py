@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
-from rlmerge.checkpoint.slices import TensorReader
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.kernels.dtypes import decode
 
@@ -191,14 +190,13 @@ def load(model: str | os.PathLike[str] | Checkpoint) -> TinyLlama:
         what = f"the NumPy scorer stops at {MAX_PARAMETERS:,} parameters and this model has {config.parameters:,}"
         raise RequestError(what, where=where, hint="Score it with transformers or vLLM.")
     weights: dict[str, np.ndarray] = {}
-    with TensorReader() as reader:
-        for name, shape in config.shapes().items():
-            info = checkpoint.tensors.get(name)
-            if info is None or info.shape != shape or not info.dtype.is_float:
-                found = f"{info.dtype.name} {list(info.shape)}" if info else "nothing"
-                hint = "The weights and config.json belong to different models."
-                raise CheckpointError(f"should be a float tensor {list(shape)}, found {found}", where=name, hint=hint)
-            weights[name] = decode(reader.read(info), info.dtype).astype(np.float32, copy=False).reshape(shape)
+    for name, shape in config.shapes().items():
+        info = checkpoint.tensors.get(name)
+        if info is None or info.shape != shape or not info.dtype.is_float:
+            found = f"{info.dtype.name} {list(info.shape)}" if info else "nothing"
+            hint = "The weights and config.json belong to different models."
+            raise CheckpointError(f"should be a float tensor {list(shape)}, found {found}", where=name, hint=hint)
+        weights[name] = decode(info.read(), info.dtype).astype(np.float32, copy=False).reshape(shape)
     return TinyLlama(config, weights)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from rlmerge.checkpoint.model import open_checkpoint
-from rlmerge.checkpoint.slices import TensorReader
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import decode
 from rlmerge.kernels.random import stream_key, uniform
@@ -46,11 +45,10 @@ def read_weights(model: Path, memory: int = 2**30) -> Weights:
     """
     checkpoint = open_checkpoint(model)
     floats = {name: info for name, info in checkpoint.tensors.items() if info.dtype.is_float}
-    reader = TensorReader()
 
     def read(name: str) -> np.ndarray:
         info = floats[name]
-        return decode(reader.read(info), info.dtype).astype(np.float32, copy=False).reshape(info.shape)
+        return decode(info.read(), info.dtype).astype(np.float32, copy=False).reshape(info.shape)
 
     return hold(Lazy({name: info.shape for name, info in floats.items()}, read), memory)
 

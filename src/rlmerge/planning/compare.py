@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlmerge.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from rlmerge.checkpoint import Checkpoint, Source, open_checkpoint
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.kernels.dtypes import MERGEABLE
 from rlmerge.options import Options
@@ -19,7 +19,7 @@ _SHOWN = 5
 class Pairs:
     """Matched tensors by output name, and what is worth a warning."""
 
-    matched: dict[str, tuple[TensorInfo | None, tuple[TensorInfo, ...]]] = field(default_factory=dict)
+    matched: dict[str, tuple[Source | None, tuple[Source, ...]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -79,7 +79,7 @@ def pair_tensors(recipe: Recipe, base: Checkpoint | None, experts: Sequence[Chec
     return pairs
 
 
-def _is_spurious_head(info: TensorInfo, reference: Checkpoint) -> bool:
+def _is_spurious_head(info: Source, reference: Checkpoint) -> bool:
     """An output head that a tied model repeats beside its input embedding; loading ignores it, so it is never written.
 
     Some tied models store the shared matrix under the head's name alone; that one is kept.
@@ -100,8 +100,8 @@ def _missing(name: str, expert: Checkpoint, reference: Checkpoint) -> RequestErr
 
 
 def _mismatch(
-    info: TensorInfo,
-    found: Sequence[TensorInfo],
+    info: Source,
+    found: Sequence[Source],
     reference: Checkpoint,
     experts: Sequence[Checkpoint],
     mixed_allowed: bool,
@@ -137,7 +137,7 @@ def _mismatch(
 _QUANTISED = "Convert quantised models to bfloat16 first; merging quantised weights needs their scales."
 
 
-def _shape_hint(info: TensorInfo, other: TensorInfo) -> str:
+def _shape_hint(info: Source, other: Source) -> str:
     if (len(info.shape) == 2 and info.shape[1:] == other.shape[1:] and "embed" in info.name) or "lm_head" in info.name:
         return "The vocabularies differ; resize the expert's embedding to the base's vocabulary first."
     return "These models are not of one architecture and size; they cannot be merged."

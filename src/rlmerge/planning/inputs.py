@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlmerge.checkpoint import Checkpoint, TensorInfo
+from rlmerge.checkpoint import Checkpoint, Source
 from rlmerge.checkpoint.fingerprint import fingerprint
 from rlmerge.errors import CheckpointError, RecipeError, RequestError
 from rlmerge.methods.measured import MEASURED_ON
@@ -21,7 +21,7 @@ class Input:
 
     directory: str
     fingerprint: str
-    tensors: Mapping[str, TensorInfo]
+    tensors: Mapping[str, Source]
 
 
 Inputs = Mapping[str, tuple[Input, ...]]
@@ -32,15 +32,15 @@ Inputs = Mapping[str, tuple[Input, ...]]
 class _Kind:
     """Which part of a measured directory an input is, the option that measures it, and what its values must be."""
 
-    select: Callable[[Sensitivity], Mapping[str, TensorInfo]]
+    select: Callable[[Sensitivity], Mapping[str, Source]]
     option: str
-    check: Callable[[np.ndarray, TensorInfo, int], None]
+    check: Callable[[np.ndarray, Source, int], None]
 
 
-def _check_gram(values: np.ndarray, info: TensorInfo, start: int) -> None:
+def _check_gram(values: np.ndarray, info: Source, start: int) -> None:
     if not np.isfinite(values).all():
         hint = "Measure the model's Gram matrices again."
-        raise CheckpointError("a Gram matrix is not finite", where=f"{info.file}: {info.name}", hint=hint)
+        raise CheckpointError("a Gram matrix is not finite", where=info.where, hint=hint)
 
 
 _KINDS = {
@@ -97,7 +97,7 @@ def require_inputs(recipe: Recipe, inputs: Inputs) -> None:
             raise RequestError(f"'{recipe.method.name}' needs the {name} of every model here", where=where, hint=hint)
 
 
-def inputs_of(tensor: str, inputs: Inputs) -> dict[str, tuple[TensorInfo, ...]]:
+def inputs_of(tensor: str, inputs: Inputs) -> dict[str, tuple[Source, ...]]:
     """The further inputs of one tensor; an input that some expert has nothing for is left out."""
     return {
         name: tuple(each.tensors[tensor] for each in found)
@@ -106,6 +106,6 @@ def inputs_of(tensor: str, inputs: Inputs) -> dict[str, tuple[TensorInfo, ...]]:
     }
 
 
-def check_input(name: str, values: np.ndarray, info: TensorInfo, start: int) -> None:
+def check_input(name: str, values: np.ndarray, info: Source, start: int) -> None:
     """CheckpointError when ``values``, read from flat index ``start`` of ``info``, cannot be this input's."""
     _KINDS[name].check(values, info, start)

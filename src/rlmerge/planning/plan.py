@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlmerge import __version__
-from rlmerge.checkpoint import Checkpoint, OutputTensor, ShardPlan, TensorInfo
+from rlmerge.checkpoint import Checkpoint, OutputTensor, ShardPlan, Source
 from rlmerge.kernels.program import Layout
 from rlmerge.methods import Method
 from rlmerge.methods.method import Stages
@@ -32,19 +32,19 @@ class TensorPlan:
 
     output: OutputTensor
     action: Literal["merge", "copy"]
-    base: TensorInfo | None
-    experts: tuple[TensorInfo, ...]
+    base: Source | None
+    experts: tuple[Source, ...]
     values: Mapping[str, Any]
-    extras: Mapping[str, tuple[TensorInfo, ...]]
+    extras: Mapping[str, tuple[Source, ...]]
     layout: Layout
 
     @property
-    def sources(self) -> tuple[TensorInfo, ...]:
+    def sources(self) -> tuple[Source, ...]:
         """Base and experts, in the order of the layout's inputs."""
         return (*(() if self.base is None else (self.base,)), *self.experts)
 
     @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
+    def inputs(self) -> tuple[Source, ...]:
         """All that is read: base, experts and further inputs."""
         return (*self.sources, *(info for infos in self.extras.values() for info in infos))
 

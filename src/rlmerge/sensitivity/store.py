@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlmerge.checkpoint.header import TensorInfo
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
-from rlmerge.checkpoint.slices import TensorReader
+from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import FLOAT32
 from rlmerge.sensitivity.record import RECORD, SensitivityRecord, read_record
@@ -32,20 +31,19 @@ class Sensitivity:
 
     path: Path
     record: SensitivityRecord
-    tensors: Mapping[str, TensorInfo]
-    grams: Mapping[str, TensorInfo]
+    tensors: Mapping[str, Source]
+    grams: Mapping[str, Source]
 
     def scan(self) -> None:
         """Read every Fisher value once; CheckpointError when one is negative, NaN or infinite."""
-        with TensorReader() as reader:
-            for info in self.tensors.values():
-                for start in range(0, info.numel, _SCAN_ELEMENTS):
-                    stop = min(start + _SCAN_ELEMENTS, info.numel)
-                    check_values(reader.read(info, start, stop), info, start)
-                    reader.release(info, start, stop)
+        for info in self.tensors.values():
+            for start in range(0, info.numel, _SCAN_ELEMENTS):
+                stop = min(start + _SCAN_ELEMENTS, info.numel)
+                check_values(info.read(start, stop), info, start)
+                info.release(start, stop)
 
 
-def check_values(values: np.ndarray, info: TensorInfo, start: int = 0) -> None:
+def check_values(values: np.ndarray, info: Source, start: int = 0) -> None:
     """CheckpointError naming tensor, count and first index when ``values``, which begin at flat index ``start`` of
     ``info``, hold a negative, NaN or infinite number."""
     # min and max propagate NaN and need no temporary, so good values cost two reads of the tile.
@@ -53,7 +51,7 @@ def check_values(values: np.ndarray, info: TensorInfo, start: int = 0) -> None:
         return
     bad = np.flatnonzero(~((values >= 0) & (values < np.inf)))
     what = f"{len(bad)} sensitivities are negative or not finite; the first, {values[bad[0]]!s}, is at {start + bad[0]}"
-    raise CheckpointError(what, where=f"{info.file}: {info.name}", hint=_AGAIN)
+    raise CheckpointError(what, where=info.where, hint=_AGAIN)
 
 
 def load_sensitivity(directory: str | os.PathLike[str], checkpoint: Checkpoint) -> Sensitivity:
@@ -89,7 +87,7 @@ def _check_model(stored: Checkpoint, record: SensitivityRecord, checkpoint: Chec
     )
 
 
-def _select(stored: Checkpoint, names: Mapping[str, str]) -> dict[str, TensorInfo]:
+def _select(stored: Checkpoint, names: Mapping[str, str]) -> dict[str, Source]:
     missing = [name for name in names.values() if name not in stored.tensors]
     if missing:
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
@@ -98,7 +96,7 @@ def _select(stored: Checkpoint, names: Mapping[str, str]) -> dict[str, TensorInf
     return {name: stored.tensors[place] for name, place in names.items()}
 
 
-def _check_shapes(stored: Checkpoint, tensors: Mapping[str, TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(stored: Checkpoint, tensors: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name, info in tensors.items():
         if info.dtype is not FLOAT32 or info.shape != shapes[name]:
             what = f"is {info.dtype.name} {list(info.shape)}, not float32 {list(shapes[name])}"

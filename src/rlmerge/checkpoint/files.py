@@ -1,0 +1,188 @@
+"""An input file: its stamp when it was first seen, ranges of it as arrays without copies, finished pages given back."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import sys
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlmerge.checkpoint import syscalls
+from rlmerge.checkpoint.paths import unreadable
+from rlmerge.errors import CheckpointError, RunError
+
+MAX_OPEN = 128
+"""Files kept mapped; each holds a descriptor, and 1024 is a common limit for a process."""
+
+_WOULD_FAULT = (errno.EFAULT, errno.EIO)
+_can_populate = sys.platform == "linux"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What changes when a file does: device, inode, size in bytes, and times of content and inode in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    mtime: int
+    ctime: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp of a ``stat`` result."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    data: np.ndarray
+    address: int
+
+
+_mapped: OrderedDict[InputFile, _Mapping] = OrderedDict()
+_lock = threading.Lock()
+
+
+class InputFile:
+    """One regular file that is read during a run, by many threads.
+
+    Its ``stamp`` is taken when the object is made: every later use compares with it, so that bytes of two editions are
+    never mixed. A range goes through three steps: ``prefetch`` what will be needed, ``read`` it, ``release`` it. Only
+    ``read`` is required; the others keep the disk busy ahead of the work and the resident set small behind it.
+
+    CheckpointError when made of something that is no readable regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Opening a FIFO or a device can block or have effects, so its kind is looked at first.
+            status = path.stat()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError("is not a regular file", where=str(path), hint="Name a model directory.")
+        self.stamp = Stamp.of(status)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.stamp.size
+
+    def read(self, first: int, last: int, what: str = "") -> np.ndarray:
+        """The bytes [first, last) as a read-only uint8 view of the mapped file, valid as long as it is referenced.
+
+        ``what`` lies there, to name in a message.
+        CheckpointError if the file is gone, has changed, or the disk fails.
+        """
+        global _can_populate
+        if first == last:
+            return np.empty(0, np.uint8)
+        mapping = self._mapping()
+        if _can_populate:
+            # Faulting the range in here turns a truncated file or a failing disk, otherwise a fatal SIGBUS in the
+            # middle of a kernel, into an error code; it is also cheaper than one page fault after the other.
+            code = self._advise(mapping, first, last, syscalls.MADV_POPULATE_READ)
+            if code in _WOULD_FAULT:
+                hint = "It changed or its disk failed while it was read; check the file, then run again."
+                where = f"{self}: {what}" if what else str(self)
+                raise CheckpointError("the bytes can no longer be read", where=where, hint=hint)
+            _can_populate = code == 0
+        return mapping.data[first:last]
+
+    def copy(self, first: int, last: int) -> bytes:
+        """The bytes [first, last), read without mapping the file; CheckpointError as for ``read``."""
+        try:
+            with self.path.open("rb", buffering=0) as handle:
+                self._compare(os.fstat(handle.fileno()))
+                parts: list[bytes] = []
+                while first < last:
+                    part = os.pread(handle.fileno(), last - first, first)
+                    if not part:
+                        raise self._changed()
+                    parts.append(part)
+                    first += len(part)
+                return b"".join(parts)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
+    def prefetch(self, first: int, last: int) -> None:
+        """Have the kernel start to read a range that will be needed; returns without waiting for it."""
+        if first < last:
+            self._advise(self._mapping(), first, last, syscalls.MADV_WILLNEED)
+
+    def release(self, first: int, last: int) -> None:
+        """Give the pages of a finished range back: they leave this process but stay in the file cache."""
+        with _lock:
+            mapping = _mapped.get(self)
+        if mapping is not None and first < last:
+            self._advise(mapping, first, last, syscalls.MADV_DONTNEED)
+
+    def close(self) -> None:
+        """Forget the mapping; it is unmapped when the last array over it is gone."""
+        with _lock:
+            _mapped.pop(self, None)
+
+    def check(self) -> None:
+        """RunError if the file is no longer the one that was opened."""
+        try:
+            found = Stamp.of(self.path.stat())
+        except OSError as error:
+            raise RunError(f"went away while it was merged ({error.strerror})", where=str(self), hint=_AGAIN) from error
+        if found != self.stamp:
+            raise RunError("changed while it was merged", where=str(self), hint=_AGAIN)
+
+    def _compare(self, status: os.stat_result) -> None:
+        if Stamp.of(status) != self.stamp:
+            raise self._changed()
+
+    def _changed(self) -> CheckpointError:
+        return CheckpointError("has changed since it was opened", where=str(self), hint=_AGAIN)
+
+    def _mapping(self) -> _Mapping:
+        with _lock:
+            mapping = _mapped.get(self) or self._map()
+            _mapped[self] = mapping
+            _mapped.move_to_end(self)
+            if len(_mapped) > MAX_OPEN:
+                _mapped.popitem(last=False)
+        return mapping
+
+    def _map(self) -> _Mapping:
+        try:
+            with self.path.open("rb") as handle:
+                self._compare(os.fstat(handle.fileno()))
+                mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else OSError(errno.ENODATA, "the file is empty")
+            raise unreadable(self.path, cause) from error
+        if hasattr(mmap, "MADV_SEQUENTIAL"):
+            mapped.madvise(mmap.MADV_SEQUENTIAL)
+        data = np.frombuffer(mapped, np.uint8)
+        return _Mapping(data, data.ctypes.data)
+
+    @staticmethod
+    def _advise(mapping: _Mapping, first: int, last: int, advice: int) -> int:
+        # Rounded outwards to pages. For DONTNEED a neighbour still in use just faults its page in again.
+        begin = first - first % mmap.PAGESIZE
+        return syscalls.madvise(mapping.address + begin, last - begin, advice)
+
+
+def forget() -> None:
+    """Drop every mapping that no array uses any more."""
+    with _lock:
+        _mapped.clear()
+
+
+_AGAIN = "Let the writer finish, or restore the file; then run again (a merge goes on with --resume)."
