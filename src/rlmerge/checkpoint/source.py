@@ -197,7 +197,7 @@ class ArraySource(Source):
         return self._flat[start:stop]
 
     def fingerprint(self, whole: bool) -> bytes:
-        return xxhash.xxh3_128_digest(self._flat.view(np.uint8))
+        return xxhash.xxh3_128_digest(self._flat.tobytes())
 
 
 def combined(kind: str, parts: Iterable[Source | bytes], whole: bool, **settings: object) -> bytes:

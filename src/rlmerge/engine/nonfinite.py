@@ -30,7 +30,7 @@ def refuse_nonfinite(tile: Tile) -> NoReturn:
             index = [int(i) for i in np.unravel_index(first, info.shape)]
             raise CheckpointError(
                 f"{count} values are not finite; the first is {value} at {index}",
-                where=f"{info.file}: {info.name}",
+                where=info.where,
                 hint="Train or download the model again, or set --on-nonfinite keep or zero.",
             )
     raise RequestError("a value that is not finite went away while it was looked for", where=tile.tensor.output.name)
