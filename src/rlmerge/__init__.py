@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rlmerge._version import __version__
 
 if TYPE_CHECKING:
     from rlmerge.api import merge, plan, verify
-    from rlmerge.engine import MergeResult
-    from rlmerge.engine.inspect import inspect
-    from rlmerge.engine.tensors import merge_state_dicts
+    from rlmerge.merging import MergeResult
+    from rlmerge.inspection.inspect import inspect
+    from rlmerge.merging.state_dicts import merge_state_dicts
     from rlmerge.methods import Parameter, method
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe, load_recipe
@@ -23,9 +23,9 @@ _HOMES = {
     "merge": "rlmerge.api",
     "plan": "rlmerge.api",
     "verify": "rlmerge.api",
-    "inspect": "rlmerge.engine.inspect",
-    "merge_state_dicts": "rlmerge.engine.tensors",
-    "MergeResult": "rlmerge.engine",
+    "inspect": "rlmerge.inspection.inspect",
+    "merge_state_dicts": "rlmerge.merging.state_dicts",
+    "MergeResult": "rlmerge.merging",
     "method": "rlmerge.methods",
     "Parameter": "rlmerge.methods",
     "Options": "rlmerge.options",

@@ -7,14 +7,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rlmerge import __version__
+from rlmerge._version import __version__
 from rlmerge.checkpoint import VerifyResult
 from rlmerge.checkpoint import verify as verify_directory
 from rlmerge.checkpoint.license import read_license, strictest
 from rlmerge.checkpoint.model import Checkpoint
-from rlmerge.engine import MergeResult, Progress, run
+from rlmerge.merging import MergeResult, Plan, make_plan, run
 from rlmerge.options import Options
-from rlmerge.planning import Plan, make_plan
+from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe, load_recipe
 from rlmerge.report.card import model_card
 
@@ -39,7 +39,7 @@ def plan(recipe: AnyRecipe, out: str | PathLike[str] | None = None, **options: A
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(_source(recipe))
     if chosen.locked is not None:
         options = chosen.locked.fill(options)
-    return make_plan(chosen, None if out is None else Path(out), Options(**options))
+    return make_plan(chosen, None if out is None else Path(out), Options.of(**options))
 
 
 def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
@@ -57,7 +57,7 @@ def _source(recipe: str | PathLike[str] | Mapping[str, Any]) -> str | Path | Map
 
 
 def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
-    models = [plan.base, *plan.experts] if plan.base else list(plan.experts)
+    models = plan.models
     text = model_card(
         result.to_dict(),
         models=[_public_name(model) for model in models],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal
+import re
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any, Literal
 
 from rlmerge.errors import RequestError, did_you_mean
 
@@ -34,8 +36,33 @@ class Options:
     on_nonfinite: Literal["error", "keep", "zero"] = "error"
     cache: bool = True
 
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """The options a caller spells out: sizes may be text such as "2GB". RequestError for an unknown name."""
+        names = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise RequestError(f"unknown option '{name}'", hint=did_you_mean(name, names))
+        for name in ("memory", "shard_size"):
+            if isinstance(given.get(name), str):
+                try:
+                    given[name] = parse_size(given[name])
+                except ValueError as error:
+                    raise RequestError(f"{name}: {error}") from None
+        return cls(**given)
+
     def __post_init__(self) -> None:
         """RequestError for values no run could use."""
+        for name in ("memory", "seed", "shard_size", "workers"):
+            value = getattr(self, name)
+            if (isinstance(value, bool) or not isinstance(value, int)) and not (name == "workers" and value is None):
+                raise RequestError(f"{name} must be a whole number, not {value!r}")
+        for name in ("dtype", "out_dtype"):
+            if not isinstance(getattr(self, name), str | None):
+                raise RequestError(f"{name} must be the name of a type, not {getattr(self, name)!r}")
+        for name in ("resume", "force", "cache"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.memory < MIN_MEMORY:
             raise RequestError(f"a memory budget of {self.memory} bytes is too small", hint="Give at least 32MiB.")
         if self.workers is not None and not 1 <= self.workers <= 256:
@@ -56,3 +83,20 @@ class Options:
             return self.workers
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(16, usable)
+
+
+_PREFIXES = "kmgtp"
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgtp])(i)?)?b", re.IGNORECASE | re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in ``5GB`` (5·10⁹), ``512MiB`` (512·2²⁰), ``1.5 GB`` or ``64B``; ValueError for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"'{text}' is not a size; write a number with a unit, like 2GB, 512MiB or 4096B")
+    number, prefix, binary = found.groups()
+    power = _PREFIXES.index(prefix.lower()) + 1 if prefix else 0
+    size = Fraction(number) * (1024 if binary else 1000) ** power
+    if size.denominator != 1 or size == 0:
+        raise ValueError(f"'{text}' is not a whole, positive number of bytes")
+    return int(size)

@@ -5,7 +5,7 @@ import pytest
 
 from rlmerge.engine.pieces import Numbers, Rounder, decode_tile, together
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from rlmerge.kernels.program import Layout
+from rlmerge.kernels.program import Operands
 from support.models import stored
 
 REAL = np.dtype(np.float32)
@@ -18,13 +18,13 @@ def words(values):
 def test_task_vectors_and_weights():
     arrays = [words([1.0, 2.0]), np.array([1.5, 2.0], np.float32), np.array([1.0, 1.0], np.float64)]
     experts = (FLOAT32, FLOAT64)
-    deltas = decode_tile(arrays, Layout(BFLOAT16, experts, True), {}, False, REAL)
+    deltas = decode_tile(arrays, Operands(BFLOAT16, experts, True), {}, False, REAL)
     np.testing.assert_array_equal(deltas.base, [1, 2])
     np.testing.assert_array_equal(deltas.stack, [[0.5, 0], [0, -1]])
-    weights = decode_tile(arrays, Layout(BFLOAT16, experts, False), {}, False, REAL)
+    weights = decode_tile(arrays, Operands(BFLOAT16, experts, False), {}, False, REAL)
     np.testing.assert_array_equal(weights.stack, [[1.5, 2], [1, 1]])
     np.testing.assert_array_equal(weights.deltas, deltas.stack)
-    alone = decode_tile(arrays[1:], Layout(None, experts, True), {}, False, REAL)
+    alone = decode_tile(arrays[1:], Operands(None, experts, True), {}, False, REAL)
     assert alone.base is None
     assert alone.deltas is None
     np.testing.assert_array_equal(alone.stack, weights.stack)
@@ -32,7 +32,7 @@ def test_task_vectors_and_weights():
 
 def test_further_inputs_come_by_name():
     arrays = [np.zeros(2, np.float32)] * 2 + [np.full(2, k, np.float32) for k in range(3)]
-    found = decode_tile(arrays, Layout(FLOAT32, (FLOAT32,), True), {"a": 1, "b": 2}, False, REAL)
+    found = decode_tile(arrays, Operands(FLOAT32, (FLOAT32,), True), {"a": 1, "b": 2}, False, REAL)
     assert found.extras["a"].tolist() == [[0, 0]]
     assert found.extras["b"].tolist() == [[1, 1], [2, 2]]
 
@@ -40,7 +40,7 @@ def test_further_inputs_come_by_name():
 @pytest.mark.parametrize("zero", [False, True])
 def test_what_is_not_finite_is_noticed_and_may_count_as_zero(zero):
     arrays = [np.array([1.0, np.nan], np.float32), np.array([np.inf, 2.0], np.float32)]
-    found = decode_tile(arrays, Layout(FLOAT32, (FLOAT32,), False), {}, zero, REAL)
+    found = decode_tile(arrays, Operands(FLOAT32, (FLOAT32,), False), {}, zero, REAL)
     assert not found.finite
     np.testing.assert_array_equal(found.base, [1, 0 if zero else np.nan])
     np.testing.assert_array_equal(found.stack, [[0 if zero else np.inf, 2]])
@@ -50,7 +50,7 @@ def test_merged_numbers_are_rounded_and_accounted_for():
     # Steps of bfloat16 at 1 are 2^-7: the first change survives, half of the second is a tie that rounds back to even,
     # and the third coordinate, which nobody changed, keeps its bits.
     arrays = [words([1.0, 1.0, -0.0]), words([1.0 + 2**-6, 1.0 + 2**-7, -0.0])]
-    piece = decode_tile(arrays, Layout(BFLOAT16, (BFLOAT16,), True), {}, False, REAL)
+    piece = decode_tile(arrays, Operands(BFLOAT16, (BFLOAT16,), True), {}, False, REAL)
     buffer = np.zeros(3, np.uint16)
     merged = np.array([1.0 + 2**-7, 1.0 + 2**-8, 5.0], np.float32)
     found = Rounder(BFLOAT16, "nearest", True, (1, 2))(merged, piece, 0, buffer)
@@ -61,7 +61,7 @@ def test_merged_numbers_are_rounded_and_accounted_for():
 
 
 def test_overflow_of_the_output_type_is_noticed():
-    piece = decode_tile([np.ones(1, np.float32)], Layout(None, (FLOAT32,), False), {}, False, REAL)
+    piece = decode_tile([np.ones(1, np.float32)], Operands(None, (FLOAT32,), False), {}, False, REAL)
     found = Rounder(FLOAT16, "nearest", False, (1, 2))(np.array([1e6], np.float32), piece, 0, np.zeros(1, np.float16))
     assert found.nonfinite_out
     assert found.counts.size == 0

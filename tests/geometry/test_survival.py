@@ -6,7 +6,7 @@ import pytest
 from rlmerge.geometry.survival import Survival, compare, compared
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32
 from rlmerge.kernels.namespace import NumpyNamespace
-from rlmerge.kernels.program import Extra, Layout, merge_kernel, reduce_kernel
+from rlmerge.kernels.program import Extra, Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.rounding import encode
 
 # Two experts on four coordinates: the first alone, both, the second alone, nobody.
@@ -16,7 +16,7 @@ EXPERTS = np.array([[3.0, 2.0, 1.0, 1.0], [1.0, 4.0, 5.0, 1.0]])
 
 def look(merged):
     values = {"reference": Extra((FLOAT32,))}
-    kernel = reduce_kernel(compare, Layout(FLOAT32, (FLOAT32,) * 3, deltas=False), values, "several")
+    kernel = reduce_kernel(compare, Operands(FLOAT32, (FLOAT32,) * 3, deltas=False), values, "several")
     arrays = [np.asarray(x, np.float32) for x in (BASE, *EXPERTS, merged, BASE)]
     found = kernel(arrays)
     return compared(found.counts, found.sums.sum(axis=0))
@@ -61,7 +61,7 @@ def test_a_merging_kernel_reports_one_step_changes_that_an_average_erases():
     first = base.copy()
     first[:4] += 1  # one bfloat16 step; a third of it rounds away
     kernel = merge_kernel(
-        lambda xp, base, tau: base + xp.sum(tau) / 3.0, Layout(BFLOAT16, (BFLOAT16,) * 3, deltas=True), {}, BFLOAT16
+        lambda xp, base, tau: base + xp.sum(tau) / 3.0, Operands(BFLOAT16, (BFLOAT16,) * 3, deltas=True), {}, BFLOAT16
     )
     counts = kernel([base, first, base, base], out=np.empty(8, np.uint16))
     outcome = Survival.of(counts.counts, counts.sums.sum(axis=0)).outcomes("abc")[0]

@@ -5,7 +5,7 @@ import pytest
 
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, MERGEABLE
 from rlmerge.kernels.emit import Emitter, storage_type
-from rlmerge.kernels.program import Layout, merge_kernel
+from rlmerge.kernels.program import Operands, merge_kernel
 
 from .tiles import SPECIAL, on_numpy, same, store, unaligned, widest
 
@@ -66,7 +66,7 @@ def check(operation, dtypes, arrays):
     def formula(xp, base, experts):
         return operation(xp, experts[0], experts[1])
 
-    layout = Layout(None, dtypes, False)
+    layout = Operands(None, dtypes, False)
     wide = FLOAT64 if layout.real == np.float64 else FLOAT32
     expected, _, _ = on_numpy(formula, layout, arrays, {})
     out = np.zeros(len(arrays[0]), wide.storage)
@@ -84,7 +84,7 @@ def test_operations_have_the_bits_of_numpy(name, dtype):
 @pytest.mark.parametrize("second", MERGEABLE)
 def test_mixed_types_are_widened_first(first, second):
     arrays = [unaligned(store(PAIRS[0], first)), unaligned(store(PAIRS[1], second))]
-    assert Layout(None, (first, second), False).real == widest((first, second))
+    assert Operands(None, (first, second), False).real == widest((first, second))
     check(OPERATIONS["not fused"], (first, second), arrays)
 
 

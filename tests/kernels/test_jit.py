@@ -10,9 +10,10 @@ import pytest
 from rlmerge.kernels import jit
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from rlmerge.kernels.jit import ACCOUNT_BLOCK
-from rlmerge.kernels.program import Layout, Uniform, bind, merge_kernel, reduce_kernel
+from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector
 from rlmerge.kernels.trace import UntraceableError
+from rlmerge.kernels.values import Uniform, parameters
 
 from .tiles import awkward, expert_of, same_stored
 
@@ -31,9 +32,9 @@ def variant(xp, base, tau, **values):
 
 
 def run(function, dtype, out_dtype, rounding, arrays):
-    layout = Layout(dtype, (dtype,) * 2, True)
+    layout = Operands(dtype, (dtype,) * 2, True)
     kernel = merge_kernel(function, layout, VALUES, out_dtype, rounding=rounding)
-    params, rows = bind(VALUES)
+    params, rows = parameters(VALUES)
     out = np.zeros(len(arrays[0]), out_dtype.storage)
     found = kernel(
         arrays, out=out, params=params, rows=rows, columns=100, keys=KEYS[: kernel.streams], block=ACCOUNT_BLOCK
@@ -50,8 +51,8 @@ def tile(dtype, n=9999):
 def test_threads_share_a_kernel():
     arrays, n = tile(BFLOAT16, 50_000), 4
     columns = {**VALUES, "row": np.ones((2, 500))}
-    kernel = merge_kernel(formula, Layout(BFLOAT16, (BFLOAT16,) * 2, True), columns, BFLOAT16)
-    params, rows = bind(columns)
+    kernel = merge_kernel(formula, Operands(BFLOAT16, (BFLOAT16,) * 2, True), columns, BFLOAT16)
+    params, rows = parameters(columns)
     results, barrier = [None] * n, threading.Barrier(n)
 
     def work(k):
@@ -75,7 +76,7 @@ def test_threads_compile_a_kernel_once():
 
     def work():
         barrier.wait()
-        found.append(reduce_kernel(fresh, Layout(None, (FLOAT32,), False), {}, "sum"))
+        found.append(reduce_kernel(fresh, Operands(None, (FLOAT32,), False), {}, "sum"))
 
     def fresh(xp, base, weights):
         return weights
@@ -146,9 +147,9 @@ def test_which_processors_convert_float16(monkeypatch, triple, f16c, converts):
 
 
 def test_arrays_that_do_not_fit_are_refused_before_anything_is_read():
-    layout = Layout(BFLOAT16, (BFLOAT16,), True)
+    layout = Operands(BFLOAT16, (BFLOAT16,), True)
     values = {"scale": 1.0, "row": np.ones((1, 2))}
-    params, rows = bind(values)
+    params, rows = parameters(values)
     kernel = merge_kernel(lambda xp, b, t, *, scale, row: b + scale * xp.sum(row * t), layout, values, BFLOAT16)
     short, good, wide = np.zeros(9, np.uint16), np.zeros(10, np.uint16), np.zeros(10, np.float32)
 
@@ -177,7 +178,7 @@ def test_arrays_that_do_not_fit_are_refused_before_anything_is_read():
 
 
 def test_a_kernel_that_selects_needs_its_selection():
-    kernel = reduce_kernel(lambda xp, b, w: xp.abs(w), Layout(None, (FLOAT32,) * 2, False), {}, "kth")
+    kernel = reduce_kernel(lambda xp, b, w: xp.abs(w), Operands(None, (FLOAT32,) * 2, False), {}, "kth")
     arrays = [np.ones(3, np.float32)] * 2
     for selection in (None, Selector(np.dtype(np.float32), 1).selection()):
         with pytest.raises(ValueError, match="selection of 2 values"):
@@ -185,7 +186,7 @@ def test_a_kernel_that_selects_needs_its_selection():
 
 
 def test_read_only_inputs_and_empty_tiles():
-    kernel = merge_kernel(lambda xp, b, w: w[0], Layout(None, (FLOAT32,), False), {}, FLOAT32)
+    kernel = merge_kernel(lambda xp, b, w: w[0], Operands(None, (FLOAT32,), False), {}, FLOAT32)
     frozen = np.frombuffer(np.arange(5, dtype=np.float32).tobytes(), np.float32)
     out = np.zeros(5, np.float32)
     kernel([frozen], out=out)

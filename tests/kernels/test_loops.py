@@ -7,9 +7,10 @@ import pytest
 
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64
 from rlmerge.kernels.loops import LANES, Program, module, streams
-from rlmerge.kernels.program import Layout, Uniform, bind, merge_kernel, reduce_kernel
+from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.sinks import Reduce, Write
 from rlmerge.kernels.trace import Graph
+from rlmerge.kernels.values import Uniform, parameters
 
 BLOCK = 64
 
@@ -48,7 +49,7 @@ def lanes_in_order(values, block, columns=None, start=0):
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 37])
 def test_sums_add_sixteen_lanes_in_float64_and_the_remainder_last(n, dtype):
     values = np.random.default_rng(n).standard_normal(n).astype(dtype.storage)
-    kernel = reduce_kernel(identity, Layout(None, (dtype,), False), {}, "sum")
+    kernel = reduce_kernel(identity, Operands(None, (dtype,), False), {}, "sum")
     found = kernel([values], block=BLOCK).sums
     assert found.shape == (-(-n // BLOCK), 1)
     assert np.array_equal(found[:, 0], lanes_in_order(values.astype(np.float64), BLOCK))
@@ -60,7 +61,7 @@ def test_cuts_at_block_boundaries_change_no_bit(columns, cuts):
     n, rng = 6 * BLOCK - 5, np.random.default_rng(0)
     values = rng.standard_normal(n).astype(np.float32)
     rows = rng.standard_normal((1, n // columns + 1)).astype(np.float32)
-    kernel = reduce_kernel(times_row, Layout(None, (FLOAT32,), False), {"row": rows}, "sum")
+    kernel = reduce_kernel(times_row, Operands(None, (FLOAT32,), False), {"row": rows}, "sum")
 
     def sums(start, stop):
         return kernel([values[start:stop]], start=start, block=BLOCK, columns=columns, rows=rows).sums[:, 0]
@@ -79,7 +80,7 @@ def test_outputs_counts_and_accounts_do_not_depend_on_cuts_either():
 
     n, rng = 5 * BLOCK + 9, np.random.default_rng(1)
     arrays = [rng.standard_normal(n).astype(np.float32) for _ in range(3)]
-    kernel = merge_kernel(dropped, Layout(FLOAT32, (FLOAT32,) * 2, True), {"uniform": Uniform(2)}, FLOAT32)
+    kernel = merge_kernel(dropped, Operands(FLOAT32, (FLOAT32,) * 2, True), {"uniform": Uniform(2)}, FLOAT32)
 
     def run(start, stop):
         out = np.zeros(stop - start, np.float32)
@@ -96,7 +97,7 @@ def test_outputs_counts_and_accounts_do_not_depend_on_cuts_either():
 def test_counts_are_exact_over_many_blocks():
     n = 3 * BLOCK + 7
     values = np.random.default_rng(2).integers(-1, 2, n).astype(np.float32)
-    kernel = reduce_kernel(lambda xp, b, w: [w[0] != 0, w[0] > 0], Layout(None, (FLOAT32,), False), {}, "count")
+    kernel = reduce_kernel(lambda xp, b, w: [w[0] != 0, w[0] > 0], Operands(None, (FLOAT32,), False), {}, "count")
     assert kernel([values], block=BLOCK).counts.tolist() == [np.count_nonzero(values), np.count_nonzero(values > 0)]
 
 
@@ -127,8 +128,8 @@ def test_parameters_of_every_kind_bind_together():
     rng = np.random.default_rng(3)
     arrays, rows = [rng.standard_normal(40) for _ in range(2)], rng.standard_normal((1, 4))
     values = {"row": rows, "a": 0.5, "each": np.array([7.0, 0.25])}
-    params, table = bind(values)
+    params, table = parameters(values)
     out = np.zeros(40)
-    kernel = merge_kernel(mixed, Layout(None, (FLOAT64,) * 2, False), values, FLOAT64)
+    kernel = merge_kernel(mixed, Operands(None, (FLOAT64,) * 2, False), values, FLOAT64)
     kernel(arrays, out=out, params=params, rows=table, columns=10)
     assert np.array_equal(out, 0.5 * arrays[0] + np.repeat(rows[0], 10) * arrays[1] + 0.25)

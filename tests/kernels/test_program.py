@@ -7,19 +7,14 @@ from hypothesis import strategies as st
 
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, MERGEABLE
 from rlmerge.kernels.program import (
-    Extra,
-    Layout,
-    Uniform,
-    bind,
-    is_static,
+    Operands,
     merge_kernel,
-    numpy_values,
     reduce_kernel,
     rows_of,
-    signature,
 )
 from rlmerge.kernels.random import uniform
 from rlmerge.kernels.trace import UntraceableError
+from rlmerge.kernels.values import Extra, Uniform, parameters
 
 from .tiles import awkward, expert_of, merged_on_numpy, on_numpy, same_stored, unaligned
 
@@ -49,7 +44,7 @@ def check(formula, layout, arrays, values, out, *, start=0, columns=1, keys=(), 
     expected, *_ = merged_on_numpy(
         formula, layout, arrays, values, out, start=start, columns=columns, extra=extra, **options
     )
-    params, rows = bind(values)
+    params, rows = parameters(values)
     stored = np.zeros(len(arrays[0]), out.storage)
     kernel = merge_kernel(formula, layout, values, out, **options)
     kernel(arrays, start=start, out=stored, params=params, rows=rows, columns=columns, keys=keys)
@@ -66,26 +61,26 @@ def tile(seed, n, layout, special=True):
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("dtype", MERGEABLE)
 def test_ties_on_tiles_of_every_type_and_size(dtype, n):
-    layout = Layout(dtype, (dtype,) * 3, True)
+    layout = Operands(dtype, (dtype,) * 3, True)
     for out in MERGEABLE:
         check(ties, layout, tile(n, n, layout), ties_values(3), out)
 
 
 @pytest.mark.parametrize("experts", [1, 2, 5, 16])
 def test_any_number_of_experts(experts):
-    layout = Layout(BFLOAT16, (BFLOAT16,) * experts, True)
+    layout = Operands(BFLOAT16, (BFLOAT16,) * experts, True)
     check(ties, layout, tile(experts, 500, layout, special=False), ties_values(experts), BFLOAT16)
 
 
 @given(base=st.sampled_from(MERGEABLE), experts=st.lists(st.sampled_from(MERGEABLE), min_size=1, max_size=3))
 @settings(max_examples=10, deadline=None)
 def test_mixtures_of_types(base, experts):
-    layout = Layout(base, tuple(experts), True)
+    layout = Operands(base, tuple(experts), True)
     check(ties, layout, tile(1, 77, layout), ties_values(len(experts)), base)
 
 
 def test_wide_layouts_compute_in_float64():
-    layout = Layout(BFLOAT16, (BFLOAT16,) * 2, True, wide=True)
+    layout = Operands(BFLOAT16, (BFLOAT16,) * 2, True, wide=True)
     assert layout.real == np.float64
     check(ties, layout, tile(2, 100, layout), ties_values(2), FLOAT64)
 
@@ -147,7 +142,7 @@ def test_random_formulas(data):
         found = expression(xp, {"base": base, "tau": tau, **values})
         return xp.sum(found + tau) + base
 
-    layout = Layout(dtypes[0], tuple(dtypes[1:]), True)
+    layout = Operands(dtypes[0], tuple(dtypes[1:]), True)
     experts, n, start = len(dtypes) - 1, data.draw(st.sampled_from(SIZES)), 37
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     columns = data.draw(st.sampled_from((3, 16, 50)))
@@ -164,7 +159,7 @@ def test_row_wise_values_follow_the_rows_wherever_a_tile_starts(columns, start):
     def scaled_rows(xp, base, tau, *, scale, row):
         return base + scale * xp.sum(row * tau)
 
-    layout, n = Layout(FLOAT32, (FLOAT32,) * 2, True), 130
+    layout, n = Operands(FLOAT32, (FLOAT32,) * 2, True), 130
     rows = np.random.default_rng(0).standard_normal((2, (start + n - 1) // columns + 1))
     values = {"row": rows, "scale": 0.5}
     check(scaled_rows, layout, tile(3, n, layout), values, FLOAT32, start=start, columns=columns)
@@ -174,7 +169,7 @@ def test_extra_inputs_are_read_beside_the_experts():
     def weighted(xp, base, tau, *, fisher):
         return base + xp.sum(fisher * tau) / xp.sum(fisher)
 
-    layout, n, rng = Layout(BFLOAT16, (BFLOAT16,) * 2, True), 50, np.random.default_rng(0)
+    layout, n, rng = Operands(BFLOAT16, (BFLOAT16,) * 2, True), 50, np.random.default_rng(0)
     arrays, fisher = tile(4, n, layout, special=False), [rng.random(n).astype(np.float16), rng.random(n)]
     values = {"fisher": Extra((FLOAT16, FLOAT64))}  # a float64 sensitivity does not widen the merge
     expected, *_ = merged_on_numpy(
@@ -190,29 +185,29 @@ def test_weights_without_a_base():
         assert base is None
         return xp.sum(weights) / len(weights)
 
-    layout = Layout(None, (BFLOAT16, FLOAT16, FLOAT32), False)
+    layout = Operands(None, (BFLOAT16, FLOAT16, FLOAT32), False)
     check(mean, layout, tile(5, 100, layout), {}, BFLOAT16)
 
 
 @pytest.mark.parametrize("result", [1.5, 3, True])
 def test_a_formula_may_return_a_number(result):
-    layout = Layout(FLOAT32, (FLOAT32,), True)
+    layout = Operands(FLOAT32, (FLOAT32,), True)
     check(lambda xp, base, tau: result, layout, tile(6, 20, layout), {}, FLOAT32)
 
 
 def test_a_formula_may_return_a_mask():
-    layout = Layout(FLOAT32, (FLOAT32,), True)
+    layout = Operands(FLOAT32, (FLOAT32,), True)
     check(lambda xp, base, tau: tau[0] > 0, layout, tile(6, 20, layout), {}, FLOAT32)
 
 
 @pytest.mark.parametrize("result", [lambda tau: None, lambda tau: tau, lambda tau: np.ones(3), lambda tau: "x"])
 def test_a_formula_must_return_one_value_per_coordinate(result):
     with pytest.raises(UntraceableError, match=r"one value per coordinate \[n\], not"):
-        merge_kernel(lambda xp, base, tau: result(tau), Layout(FLOAT32, (FLOAT32,) * 2, True), {}, FLOAT32)
+        merge_kernel(lambda xp, base, tau: result(tau), Operands(FLOAT32, (FLOAT32,) * 2, True), {}, FLOAT32)
 
 
 def test_one_expert_may_stand_for_its_only_row():
-    layout = Layout(FLOAT32, (FLOAT32,), True)
+    layout = Operands(FLOAT32, (FLOAT32,), True)
     arrays = tile(9, 20, layout)
     out, row = np.zeros(20, np.float32), np.zeros(20, np.float32)
     merge_kernel(lambda xp, base, tau: base + tau, layout, {}, FLOAT32)(arrays, out=out)
@@ -221,39 +216,19 @@ def test_one_expert_may_stand_for_its_only_row():
 
 
 def test_static_values_select_code_and_numbers_do_not():
-    layout = Layout(BFLOAT16, (BFLOAT16,) * 2, True)
+    layout = Operands(BFLOAT16, (BFLOAT16,) * 2, True)
     kernel = merge_kernel(ties, layout, ties_values(2), BFLOAT16)
     assert merge_kernel(ties, layout, ties_values(2, scale=9, weight=[3, 4]), BFLOAT16) is kernel
     assert merge_kernel(ties, layout, ties_values(2, normalize=False), BFLOAT16) is not kernel
     assert merge_kernel(ties, layout, ties_values(2), FLOAT32) is not kernel
     assert merge_kernel(ties, layout, ties_values(2), BFLOAT16, keeps_base=False) is not kernel
-    assert [is_static(x) for x in (None, True, "a", (1, 2), 1, 1.0, [1.0], np.float32(1))] == [True] * 4 + [False] * 4
-
-
-def test_bind_lines_numbers_up_by_name():
-    values = {"b": [1, 2], "a": 0.5, "mode": "x", "c": np.ones((2, 3)), "u": Uniform(2), "a2": np.zeros((1, 3))}
-    params, rows = bind(values)
-    assert params.tolist() == [0.5, 1, 2]
-    assert rows.tolist() == [[0, 0, 0], [1, 1, 1], [1, 1, 1]]
-    assert [name for name, _ in signature(values)] == sorted(values)
-    assert bind({"mode": None})[0].shape == (0,)
-    assert bind({"mode": None})[1] is None
-
-
-def test_numpy_values_have_the_shapes_formulas_expect():
-    values = {"one": 0.1, "each": [1, 2], "row": [[0, 1, 2]], "mode": "x"}
-    ready = numpy_values(values, np.dtype(np.float32), start=3, count=4, columns=3, extra={})
-    assert ready["one"].dtype == np.float32
-    assert ready["each"].tolist() == [[1], [2]]
-    assert ready["row"].tolist() == [[1, 1, 1, 2]]
-    assert ready["mode"] == "x"
 
 
 def test_zero_nonfinite_replaces_inputs_before_the_formula_and_still_reports_them():
     def mean(xp, base, tau):
         return base + xp.sum(tau)
 
-    layout = Layout(FLOAT32, (FLOAT32,), True)
+    layout = Operands(FLOAT32, (FLOAT32,), True)
     base, expert = np.array([1, np.nan, 2, 3], np.float32), np.array([np.inf, 5, -np.inf, 4], np.float32)
     out = np.zeros(4, np.float32)
     counts = merge_kernel(mean, layout, {}, FLOAT32, zero_nonfinite=True)([base, expert], out=out)
@@ -263,7 +238,7 @@ def test_zero_nonfinite_replaces_inputs_before_the_formula_and_still_reports_the
 
 
 def test_reduce_kernels_take_masks_and_floats_alike():
-    layout = Layout(None, (FLOAT32,), False)
+    layout = Operands(None, (FLOAT32,), False)
     values = np.array([1, 0, -2, np.nan, 0], np.float32)
     assert reduce_kernel(lambda xp, b, w: w > 0, layout, {}, "count")([values]).counts.tolist() == [1]
     assert reduce_kernel(lambda xp, b, w: w, layout, {}, "count")([values]).counts.tolist() == [
@@ -276,7 +251,7 @@ def test_several_measures_in_one_pass():
     def measures(xp, base, tau):
         return {"sums": [tau[0] * tau[1], base], "counts": [tau[0] != 0]}
 
-    layout = Layout(BFLOAT16, (BFLOAT16,) * 2, True)
+    layout = Operands(BFLOAT16, (BFLOAT16,) * 2, True)
     arrays = tile(8, 1000, layout, special=False)
     found = reduce_kernel(measures, layout, {}, "several")(arrays)
     expected, _, deltas = on_numpy(measures, layout, arrays, {})
@@ -298,7 +273,7 @@ def test_rows_of_whatever_a_formula_returns_on_numpy():
 def test_only_so_many_kernels_are_kept(monkeypatch):
     monkeypatch.setattr("rlmerge.kernels.program._kernels", {})
     monkeypatch.setattr("rlmerge.kernels.program.CACHED_KERNELS", 2)
-    layout = Layout(FLOAT32, (FLOAT32,), True)
+    layout = Operands(FLOAT32, (FLOAT32,), True)
 
     def kernel(value):
         return merge_kernel(shifted, layout, {"by": (value,)}, FLOAT32)

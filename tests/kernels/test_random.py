@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64
-from rlmerge.kernels.program import Layout, Uniform, merge_kernel
+from rlmerge.kernels.program import Operands, merge_kernel
 from rlmerge.kernels.random import bits, stream_key, uniform
+from rlmerge.kernels.values import Uniform
 
 N = 1 << 18
 FAR = (1 << 32) - 50
@@ -50,7 +51,7 @@ def test_kernels_draw_the_same_numbers(dtype, start):
     def second_stream(xp, base, weights, *, uniform):
         return uniform[1]
 
-    kernel = merge_kernel(second_stream, Layout(None, (dtype,), False), {"uniform": Uniform(2)}, dtype)
+    kernel = merge_kernel(second_stream, Operands(None, (dtype,), False), {"uniform": Uniform(2)}, dtype)
     keys = [stream_key("a"), stream_key("b")]
     out = np.zeros(117, dtype.storage)
     kernel([np.zeros(117, dtype.storage)], start=start, out=out, keys=keys)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, MERGEABLE, decode
-from rlmerge.kernels.program import Layout, merge_kernel
+from rlmerge.kernels.program import Operands, merge_kernel
 from rlmerge.kernels.random import bits
 from rlmerge.kernels.rounding import encode, to_float32_odd
 
@@ -31,7 +31,7 @@ def words(dtype):
 def by_kernel(values, dtype, rounding="nearest", start=0):
     """``values`` (float32 or float64) rounded by a compiled kernel with random key ``KEY``."""
     source = FLOAT64 if values.dtype == np.float64 else FLOAT32
-    kernel = merge_kernel(first_expert, Layout(None, (source,), False), {}, dtype, rounding=rounding)
+    kernel = merge_kernel(first_expert, Operands(None, (source,), False), {}, dtype, rounding=rounding)
     out = np.zeros(len(values), dtype.storage)
     kernel([values], start=start, out=out, keys=[KEY] * kernel.streams)
     return out

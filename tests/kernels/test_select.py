@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from rlmerge.kernels.program import Layout, reduce_kernel
+from rlmerge.kernels.program import Operands, reduce_kernel
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL, Selector
 
 from .tiles import awkward, expert_of, on_numpy
@@ -55,13 +55,13 @@ def check(layout, tiles, ranks, order=None):
 
 def plain(*rows, dtype=FLOAT32):
     """A layout without base and one tile of it that holds ``rows``."""
-    return Layout(None, (dtype,) * len(rows), False), [[np.asarray(row, dtype.storage) for row in rows]]
+    return Operands(None, (dtype,) * len(rows), False), [[np.asarray(row, dtype.storage) for row in rows]]
 
 
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16, FLOAT32, FLOAT64])
 def test_ranks_of_deltas_of_every_type(dtype):
     rng, n, experts = np.random.default_rng(0), 3000, 2
-    layout = Layout(dtype, (dtype,) * experts, True)
+    layout = Operands(dtype, (dtype,) * experts, True)
     tiles = []
     for _ in range(3):
         base = awkward(rng, n, dtype, special=False)
@@ -105,7 +105,7 @@ def test_bfloat16_deltas_need_one_pass():
     rng = np.random.default_rng(1)
     base = awkward(rng, 20_000, BFLOAT16, special=False)
     expert = base + rng.integers(0, 3, len(base), dtype=np.uint16)
-    assert check(Layout(BFLOAT16, (BFLOAT16,), True), [[base, expert]], [5000]) == 1
+    assert check(Operands(BFLOAT16, (BFLOAT16,), True), [[base, expert]], [5000]) == 1
 
 
 def test_float64_takes_four_passes_at_most():
@@ -131,7 +131,7 @@ def test_a_full_side_list_costs_a_second_pass_and_stays_exact():
 def test_too_many_side_entries_over_all_tiles_cost_a_second_pass_too():
     rng, each = np.random.default_rng(4), 60_000
     tiles = [[rng.standard_normal(each).astype(np.float32)] for _ in range(SIDE_TOTAL // each + 2)]
-    layout = Layout(None, (FLOAT32,), False)
+    layout = Operands(None, (FLOAT32,), False)
     assert check(layout, tiles, [123_456]) == 2
     assert check(layout, tiles[:3], [54_321]) == 1
 
@@ -139,7 +139,7 @@ def test_too_many_side_entries_over_all_tiles_cost_a_second_pass_too():
 def test_tallies_merge_in_any_order():
     rng = np.random.default_rng(5)
     tiles = [[rng.standard_normal(n).astype(np.float32)] for n in (10, 300, SIDE_CAPACITY + 2000)]
-    layout = Layout(None, (FLOAT32,), False)
+    layout = Operands(None, (FLOAT32,), False)
     for order in itertools.permutations(range(3)):
         check(layout, tiles, [5000], order)
 

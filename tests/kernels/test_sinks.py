@@ -6,7 +6,7 @@ import pytest
 from rlmerge.kernels.account import account
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, FLOAT64, MERGEABLE, decode
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, Selection
-from rlmerge.kernels.program import Layout, merge_kernel, reduce_kernel
+from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.random import bits
 from rlmerge.kernels.sinks import BINS
 
@@ -36,7 +36,7 @@ def tile(n, dtype, experts, special):
 def test_the_kernel_accounts_as_numpy_does(dtype, out, experts):
     n = 2 * ACCOUNT_BLOCK + 77
     arrays = tile(n, dtype, experts, special=False)
-    layout = Layout(dtype, (dtype,) * experts, True)
+    layout = Operands(dtype, (dtype,) * experts, True)
     stored = np.zeros(n, out.storage)
     found = merge_kernel(plain_sum, layout, {}, out)(arrays, out=stored, block=ACCOUNT_BLOCK)
     expected, merged, base, deltas = merged_on_numpy(plain_sum, layout, arrays, {}, out)
@@ -53,7 +53,7 @@ def test_the_kernel_accounts_as_numpy_does(dtype, out, experts):
 
 def test_counts_of_awkward_tiles_are_exact_too():
     arrays = tile(5000, BFLOAT16, 3, special=True)
-    layout = Layout(BFLOAT16, (BFLOAT16,) * 3, True)
+    layout = Operands(BFLOAT16, (BFLOAT16,) * 3, True)
     stored = np.zeros(5000, np.uint16)
     found = merge_kernel(plain_sum, layout, {}, BFLOAT16)(arrays, out=stored)
     expected, merged, base, deltas = merged_on_numpy(plain_sum, layout, arrays, {}, BFLOAT16)
@@ -68,7 +68,7 @@ def test_coordinates_no_expert_changed_keep_the_bits_of_the_base(dtype):
     arrays = tile(999, dtype, 2, special=False)
     arrays[0][:4] = decode(np.array([0x8000, 0x3380, 0x4700, 0x0000], np.uint16), BFLOAT16).astype(dtype.storage)
     arrays[1][:4] = arrays[2][:4] = arrays[0][:4]
-    layout = Layout(dtype, (dtype,) * 2, True)
+    layout = Operands(dtype, (dtype,) * 2, True)
     unchanged = (arrays[0] == arrays[1]) & (arrays[0] == arrays[2])
     assert 100 < unchanged.sum() < 900
     for keeps in (True, False):
@@ -83,7 +83,7 @@ def test_coordinates_no_expert_changed_keep_the_bits_of_the_base(dtype):
 @pytest.mark.parametrize("source", [FLOAT32, FLOAT64])
 def test_stochastic_rounding_uses_the_index_in_the_tensor(source):
     arrays, start = tile(300, source, 1, special=True), (1 << 32) - 100
-    layout = Layout(source, (source,), True)
+    layout = Operands(source, (source,), True)
     out = np.zeros(300, np.uint16)
     merge_kernel(plain_sum, layout, {}, BFLOAT16, rounding="stochastic")(arrays, out=out, start=start, keys=[KEY])
     expected, *_ = merged_on_numpy(
@@ -96,7 +96,7 @@ def test_stochastic_rounding_uses_the_index_in_the_tensor(source):
 @pytest.mark.parametrize("position", [0, 15, 16, 40])
 @pytest.mark.parametrize("dtype", MERGEABLE)
 def test_one_nonfinite_input_anywhere_is_noticed(dtype, position, bad):
-    kernel = merge_kernel(plain_sum, Layout(dtype, (dtype,), True), {}, dtype)
+    kernel = merge_kernel(plain_sum, Operands(dtype, (dtype,), True), {}, dtype)
     clean = [np.zeros(41, dtype.storage) for _ in range(2)]
     out = np.zeros(41, dtype.storage)
     flags = kernel(clean, out=out)
@@ -111,7 +111,7 @@ def test_overflow_in_rounding_is_noticed(out, value):
     source = FLOAT64 if out is FLOAT32 else FLOAT32
     values = np.array([value], source.storage)
     stored = np.zeros(1, out.storage)
-    kernel = merge_kernel(lambda xp, base, weights: weights[0], Layout(None, (source,), False), {}, out)
+    kernel = merge_kernel(lambda xp, base, weights: weights[0], Operands(None, (source,), False), {}, out)
     flags = kernel([values], out=stored)
     assert (flags.nonfinite_in, flags.nonfinite_out) == (False, True)
 
@@ -121,7 +121,7 @@ def test_histograms_count_leading_bits_and_list_words_with_low_bits(n):
     rng = np.random.default_rng(n)
     values = [awkward(rng, n, dtype).astype(np.float32) for dtype in (FLOAT32, FLOAT32)]
     values[0] = decode((values[0].view(np.uint32) >> 16).astype(np.uint16), BFLOAT16)  # no low bits
-    kernel = reduce_kernel(lambda xp, b, w: xp.abs(w), Layout(None, (FLOAT32,) * 2, False), {}, "kth")
+    kernel = reduce_kernel(lambda xp, b, w: xp.abs(w), Operands(None, (FLOAT32,) * 2, False), {}, "kth")
     selection = Selection(
         shift=15, bin_mask=0xFFFF, low_mask=0x7FFF, prefix_shift=31, prefixes=(0, 0),
         histograms=np.zeros((2, BINS), np.int64), side=np.zeros((2, 600), np.uint32), side_counts=np.zeros(2, np.int64),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlmerge.kernels.trace import Graph, Stack, Tile, TraceNamespace, UntraceableError
+from rlmerge.kernels.trace import Graph, Node, Stack, TraceNamespace, UntraceableError
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_experts_can_be_sliced_indexed_and_iterated(xp, tau):
 def test_comparisons_and_logic_are_masks_and_arithmetic_is_not(xp, x, tau):
     mask = x > 0
     masks = [mask, ~mask, mask & mask, mask | True, True & mask, xp.isfinite(x), xp.any(tau), xp.all(tau > 0)]
-    assert all(isinstance(tile, Tile) and tile.is_bool for tile in [*masks, xp.where(mask, mask, ~mask)])
+    assert all(isinstance(tile, Node) and tile.is_bool for tile in [*masks, xp.where(mask, mask, ~mask)])
     numbers = [x + 1, -x, abs(x), +x, mask * x, xp.count(tau > 0), xp.where(mask, mask, 1.0), xp.max(tau)]
     assert not any(tile.is_bool for tile in numbers)
 

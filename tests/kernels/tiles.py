@@ -4,8 +4,8 @@ import numpy as np
 
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT64, decode
 from rlmerge.kernels.namespace import NumpyNamespace
-from rlmerge.kernels.program import numpy_values
 from rlmerge.kernels.rounding import encode
+from rlmerge.kernels.values import on_tile
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 2.0**-126, 2.0**-133, 3e38, -3e38, 65504, 6e-8)
 """Zeros, infinities, NaN, and the ends and subnormals of float32, bfloat16 and float16."""
@@ -64,7 +64,7 @@ def on_numpy(formula, layout, arrays, values, *, start=0, columns=1, extra=None)
         decoded = [decode(x, dtype).astype(real) for x, dtype in zip(arrays, layout.inputs, strict=True)]
         base, experts = (None, decoded) if layout.base is None else (decoded[0], decoded[1:])
         deltas = np.stack([x - base for x in experts]) if base is not None else None
-        ready = numpy_values(values, real, start, len(arrays[0]), columns, extra or {})
+        ready = {**on_tile(values, real, start, len(arrays[0]), columns), **(extra or {})}
         result = formula(NumpyNamespace(real), base, deltas if layout.deltas else np.stack(experts), **ready)
     return result, base, deltas
 

@@ -48,7 +48,7 @@ def command(
     With --against, MERGED is a finished merge, and RECIPE the recipe (or rlmerge.lock.yaml) it was made from.
     """
     from rlmerge.cli.progress import show_progress
-    from rlmerge.engine.inspect import SAMPLE, inspect
+    from rlmerge.inspection.inspect import SAMPLE, inspect
     from rlmerge.options import Options
     from rlmerge.report.inspect_terminal import inspect_text
 

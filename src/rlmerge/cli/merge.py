@@ -28,7 +28,7 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     recipe, options = read_request(request)
     from rlmerge.api import run_plan
     from rlmerge.cli.progress import show_progress
-    from rlmerge.planning import make_plan
+    from rlmerge.merging import make_plan
     from rlmerge.report.terminal import merge_text
 
     plan = make_plan(recipe, out, options)

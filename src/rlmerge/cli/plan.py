@@ -21,7 +21,7 @@ def command(out: Path | None, output_format: str, **request: Any) -> None:
     Takes the arguments of `rlmerge merge` and finds everything that is wrong with them at once.
     """
     recipe, options = read_request(request)
-    from rlmerge.planning import make_plan
+    from rlmerge.merging import make_plan
     from rlmerge.report.terminal import plan_text
 
     plan = make_plan(recipe, out, options).to_dict()

@@ -112,7 +112,7 @@ def _measure(
 
 
 def _check(models: Mapping[str, Path], references: Sequence[str], max_new_tokens: int) -> None:
-    from rlmerge.engine.identity import compare_identities
+    from rlmerge.inspection.identity import compare_identities
 
     if not models:
         raise RequestError("there are no models", hint="Name at least one.")

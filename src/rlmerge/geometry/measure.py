@@ -8,7 +8,7 @@ import numpy as np
 
 from rlmerge.kernels.dtypes import DType
 from rlmerge.kernels.jit import Counts, Selection
-from rlmerge.kernels.program import Layout, reduce_kernel
+from rlmerge.kernels.program import Operands, reduce_kernel
 
 from .magnitudes import BINS, Magnitudes
 from .observation import Observation
@@ -27,7 +27,7 @@ def measure(base: np.ndarray, experts: Sequence[np.ndarray], dtypes: Sequence[DT
     total = Observation.zero(len(experts))
     for part in parts(len(experts)):
         tiles = [base, *(experts[k] for k in part.members)]
-        layout = Layout(dtypes[0], tuple(dtypes[1 + k] for k in part.members), deltas=False)
+        layout = Operands(dtypes[0], tuple(dtypes[1 + k] for k in part.members), deltas=False)
         found, nonfinite = _run(part, tiles, layout, len(experts), careful=False)
         if nonfinite:
             found, _ = _run(part, tiles, layout, len(experts), careful=True)
@@ -36,7 +36,7 @@ def measure(base: np.ndarray, experts: Sequence[np.ndarray], dtypes: Sequence[DT
 
 
 def _run(
-    part: Part, tiles: Sequence[np.ndarray], layout: Layout, experts: int, careful: bool
+    part: Part, tiles: Sequence[np.ndarray], layout: Operands, experts: int, careful: bool
 ) -> tuple[Observation, bool]:
     values = {"part": (part.single, part.pairs), "careful": careful}
     kernel = reduce_kernel(observe, layout, values, "several")

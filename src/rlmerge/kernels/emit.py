@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from .dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
 from .random import HIGH_WORD, MIXER
-from .trace import Tile
+from .trace import Node
 
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
@@ -79,7 +79,7 @@ class Emitter:
         word = struct.unpack("<Q", struct.pack("<d", value))[0]
         return "<" + ", ".join([f"{self.real} 0x{word:016X}"] * self.width) + ">"
 
-    def bind(self, tile: Tile, value: str) -> None:
+    def bind(self, tile: Node, value: str) -> None:
         """Give the leaf ``tile`` the IR ``value``."""
         self._values[tile.index] = value
 
@@ -101,7 +101,7 @@ class Emitter:
         cast = "fptrunc" if scalar == "double" else "fpext"
         return self.let(f"{cast} {self.vector(scalar)} {stored} to {self.reals}")
 
-    def value(self, tile: Tile) -> str:
+    def value(self, tile: Node) -> str:
         """The IR value of ``tile``; its operands are emitted first, once."""
         pending = [tile]
         while pending:
@@ -114,7 +114,7 @@ class Emitter:
                 pending.pop()
         return self._values[tile.index]
 
-    def _emit(self, tile: Tile, args: list[str]) -> str:
+    def _emit(self, tile: Node, args: list[str]) -> str:
         op, real = tile.op, self.reals
         if op in _BINARY:
             return self.let(f"{_BINARY[op]} {real} {args[0]}, {args[1]}")

@@ -38,7 +38,7 @@ class Program:
 
     def used(self, op: str) -> list[int]:
         """Indices of the leaves of kind ``op``, in order."""
-        return sorted(tile.data for tile in self.graph.nodes if tile.op == op)
+        return sorted(node.data for node in self.graph.nodes if node.op == op)
 
 
 def module(program: Program) -> tuple[str, Slots]:
@@ -98,22 +98,22 @@ def _body(program: Program, width: int, stochastic: bool) -> tuple[list[str], Sl
     body = Body(e, "%tp" if tail else "%vp", tail)
     keys = program.used("uniform")
     low, high = _index(e, body.position) if keys or stochastic else ("", "")
-    for tile in program.graph.nodes:
-        suffix = f"{tile.data}{'.t' if tail else ''}"
-        if tile.op == "weight":
-            dtype = program.inputs[tile.data]
-            decoded = e.decode(dtype, e.load(dtype, f"%input{tile.data}", body.position))
+    for node in program.graph.nodes:
+        suffix = f"{node.data}{'.t' if tail else ''}"
+        if node.op == "weight":
+            dtype = program.inputs[node.data]
+            decoded = e.decode(dtype, e.load(dtype, f"%input{node.data}", body.position))
             body.track_largest("in", decoded)
             if program.zero_nonfinite:
                 finite = e.compare("olt", e.intrinsic("fabs", decoded), e.number(float("inf")))
                 decoded = e.select(finite, decoded, e.number(0.0))
-            e.bind(tile, decoded)
-        elif tile.op == "param":
-            e.bind(tile, f"%param{suffix}")
-        elif tile.op == "row":
-            e.bind(tile, e.let(f"load {e.reals}, ptr %row{suffix}"))
-        elif tile.op == "uniform":
-            e.bind(tile, e.unit(e.random_bits(_keys(e, tile.data), low, high)))
+            e.bind(node, decoded)
+        elif node.op == "param":
+            e.bind(node, f"%param{suffix}")
+        elif node.op == "row":
+            e.bind(node, e.let(f"load {e.reals}, ptr %row{suffix}"))
+        elif node.op == "uniform":
+            e.bind(node, e.unit(e.random_bits(_keys(e, node.data), low, high)))
     if isinstance(program.sink, Write):
         random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
         emit_write(body, program.sink, random)

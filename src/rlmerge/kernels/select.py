@@ -71,8 +71,9 @@ class Selector:
     def _empty(self) -> Tally:
         return Tally(np.zeros((self.count, BINS), np.int64), [[] if self._listed else None for _ in range(self.count)])
 
-    def selection(self) -> Selection:
-        """Fresh arrays for a kernel call on one tile."""
+    def selection(self, numel: int = SIDE_CAPACITY) -> Selection:
+        """Fresh arrays for a kernel call on one tile of ``numel`` elements."""
+        capacity = min(numel, SIDE_CAPACITY) if self._listed else 0
         return Selection(
             shift=self._shift,
             bin_mask=(1 << (self._prefix_shift - self._shift)) - 1,
@@ -80,7 +81,7 @@ class Selector:
             prefix_shift=self._prefix_shift,
             prefixes=tuple(self._prefixes),
             histograms=np.zeros((self.count, BINS), np.int64),
-            side=np.empty((self.count, SIDE_CAPACITY if self._listed else 0), self._word),
+            side=np.empty((self.count, capacity), self._word),
             side_counts=np.zeros(self.count, np.int64),
         )
 
@@ -88,7 +89,7 @@ class Selector:
         """The tally of one kernel call."""
         capacity = selection.side.shape[1]
         side = [
-            [row[:used].copy()] if capacity and used <= capacity else None
+            [row[:used].copy()] if self._listed and used <= capacity else None
             for row, used in zip(selection.side, selection.side_counts, strict=True)
         ]
         return Tally(selection.histograms, side)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .dtypes import BFLOAT16, FLOAT16, DType
 from .emit import Emitter, storage_type
 from .rounding import Rounding
-from .trace import Tile
+from .trace import Node
 
 BIN_BITS = 16
 BINS = 1 << BIN_BITS
@@ -39,11 +39,11 @@ class Write:
     vector).
     """
 
-    merged: Tile
+    merged: Node
     dtype: DType
     rounding: Rounding
-    base: Tile | None
-    deltas: Sequence[Tile]
+    base: Node | None
+    deltas: Sequence[Node]
     keeps_base: bool
     exact_base: bool = False
 
@@ -52,9 +52,9 @@ class Write:
 class Reduce:
     """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, selection histograms of ``values`` >= 0."""
 
-    sums: Sequence[Tile] = ()
-    counts: Sequence[Tile] = ()
-    values: Sequence[Tile] = ()
+    sums: Sequence[Node] = ()
+    counts: Sequence[Node] = ()
+    values: Sequence[Node] = ()
 
 
 @dataclass
@@ -124,7 +124,7 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     e = body.emitter
     merged = e.value(sink.merged)
     base = e.value(sink.base) if sink.base is not None else None
-    deltas = [e.value(tile) for tile in sink.deltas] if base is not None else []
+    deltas = [e.value(node) for node in sink.deltas] if base is not None else []
     changed = [e.compare("une", delta, e.number(0.0)) for delta in deltas]
     touched, several = (changed[0], e.integer("i1", 0)) if changed else ("", "")
     for mask in changed[1:]:
@@ -171,12 +171,12 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
 def emit_reduce(body: Body, sink: Reduce) -> None:
     """Accumulate sums, counts and histograms."""
     e = body.emitter
-    for tile in sink.sums:
-        body.add_sum(e.value(tile), "double")
-    for tile in sink.counts:
-        body.add_count(e.value(tile))
-    for index, tile in enumerate(sink.values):
-        _emit_histogram(body, index, e.value(tile))
+    for node in sink.sums:
+        body.add_sum(e.value(node), "double")
+    for node in sink.counts:
+        body.add_count(e.value(node))
+    for index, node in enumerate(sink.values):
+        _emit_histogram(body, index, e.value(node))
 
 
 def _emit_histogram(body: Body, index: int, value: str) -> None:

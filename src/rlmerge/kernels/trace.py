@@ -1,6 +1,6 @@
-"""Symbolic tiles: run a formula once on these and its operations are recorded as a graph of shared nodes.
+"""Symbolic nodes: run a formula once on these and its operations are recorded as a graph of shared nodes.
 
-``Tile`` stands for one number per coordinate, ``Stack`` for one per coordinate and expert (K is known, so stacks are
+``Node`` stands for one number per coordinate, ``Stack`` for one per coordinate and expert (K is known, so stacks are
 unrolled). ``TraceNamespace`` is the ``xp`` a formula sees while it is traced.
 """
 
@@ -24,39 +24,39 @@ class Graph:
     """Nodes in the order they were recorded; equal operations on equal operands are one node."""
 
     def __init__(self) -> None:
-        self.nodes: list[Tile] = []
-        self._known: dict[tuple[Any, ...], Tile] = {}
+        self.nodes: list[Node] = []
+        self._known: dict[tuple[Any, ...], Node] = {}
 
-    def node(self, op: str, *operands: Tile | Number) -> Tile:
+    def node(self, op: str, *operands: Node | Number) -> Node:
         """The node for ``op`` on ``operands``; Python numbers become constants."""
         inputs = self._operands(op, operands)
         is_bool = op in _LOGIC or op in _TESTS or (op == "where" and inputs[1].is_bool)
         return self._intern(op, inputs, None, is_bool)
 
-    def constant(self, value: Number) -> Tile:
+    def constant(self, value: Number) -> Node:
         """A number that is part of the program."""
         return self._intern("constant", (), repr(float(value)), False)
 
-    def leaf(self, op: str, index: int) -> Tile:
+    def leaf(self, op: str, index: int) -> Node:
         """A value that comes from outside: ``weight``, ``param``, ``row`` or ``uniform`` number ``index``."""
         return self._intern(op, (), index, False)
 
-    def number(self, tile: Tile) -> Tile:
-        """``tile`` itself, or 1 where a mask holds and 0 elsewhere."""
-        return self.node("where", tile, 1.0, 0.0) if tile.is_bool else tile
+    def number(self, node: Node) -> Node:
+        """``node`` itself, or 1 where a mask holds and 0 elsewhere."""
+        return self.node("where", node, 1.0, 0.0) if node.is_bool else node
 
-    def mask(self, tile: Tile) -> Tile:
-        """``tile`` itself if it is a mask, else where it is not zero."""
-        return tile if tile.is_bool else self.node("ne", tile, 0.0)
+    def mask(self, node: Node) -> Node:
+        """``node`` itself if it is a mask, else where it is not zero."""
+        return node if node.is_bool else self.node("ne", node, 0.0)
 
-    def _operands(self, op: str, operands: Sequence[Tile | Number]) -> tuple[Tile, ...]:
-        """Operands of the kinds ``op`` takes. Masks turn into numbers only where NumPy keeps the tile's float type."""
+    def _operands(self, op: str, operands: Sequence[Node | Number]) -> tuple[Node, ...]:
+        """Operands of the kinds ``op`` takes. Masks turn into numbers only where NumPy keeps the node's float type."""
         if op in _LOGIC:
-            tiles = [self._intern("truth", (), x, True) if isinstance(x, bool) else x for x in operands]
-            if not all(isinstance(x, Tile) and x.is_bool for x in tiles):
+            nodes = [self._intern("truth", (), x, True) if isinstance(x, bool) else x for x in operands]
+            if not all(isinstance(x, Node) and x.is_bool for x in nodes):
                 raise UntraceableError(f"'{op}' takes masks; compare numbers first, as in (x > 0) & (y > 0)")
-            return tuple(x for x in tiles if isinstance(x, Tile))
-        lifted = tuple(x if isinstance(x, Tile) else self.constant(x) for x in operands)
+            return tuple(x for x in nodes if isinstance(x, Node))
+        lifted = tuple(x if isinstance(x, Node) else self.constant(x) for x in operands)
         if op == "where":
             condition, x, y = lifted
             branches = (x, y) if x.is_bool and y.is_bool else (self.number(x), self.number(y))
@@ -67,12 +67,12 @@ class Graph:
             raise UntraceableError(f"'{op}' takes numbers, not masks; use xp.where, xp.count or the operators & | ~")
         return tuple(self.number(x) for x in lifted)
 
-    def _intern(self, op: str, inputs: tuple[Tile, ...], data: Any, is_bool: bool) -> Tile:
+    def _intern(self, op: str, inputs: tuple[Node, ...], data: Any, is_bool: bool) -> Node:
         key = (op, tuple(x.index for x in inputs), data)
         if key not in self._known:
-            tile = Tile(self, len(self.nodes), op, inputs, data, is_bool)
-            self.nodes.append(tile)
-            self._known[key] = tile
+            node = Node(self, len(self.nodes), op, inputs, data, is_bool)
+            self.nodes.append(node)
+            self._known[key] = node
         return self._known[key]
 
 
@@ -94,7 +94,7 @@ def _refuse_numpy(self: Any, function: Any = None, *_: Any, **__: Any) -> NoRetu
 
 
 class _Operators:
-    """Arithmetic shared by tiles and stacks; ``_apply`` broadcasts."""
+    """Arithmetic shared by nodes and stacks; ``_apply`` broadcasts."""
 
     __hash__ = object.__hash__
     __bool__ = __float__ = __int__ = __index__ = _refuse
@@ -177,10 +177,10 @@ class _Operators:
         return self._apply("not", self)
 
 
-class Tile(_Operators):
+class Node(_Operators):
     """One symbolic number (or truth value) per coordinate."""
 
-    def __init__(self, graph: Graph, index: int, op: str, inputs: tuple[Tile, ...], data: Any, is_bool: bool) -> None:
+    def __init__(self, graph: Graph, index: int, op: str, inputs: tuple[Node, ...], data: Any, is_bool: bool) -> None:
         self.graph = graph
         self.index = index
         self.op = op
@@ -192,35 +192,35 @@ class Tile(_Operators):
 
 
 class Stack(_Operators):
-    """K symbolic tiles, one per expert; iterating gives them in order."""
+    """K symbolic nodes, one per expert; iterating gives them in order."""
 
-    def __init__(self, tiles: Sequence[Tile]) -> None:
-        self.tiles = tuple(tiles)
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return len(self.nodes)
 
-    def __iter__(self) -> Iterator[Tile]:
-        return iter(self.tiles)
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Stack(self.tiles[index])
+            return Stack(self.nodes[index])
         if not isinstance(index, int):
             raise UntraceableError("traced experts can be indexed by an expert's number or a slice of experts only")
-        return self.tiles[index]
+        return self.nodes[index]
 
 
 def _broadcast(op: str, operands: Sequence[Any]) -> Any:
     for operand in operands:
         # NumPy scalars are refused: they would widen float32 tiles to float64 on NumPy, but not here.
-        if not isinstance(operand, Tile | Stack) and type(operand) not in (bool, int, float):
+        if not isinstance(operand, Node | Stack) and type(operand) not in (bool, int, float):
             kind = type(operand)
             raise UntraceableError(f"cannot trace '{op}' with {kind.__module__}.{kind.__name__}; use Python numbers")
     lengths = {len(x) for x in operands if isinstance(x, Stack)} - {1}
     if len(lengths) > 1:
         raise UntraceableError(f"cannot trace '{op}' on stacks of {sorted(lengths)} experts")
-    graph = next(t.graph for x in operands for t in (x.tiles if isinstance(x, Stack) else (x,)) if isinstance(t, Tile))
+    graph = next(t.graph for x in operands for t in (x.nodes if isinstance(x, Stack) else (x,)) if isinstance(t, Node))
     if not any(isinstance(x, Stack) for x in operands):
         return graph.node(op, *operands)
     rows = lengths.pop() if lengths else 1
@@ -265,12 +265,12 @@ class TraceNamespace:
         return self._call("isfinite", x)
 
     def sum(self, x: Any) -> Any:
-        if any(isinstance(tile, Tile) and tile.is_bool for tile in x):
+        if any(isinstance(node, Node) and node.is_bool for node in x):
             raise UntraceableError("xp.sum adds numbers, not masks; use xp.count")
         return _fold(lambda a, b: a + b, x)
 
     def count(self, mask: Any) -> Any:
-        return self.sum([self.where(tile, 1.0, 0.0) for tile in mask])
+        return self.sum([self.where(node, 1.0, 0.0) for node in mask])
 
     def any(self, mask: Any) -> Any:
         return self._logic("or", mask)
@@ -279,7 +279,7 @@ class TraceNamespace:
         return self._logic("and", mask)
 
     def _logic(self, op: str, mask: Any) -> Any:
-        return _fold(lambda a, b: self._graph.node(op, a, b), [self._graph.mask(tile) for tile in mask])
+        return _fold(lambda a, b: self._graph.node(op, a, b), [self._graph.mask(node) for node in mask])
 
     def max(self, x: Any) -> Any:
         return _fold(self.maximum, x)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rlmerge.checkpoint import Checkpoint, OutputTensor
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import MERGEABLE
-from rlmerge.kernels.program import Layout
+from rlmerge.kernels.program import Operands
 from rlmerge.planning import TensorPlan
 
 _SHOWN = 3
@@ -86,7 +86,7 @@ def _paired(checkpoints: Sequence[Checkpoint], name: str, present: Sequence[int]
     base = checkpoints[0].tensors[name]
     experts = tuple(checkpoints[1 + k].tensors[name] for k in present)
     values = {"experts": float(len(experts)), "numel": base.numel}
-    layout = Layout(base.dtype, tuple(x.dtype for x in experts), deltas=False)
+    layout = Operands(base.dtype, tuple(x.dtype for x in experts), deltas=False)
     output = OutputTensor(name, base.dtype, base.shape)
     return Paired(TensorPlan(output, "merge", base, experts, values, {}, layout), tuple(present))
 

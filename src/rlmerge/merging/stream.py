@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from rlmerge.planning import TensorPlan
-from rlmerge.planning.inputs import check_input
-
+from .backend import Backend
+from .job import Job
+from .measured import check_input
+from .on_llvm import LlvmBackend
 from .tiles import Tile, cut
 
 PREFETCH_BYTES = 64 * 2**20
@@ -22,10 +23,11 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Threads that compute tiles."""
+    """Threads that compute tiles with one backend."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, backend: Backend | None = None) -> None:
         self.threads = threads
+        self.backend: Backend = backend or LlvmBackend()
         self.pool = ThreadPoolExecutor(threads, "rlmerge-worker")
 
     def __enter__(self) -> Workers:
@@ -34,26 +36,26 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def submit(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Future[Result]:
+    def submit(self, tile: Tile, work: Callable[[Tile, Sequence[Any]], Result]) -> Future[Result]:
         """Read ``tile`` and give it to ``work`` on some thread; its pages are given back afterwards.
 
         CheckpointError when a further input holds what it cannot, such as a negative sensitivity.
         """
         return self.pool.submit(self._run, tile, work)
 
-    def _run(self, tile: Tile, work: Callable[[Tile, Sequence[np.ndarray]], Result]) -> Result:
-        arrays = [info.read(*tile.span(info)) for info in tile.inputs]
-        further = iter(arrays[len(tile.tensor.sources) :])
-        for name, infos in tile.tensor.extras.items():
-            for info in infos:
-                check_input(name, next(further), info, tile.span(info)[0])
+    def _run(self, tile: Tile, work: Callable[[Tile, Sequence[Any]], Result]) -> Result:
+        arrays = [self.backend.load(source, *tile.span(source)) for source in tile.inputs]
+        further = iter(arrays[len(tile.job.sources) :])
+        for name, sources in tile.job.extras.items():
+            for source in sources:
+                check_input(name, np.asarray(next(further)), source, tile.span(source)[0])
         result = work(tile, arrays)
-        for info in tile.inputs:
-            info.release(*tile.span(info))
+        for source in tile.inputs:
+            source.release(*tile.span(source))
         return result
 
     def map(
-        self, tiles: Iterable[Tile], work: Callable[[Tile, Sequence[np.ndarray]], Result]
+        self, tiles: Iterable[Tile], work: Callable[[Tile, Sequence[Any]], Result]
     ) -> Iterator[tuple[Tile, Result]]:
         """(tile, result) in order, with at most two tiles a thread in flight."""
         flying: deque[tuple[Tile, Future[Result]]] = deque()
@@ -67,19 +69,19 @@ class Workers:
                 flying.append((following, self.submit(following, work)))
             yield tile, result
 
-    def prefetch(self, tensor: TensorPlan) -> None:
+    def prefetch(self, job: Job) -> None:
         """Ask for the beginning of a tensor that will be needed soon."""
-        for tile in islice(cut(tensor, PREFETCH_BYTES // 8), 1):
-            for info in tile.inputs:
-                info.prefetch(*tile.span(info))
+        for tile in islice(cut(job, PREFETCH_BYTES // 8), 1):
+            for source in tile.inputs:
+                source.prefetch(*tile.span(source))
 
     def prefetched(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """The same tiles, each handed out after those of the next ``PREFETCH_BYTES`` were asked for."""
         waiting: deque[Tile] = deque()
         held = 0
         for tile in tiles:
-            for info in tile.inputs:
-                info.prefetch(*tile.span(info))
+            for source in tile.inputs:
+                source.prefetch(*tile.span(source))
             waiting.append(tile)
             held += tile.nbytes
             while held > PREFETCH_BYTES:

@@ -17,7 +17,7 @@ from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.observe import EPSILON
 from rlmerge.geometry.survival import Survival
 from rlmerge.inspection import Forecast
-from rlmerge.kernels.program import Layout
+from rlmerge.kernels.program import Operands
 from rlmerge.methods import Statistic
 from rlmerge.methods.parts import magnitude
 from rlmerge.progress import Progress
@@ -146,7 +146,7 @@ class Forecaster:
         values = final_values(method, values)
         return Merger(
             method.formula,
-            Layout(tensor.layout.base, tensor.layout.experts, method.space == "delta"),
+            Operands(tensor.layout.base, tensor.layout.experts, method.space == "delta"),
             for_formula(method.formula, values),
             random_keys(self.seed, name, len(tensor.experts)),
             zero=bool(whole.nonfinite.any()),

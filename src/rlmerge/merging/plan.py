@@ -8,55 +8,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rlmerge import __version__
-from rlmerge.checkpoint import Checkpoint, OutputTensor, ShardPlan, Source
-from rlmerge.kernels.program import Layout
+from rlmerge._version import __version__
+from rlmerge.checkpoint import Checkpoint, ShardPlan
+from rlmerge.kernels import ARITHMETIC
 from rlmerge.methods import Method
-from rlmerge.methods.method import Stages
 from rlmerge.options import Options
 from rlmerge.recipe import Recipe
 
-from .inputs import Inputs
+from .job import Job
+from .measured import Inputs
 from .place import free_space
-from .sizing import sizing
-
-
-@dataclass(frozen=True)
-class TensorPlan:
-    """One output tensor: the inputs it is made of and, when it is merged, the values its formula gets.
-
-    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel`` and ``wide``.
-    """
-
-    output: OutputTensor
-    action: Literal["merge", "copy"]
-    base: Source | None
-    experts: tuple[Source, ...]
-    values: Mapping[str, Any]
-    extras: Mapping[str, tuple[Source, ...]]
-    layout: Layout
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """Base and experts, in the order of the layout's inputs."""
-        return (*(() if self.base is None else (self.base,)), *self.experts)
-
-    @property
-    def inputs(self) -> tuple[Source, ...]:
-        """All that is read: base, experts and further inputs."""
-        return (*self.sources, *(info for infos in self.extras.values() for info in infos))
-
-    @property
-    def columns(self) -> int:
-        """Length of a row: the last dimension; a vector is one row."""
-        return self.output.shape[-1] if self.output.shape else 1
+from .sizing import Sizing, size_of
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge ready to run. ``template`` is the model whose config, tokenizer and other files are copied."""
+    """A merge ready to run: jobs in the order in which their tensors are written, and what goes around them.
+
+    ``template`` is the model whose config, tokenizer and other files are copied. ``jobs`` are by output name; their
+    ``models`` number the ``experts``.
+    """
 
     recipe: Recipe
     options: Options
@@ -64,7 +37,7 @@ class Plan:
     experts: tuple[Checkpoint, ...]
     inputs: Inputs
     template: Checkpoint
-    tensors: Mapping[str, TensorPlan]
+    jobs: Mapping[str, Job]
     shards: tuple[ShardPlan, ...]
     out: Path | None
     warnings: tuple[str, ...]
@@ -74,15 +47,25 @@ class Plan:
         """The recipe's method."""
         return self.recipe.method
 
+    @property
+    def merged(self) -> list[Job]:
+        """The jobs that are more than copies."""
+        return [job for job in self.jobs.values() if job.method is not None]
+
+    @property
+    def models(self) -> tuple[Checkpoint, ...]:
+        """Base, if any, and experts."""
+        return (*(() if self.base is None else (self.base,)), *self.experts)
+
     @cached_property
-    def stages(self) -> Stages:
-        """The statistics the method needs, stage by stage."""
-        return self.method.statistics(len(self.experts), **self.recipe.static())
+    def sizing(self) -> Sizing:
+        """Threads, tiles and memory of the run."""
+        return size_of(list(self.jobs.values()), self.options)
 
     @property
     def bytes_read(self) -> int:
         """Bytes of all inputs, each read once."""
-        return sum(info.nbytes for tensor in self.tensors.values() for info in tensor.inputs)
+        return sum(source.nbytes for job in self.jobs.values() for source in job.inputs)
 
     @property
     def bytes_written(self) -> int:
@@ -97,7 +80,7 @@ class Plan:
     @property
     def peak_memory(self) -> int:
         """Expected peak of anonymous memory in bytes, without the interpreter."""
-        return sizing(self).peak
+        return self.sizing.peak
 
     @cached_property
     def digest(self) -> str:
@@ -106,8 +89,9 @@ class Plan:
         kept = ("seed", "dtype", "out_dtype", "rounding", "shard_size", "on_nonfinite")
         content = {
             "version": __version__,
+            "arithmetic": ARITHMETIC,
             "recipe": self.recipe.text,
-            "models": [x.edition for x in (*([self.base] if self.base else []), *self.experts)],
+            "models": [model.edition for model in self.models],
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
             "options": {name: options[name] for name in kept},
         }
@@ -115,19 +99,20 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-able data."""
-        merged = [t for t in self.tensors.values() if t.action == "merge"]
+        merged = self.merged
+        stages = merged[0].stages if merged else ()
         return {
             "method": self.method.name,
             "status": self.method.status,
             "base": self.base.reference if self.base else None,
             "experts": [expert.reference for expert in self.experts],
             "inputs": {name: [x.directory for x in found] for name, found in self.inputs.items()},
-            "tensors": len(self.tensors),
+            "tensors": len(self.jobs),
             "merged_tensors": len(merged),
             "parameters": sum(t.output.numel for t in merged),
-            "dtypes": sorted({t.output.dtype.name for t in self.tensors.values()}),
+            "dtypes": sorted({t.output.dtype.name for t in self.jobs.values()}),
             "shards": [shard.name for shard in self.shards],
-            "statistics": [[statistic.name for statistic in stage] for stage in self.stages],
+            "statistics": [[statistic.name for statistic in stage] for stage in stages],
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "peak_memory": self.peak_memory,

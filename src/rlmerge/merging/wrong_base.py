@@ -6,7 +6,9 @@ import numpy as np
 
 from rlmerge.checkpoint import Source
 from rlmerge.kernels.dtypes import decode
-from rlmerge.planning import Plan, TensorPlan
+
+from .job import Job
+from .plan import Plan
 
 MATRICES = 8
 ENTRIES = 1 << 17
@@ -23,12 +25,12 @@ SAME_BITS = 0.01
 """Share of equal entries from which it is taken for a fine-tune in any case."""
 
 
-def strangers(plan: Plan) -> list[str]:
+def check_base(plan: Plan) -> list[str]:
     """A warning for each expert that shares almost no values and no direction with the base; none without a base.
 
     Vectors are left out: the scales of normalisation layers are close to 1 in all models.
     """
-    matrices = [t for t in plan.tensors.values() if t.action == "merge" and t.base is not None and _is_matrix(t)]
+    matrices = [t for t in plan.merged if t.base is not None and _is_matrix(t)]
     chosen = [matrices[i] for i in sorted({i * len(matrices) // MATRICES for i in range(MATRICES)})] if matrices else []
     if sum(min(ENTRIES, t.output.numel) for t in chosen) < FEWEST:
         return []
@@ -52,7 +54,7 @@ def strangers(plan: Plan) -> list[str]:
     ]
 
 
-def _is_matrix(tensor: TensorPlan) -> bool:
+def _is_matrix(tensor: Job) -> bool:
     return len(tensor.output.shape) > 1 and tensor.output.numel > 0
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.kernels.dtypes import decode
-from rlmerge.planning import TensorPlan
 
+from .job import Job
 from .tiles import Tile
 
 _CHUNK = 1 << 20
@@ -17,28 +17,28 @@ _CHUNK = 1 << 20
 
 def refuse_nonfinite(tile: Tile) -> NoReturn:
     """CheckpointError naming model file, tensor, how many values are not finite, and the first."""
-    for info in tile.inputs:
+    for source in tile.inputs:
         count, first, value = 0, -1, 0.0
-        for start in range(0, info.numel, _CHUNK):
-            values = decode(info.read(start, min(info.numel, start + _CHUNK)), info.dtype)
+        for start in range(0, source.numel, _CHUNK):
+            values = decode(source.read(start, min(source.numel, start + _CHUNK)), source.dtype)
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad) and first < 0:
                 first = start + int(bad[0])
                 value = float(values[bad[0]])
             count += len(bad)
         if count:
-            index = [int(i) for i in np.unravel_index(first, info.shape)]
+            index = [int(i) for i in np.unravel_index(first, source.shape)]
             raise CheckpointError(
                 f"{count} values are not finite; the first is {value} at {index}",
-                where=info.where,
+                where=source.where,
                 hint="Train or download the model again, or set --on-nonfinite keep or zero.",
             )
-    raise RequestError("a value that is not finite went away while it was looked for", where=tile.tensor.output.name)
+    raise RequestError("a value that is not finite went away while it was looked for", where=tile.job.name)
 
 
-def refuse_overflow(tensor: TensorPlan) -> NoReturn:
+def refuse_overflow(job: Job) -> NoReturn:
     """RequestError: the merge of finite values is not finite in the output type."""
-    output = tensor.output
+    output = job.output
     raise RequestError(
         f"the merged tensor overflows {output.dtype.name}",
         where=output.name,

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from rlmerge.checkpoint import Source
 from rlmerge.kernels.jit import BLOCK
-from rlmerge.planning import TensorPlan
+
+from .job import Job
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The flat range [start, stop) of a tensor. ``block`` is the length after which sums are closed."""
+    """The flat range [start, stop) of a job. ``block`` is the length after which sums are closed."""
 
-    tensor: TensorPlan
+    job: Job
     start: int
     stop: int
     block: int = BLOCK
@@ -27,28 +28,31 @@ class Tile:
     @property
     def nbytes(self) -> int:
         """Bytes of all inputs of the tile."""
-        return sum((stop - start) * info.dtype.itemsize for info in self.inputs for start, stop in [self.span(info)])
+        return sum((stop - start) * s.dtype.itemsize for s in self.inputs for start, stop in [self.span(s)])
 
     @property
     def inputs(self) -> tuple[Source, ...]:
         """Base, experts and further inputs."""
-        return self.tensor.inputs
+        return self.job.inputs
 
-    def span(self, info: Source) -> tuple[int, int]:
+    def span(self, source: Source) -> tuple[int, int]:
         """The flat range the tile needs of an input: its own, but all of an input that is not of the tensor's size."""
-        return (self.start, self.stop) if info.numel == self.tensor.output.numel else (0, info.numel)
+        return (self.start, self.stop) if source.numel == self.job.output.numel else (0, source.numel)
 
 
-def cut(tensor: TensorPlan, size: int, *, by_rows: bool = False) -> Iterator[Tile]:
+def cut(job: Job, size: int, *, by_rows: bool = False) -> Iterator[Tile]:
     """Tiles of at most ``size`` elements, at least one block or one row; an empty tensor has none.
 
     With ``by_rows`` tiles hold whole rows, in groups whose length depends on the tensor alone.
     """
-    total = tensor.output.numel
-    block = BLOCK
-    if by_rows:
-        columns = max(1, tensor.columns)
-        block = columns * max(1, BLOCK // columns)
+    total = job.output.numel
+    block = row_block(job.columns) if by_rows else BLOCK
     step = max(1, total) if size >= total else max(1, size // block) * block
     for start in range(0, total, step):
-        yield Tile(tensor, start, min(total, start + step), block)
+        yield Tile(job, start, min(total, start + step), block)
+
+
+def row_block(columns: int) -> int:
+    """Elements of the smallest group of whole rows: as many rows as fit a block, at least one."""
+    columns = max(1, columns)
+    return columns * max(1, BLOCK // columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from rlmerge.methods.method import Share
+
+from .job import Job
 
 ERASED_WARNING = 0.10
 """Share of an expert's changes lost to rounding above which a merge warns."""
@@ -92,12 +95,14 @@ class MergeResult:
 
 
 class Account:
-    """Adds up the accounting of all tensors; order does not matter."""
+    """Adds up the accounting of all tensors by model; order does not matter."""
 
-    def __init__(self, experts: Sequence[str]) -> None:
-        self.experts = experts
-        self.counts = np.zeros(2 + 4 * len(experts), np.int64)
-        self.sums: list[list[float]] = []
+    def __init__(self, models: Sequence[str]) -> None:
+        self.models = models
+        self.changed = self.survived = 0
+        self.counts = np.zeros((len(models), 4), np.int64)
+        self.sums: list[list[list[float]]] = [[] for _ in models]
+        self.accounted = False
         self.tensors = 0
         self.notes: Counter[str] = Counter()
         self.reports: dict[str, dict[str, Share]] = {}
@@ -112,37 +117,34 @@ class Account:
         shares = {label: [share.part, share.whole, share.power] for label, share in report.items()}
         return {**numbers, "notes": list(notes), **({"report": shares} if shares else {})}
 
-    def add(self, tensor: str, stats: Mapping[str, Any]) -> None:
+    def add(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Add one tensor's stats; those of a copied tensor are empty."""
         self.tensors += bool(stats)
         self.notes.update(stats.get("notes", ()))
+        names = [self.models[model] for model in job.models]
         for label, share in stats.get("report", {}).items():
-            self.reports.setdefault(label, {})[tensor] = Share(*share)
-        if "counts" in stats:
-            self.counts += np.asarray(stats["counts"], np.int64)
-            self.sums.append(list(stats["sums"]))
+            self.reports.setdefault(_labelled(label, names), {})[job.name] = Share(*share)
+        if "counts" not in stats:
+            return
+        self.accounted = True
+        counts = np.asarray(stats["counts"], np.int64)
+        self.changed += int(counts[0])
+        self.survived += int(counts[1])
+        for k, model in enumerate(job.models):
+            self.counts[model] += counts[2 + 4 * k : 6 + 4 * k]
+            self.sums[model].append(stats["sums"][5 * k : 5 * k + 5])
 
     def survival(self) -> tuple[ExpertSurvival, ...]:
-        """Per expert totals; empty without a base."""
-        if not self.sums:
+        """Per model totals; empty without a base."""
+        if not self.accounted:
             return ()
-        sums = [math.fsum(column) for column in zip(*self.sums, strict=True)]
         found: list[ExpertSurvival] = []
-        for k, name in enumerate(self.experts):
-            changed, survived, unique, erased = (int(x) for x in self.counts[2 + 4 * k : 6 + 4 * k])
-            asked, stored, square, projected, total = sums[5 * k : 5 * k + 5]
-            found.append(
-                ExpertSurvival(
-                    name,
-                    changed,
-                    survived,
-                    unique,
-                    erased,
-                    _ratio(asked, square),
-                    _ratio(stored, square),
-                    _ratio(projected, total),
-                )
-            )
+        for name, counts, parts in zip(self.models, self.counts, self.sums, strict=True):
+            changed, survived, unique, erased = (int(x) for x in counts)
+            sums = [math.fsum(column) for column in zip(*parts, strict=True)] or [0.0] * 5
+            asked, stored, square, projected, total = sums
+            ratios = _ratio(asked, square), _ratio(stored, square), _ratio(projected, total)
+            found.append(ExpertSurvival(name, changed, survived, unique, erased, *ratios))
         return tuple(found)
 
     def details(self) -> tuple[Detail, ...]:
@@ -153,7 +155,7 @@ class Account:
             total = Share(math.fsum(s.part for s in each), math.fsum(s.whole for s in each), each[0].power)
             tensors = {name: shares[name].value for name in sorted(shares)}
             defined = {name: value for name, value in tensors.items() if value is not None}
-            found.append(Detail(label.format(*self.experts), total.value, defined))
+            found.append(Detail(label, total.value, defined))
         return tuple(found)
 
     def warnings(self, rounding: str, dtype: str) -> Iterable[str]:
@@ -172,6 +174,11 @@ class Account:
                     f"rounding to {dtype} erased {lost:.0%} of the changes of {expert.name}; "
                     f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
                 )
+
+
+def _labelled(label: str, names: Sequence[str]) -> str:
+    """A method's label with the name of expert k for each ``{k}``; no other brace means anything."""
+    return re.sub(r"\{(\d+)\}", lambda found: names[int(found[1])] if int(found[1]) < len(names) else found[0], label)
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:

@@ -13,7 +13,7 @@ from rlmerge.errors import RequestError
 from rlmerge.geometry.survival import Survival, compare, compared
 from rlmerge.inspection import Forecast
 from rlmerge.kernels.dtypes import MERGEABLE, decode
-from rlmerge.kernels.program import Extra, Layout, reduce_kernel
+from rlmerge.kernels.program import Extra, Operands, reduce_kernel
 from rlmerge.kernels.rounding import encode
 from rlmerge.planning import TensorPlan
 from rlmerge.progress import Progress
@@ -79,7 +79,7 @@ def look_back(
 def _with_merged(paired: Paired, merged: Source) -> TensorPlan:
     """The tensor with the merged model as one more expert, the last."""
     tensor = paired.tensor
-    layout = Layout(tensor.layout.base, (*tensor.layout.experts, merged.dtype), deltas=False)
+    layout = Operands(tensor.layout.base, (*tensor.layout.experts, merged.dtype), deltas=False)
     return replace(tensor, experts=(*tensor.experts, merged), layout=layout)
 
 

@@ -12,18 +12,18 @@ from rlmerge.errors import RequestError
 from rlmerge.kernels.select import Selector
 from rlmerge.methods import Statistic
 
-from .compute import Reducer
+from .backend import Binding, Reducer
 from .tiles import Tile
 
 
-class Gather(Protocol):
+class Accumulator(Protocol):
     """One statistic being gathered: ``partial`` on worker threads, ``add`` and ``advance`` on one thread."""
 
-    def prepare(self, reducer: Reducer) -> None:
+    def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Told of every reducer before the pass."""
         ...
 
-    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
         """The result of one tile, and whether its inputs held NaN or infinity."""
         ...
 
@@ -36,13 +36,13 @@ class Gather(Protocol):
         ...
 
 
-def gather(statistic: Statistic) -> Gather:
+def accumulator(statistic: Statistic) -> Accumulator:
     """A fresh accumulator for ``statistic``."""
     return {"sum": _Sum, "count": _Count, "rows": _Rows, "kth": _Kth}[statistic.reduce](statistic)
 
 
 class _Unprepared:
-    def prepare(self, reducer: Reducer) -> None:
+    def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Sums, counts and rows need to know nothing beforehand."""
 
 
@@ -52,9 +52,8 @@ class _Sum(_Unprepared):
     def __init__(self, statistic: Statistic) -> None:
         self.parts: list[np.ndarray] = []
 
-    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
-        found = reducer.numbers(tile, inputs)
-        return found.sums, found.nonfinite_in
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
+        return reducer.sums(tile, inputs)
 
     def add(self, tile: Tile, result: Any) -> None:
         self.parts.append(result)
@@ -69,9 +68,8 @@ class _Count(_Unprepared):
     def __init__(self, statistic: Statistic) -> None:
         self.total: Any = 0
 
-    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
-        found = reducer.numbers(tile, inputs)
-        return found.counts, found.nonfinite_in
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
+        return reducer.counts(tile, inputs)
 
     def add(self, tile: Tile, result: Any) -> None:
         self.total = self.total + result
@@ -86,8 +84,8 @@ class _Rows(_Unprepared):
     def __init__(self, statistic: Statistic) -> None:
         self.parts: dict[int, np.ndarray] = {}
 
-    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
-        return reducer.by_rows(tile, inputs)
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
+        return reducer.rows(tile, inputs)
 
     def add(self, tile: Tile, result: Any) -> None:
         self.parts[tile.start] = result
@@ -104,17 +102,17 @@ class _Kth:
         self.rank = statistic.rank
         self.selector: Selector | None = None
 
-    def prepare(self, reducer: Reducer) -> None:
+    def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Make the selector once the arithmetic and the number of values are known."""
         if self.selector is None:
-            self.selector = Selector(reducer.real, reducer.selected)
-        if self.selector.dtype != reducer.real:
+            self.selector = Selector(binding.real, reducer.selected)
+        if self.selector.dtype != binding.real:
             raise RequestError(
                 "a threshold over the whole model needs one arithmetic precision, but some tensors are float64",
                 hint="Set dtype: float64.",
             )
 
-    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Any, bool]:
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
         assert self.selector is not None
         return reducer.tally(self.selector, tile, inputs)
 

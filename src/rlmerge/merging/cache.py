@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge import __version__
-from rlmerge.kernels.program import is_static
+from rlmerge._version import __version__
+from rlmerge.kernels import ARITHMETIC
+from rlmerge.kernels.values import Static, typed
 from rlmerge.methods import Statistic, arguments
-from rlmerge.planning import Plan, TensorPlan
 
-from .values import base_values
+from .job import Job
+from .plan import Plan
 
 Known = dict[str, dict[str, np.ndarray]]
 _SEPARATOR = "\x1f"
@@ -34,43 +35,40 @@ def cache_directory() -> Path:
 
 
 def _file(plan: Plan) -> Path:
-    models = [plan.base, *plan.experts] if plan.base else list(plan.experts)
-    statistics = [statistic for stage in plan.stages for statistic in stage]
     content = {
         "version": __version__,
-        "models": [model.edition for model in models],
+        "arithmetic": ARITHMETIC,
+        "models": [model.edition for model in plan.models],
         "inputs": {name: [x.fingerprint for x in found] for name, found in plan.inputs.items()},
         "method": plan.method.name,
         "static": {name: str(value) for name, value in plan.recipe.static().items()},
         "seed": plan.options.seed,
         "nonfinite": plan.options.on_nonfinite,
         "tensors": {
-            name: [_key(plan, tensor, statistic) for statistic in statistics]
-            for name, tensor in plan.tensors.items()
-            if tensor.action == "merge"
+            job.name: [job.scope, [_key(job, statistic) for stage in job.stages for statistic in stage]]
+            for job in plan.merged
         },
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return cache_directory() / f"{digest}.npz"
 
 
-def _key(plan: Plan, tensor: TensorPlan, statistic: Statistic) -> list[Any]:
+def _key(job: Job, statistic: Statistic) -> list[Any]:
     """What one statistic of one tensor depends on."""
-    values = base_values(plan.method, tensor.values, tensor.extras)
-    names = {s.name for stage in plan.stages for s in stage}
-    known = {**values, **dict.fromkeys(names)}
-    used = {**arguments(statistic.formula, known), **{name: values[name] for name in statistic.uses}}
+    known = {**job.values, **dict.fromkeys(s.name for stage in job.stages for s in stage), "uniform": None}
+    known |= {**dict.fromkeys(job.method.inputs if job.method else ()), "field": None}
+    used = {**arguments(statistic.formula, known), **{name: known[name] for name in statistic.uses}}
     plain = {
-        name: str(value) if is_static(value) else np.asarray(value).tolist()
+        name: str(value) if isinstance(typed(value), Static) else np.asarray(value).tolist()
         for name, value in used.items()
         if isinstance(value, float | int | str | np.ndarray)
     }
-    return [statistic.name, statistic.reduce, statistic.over, tensor.layout.real.name, plain]
+    return [statistic.name, statistic.reduce, statistic.over, job.operands.real.name, plain]
 
 
 def _cached(plan: Plan) -> bool:
     """Whether this scan is kept. Functions of other packages may change without notice; what they give is not."""
-    statistics = [statistic for stage in plan.stages for statistic in stage]
+    statistics = {s for job in plan.merged for stage in job.stages for s in stage}
     used = [f for s in statistics for f in (s.formula, s.rank, s.skip) if f is not None]
     return plan.options.cache and bool(used) and all(f.__module__.startswith("rlmerge.") for f in used)
 

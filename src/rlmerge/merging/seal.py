@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from rlmerge import __version__
+from rlmerge._version import __version__
 from rlmerge.checkpoint import PartialDirectory
 from rlmerge.kernels.dtypes import MERGEABLE
-from rlmerge.planning import Plan
+
+from .plan import Plan
 
 LOCK = "rlmerge.lock.yaml"
 _CONFIG = "config.json"
@@ -39,7 +40,7 @@ def write_side_files(plan: Plan, partial: PartialDirectory, documents: Mapping[s
 def adapted_config(plan: Plan) -> bytes | None:
     """config.json with the element type that was written, or None when the original is already right."""
     config = plan.template.config
-    written = {t.output.dtype.name for t in plan.tensors.values() if t.action == "merge"}
+    written = {job.output.dtype.name for job in plan.merged}
     stored = {info.dtype.name for info in plan.template.tensors.values() if info.dtype in MERGEABLE}
     if config is None or len(written) != 1 or written == stored:
         return None
@@ -50,7 +51,6 @@ def adapted_config(plan: Plan) -> bytes | None:
 
 def lock_file(plan: Plan) -> bytes:
     """Recipe, input identities, seed, options that decide bytes, versions; no times, so that equal merges agree."""
-    models = [plan.base, *plan.experts] if plan.base else list(plan.experts)
     content: dict[str, Any] = {
         "rlmerge_lock": 1,
         "recipe": yaml.safe_load(plan.recipe.text),
@@ -64,7 +64,7 @@ def lock_file(plan: Plan) -> bytes:
         },
         "inputs": [
             {"model": model.reference, "revision": model.revision, "fingerprint": model.fingerprint()}
-            for model in models
+            for model in plan.models
         ],
         **{
             name: [{"directory": each.directory, "fingerprint": each.fingerprint} for each in found]

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, plan_shards
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT64, MERGEABLE, DType
-from rlmerge.kernels.program import Layout
 from rlmerge.kernels.rounding import STOCHASTIC
 from rlmerge.options import Options
 from rlmerge.recipe import Recipe, canonical_dtype, layer_count
 
-from .compare import open_models, pair_tensors
-from .inputs import Inputs, inputs_of, open_inputs, require_inputs
+from .job import Job
 from .locked import check_locked
+from .matching import open_models, pair_tensors
+from .measured import Inputs, inputs_of, open_inputs, require_inputs
 from .place import check_place, free_space
-from .plan import Plan, TensorPlan
-from .sizing import sizing
+from .plan import Plan
 
 
 def make_plan(recipe: Recipe, out: Path | None, options: Options) -> Plan:
@@ -57,42 +56,40 @@ def plan_models(
     dtype = _out_dtype(recipe, options)
     wide = _named(options.dtype or recipe.dtype, "--dtype") is FLOAT64
     problems: dict[str, RequestError] = {}
-    tensors: dict[str, TensorPlan] = {}
-    for name, (base_info, expert_infos) in pairs.matched.items():
-        sample = base_info or expert_infos[0]
-        merge = sample.dtype in MERGEABLE
-        output = OutputTensor(name, (dtype or sample.dtype) if merge else sample.dtype, sample.shape)
-        layout = Layout(
-            base_info.dtype if base_info else None,
-            tuple(x.dtype for x in expert_infos),
-            recipe.method.space == "delta",
+    jobs: dict[str, Job] = {}
+    models = tuple(range(len(experts)))
+    stages = recipe.method.statistics(len(experts), **recipe.static())
+    for name, (base_source, sources) in pairs.matched.items():
+        sample = base_source or sources[0]
+        if sample.dtype not in MERGEABLE:
+            jobs[name] = Job(OutputTensor(name, sample.dtype, sample.shape), None, base_source, sources, models)
+            continue
+        job = Job(
+            OutputTensor(name, dtype or sample.dtype, sample.shape),
+            recipe.method,
+            base_source,
+            sources,
+            models,
+            recipe.values(name, layers),
+            stages,
+            inputs_of(name, inputs),
             wide,
         )
-        values: dict[str, Any] = {}
-        if merge:
-            known = {"experts": float(len(experts)), "numel": sample.numel, "wide": layout.real == np.float64}
-            values = {**recipe.values(name, layers), **known}
-            for problem in recipe.method.check(values):
-                problems.setdefault(problem, RequestError(problem, where=f"{recipe.origin or 'recipe'}: {name}"))
-        tensors[name] = TensorPlan(
-            output,
-            "merge" if merge else "copy",
-            base_info,
-            expert_infos,
-            values,
-            inputs_of(name, inputs) if merge else {},
-            layout,
-        )
+        known = {"experts": float(len(experts)), "numel": sample.numel, "wide": job.operands.real == np.float64}
+        job = replace(job, values={**job.values, **known})
+        for problem in recipe.method.check(job.values):
+            problems.setdefault(problem, RequestError(problem, where=f"{recipe.origin or 'recipe'}: {name}"))
+        jobs[name] = job
     if options.rounding == "stochastic":
-        _check_stochastic(tensors, problems)
+        _check_stochastic(jobs, problems)
     if problems:
         raise RecipeError(problems.values())
-    shards = plan_shards([t.output for t in tensors.values()], options.shard_size)
-    ordered = {o.name: tensors[o.name] for shard in shards for o in shard.tensors}
+    shards = plan_shards([job.output for job in jobs.values()], options.shard_size)
+    ordered = {o.name: jobs[o.name] for shard in shards for o in shard.tensors}
     warnings = (*recipe.warnings, *pairs.warnings, *_unused(recipe, ordered))
     plan = Plan(recipe, options, base, experts, inputs, template, ordered, shards, out, warnings)
     _check_scope(plan)
-    sizing(plan)
+    _ = plan.sizing
     if out is not None:
         _check_disk(plan, out)
     return plan
@@ -109,8 +106,8 @@ def _out_dtype(recipe: Recipe, options: Options) -> DType | None:
     return _named(options.dtype or recipe.dtype, "--dtype")
 
 
-def _check_stochastic(tensors: Mapping[str, TensorPlan], problems: dict[str, RequestError]) -> None:
-    wrong = [t.output for t in tensors.values() if t.action == "merge" and t.output.dtype not in STOCHASTIC]
+def _check_stochastic(jobs: Mapping[str, Job], problems: dict[str, RequestError]) -> None:
+    wrong = [job.output for job in jobs.values() if job.method is not None and job.output.dtype not in STOCHASTIC]
     if wrong:
         problems["stochastic"] = RequestError(
             f"stochastic rounding writes bfloat16 or float16, but '{wrong[0].name}' would be {wrong[0].dtype.name}",
@@ -120,8 +117,9 @@ def _check_stochastic(tensors: Mapping[str, TensorPlan], problems: dict[str, Req
 
 def _check_scope(plan: Plan) -> None:
     """RequestError when a threshold over the whole model would have to follow a value that varies within it."""
-    names = {name for stage in plan.stages for s in stage if s.over == "model" and s.reduce == "kth" for name in s.uses}
-    merged = [t for t in plan.tensors.values() if t.action == "merge"]
+    merged = plan.merged
+    stages = merged[0].stages if merged else ()
+    names = {name for stage in stages for s in stage if s.over == "model" and s.reduce == "kth" for name in s.uses}
     for name in sorted(names):
         if any(not np.array_equal(t.values[name], merged[0].values[name]) for t in merged):
             raise RequestError(
@@ -131,8 +129,8 @@ def _check_scope(plan: Plan) -> None:
             )
 
 
-def _unused(recipe: Recipe, tensors: Mapping[str, TensorPlan]) -> tuple[str, ...]:
-    return tuple(f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(tensors))
+def _unused(recipe: Recipe, jobs: Mapping[str, Job]) -> tuple[str, ...]:
+    return tuple(f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(jobs))
 
 
 def _check_disk(plan: Plan, out: Path) -> None:

@@ -1,0 +1,9 @@
+"""From a recipe to a merged model: jobs, statistics, backends, sinks, in bounded memory."""
+
+from .account import ExpertSurvival, MergeResult
+from .job import Job
+from .make import make_plan
+from .plan import Plan
+from .run import merge_shard, run
+
+__all__ = ["ExpertSurvival", "Job", "MergeResult", "Plan", "make_plan", "merge_shard", "run"]

@@ -1,0 +1,285 @@
+"""Streams jobs: one thread cuts and submits tiles, workers merge them, one thread hands them to sinks in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from rlmerge.errors import CheckpointError
+from rlmerge.methods import Share
+from rlmerge.options import Options
+from rlmerge.progress import Progress
+
+from .account import Account
+from .backend import Merger, Numbers
+from .job import Job
+from .nonfinite import refuse_nonfinite, refuse_overflow
+from .sinks import Sink
+from .sizing import Sizing
+from .statistics import Statistics
+from .stream import Workers
+from .tiles import Tile, cut
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One recipe of a run: its statistics, and where its tensors go."""
+
+    statistics: Statistics
+    sink: Sink
+
+
+@dataclass(frozen=True)
+class Task:
+    """Jobs over the same inputs, which are read once: one for each lane.
+
+    ``tiles`` limits the merge to some ranges, as forecasts do; None is the whole tensor.
+    """
+
+    jobs: tuple[Job, ...]
+    tiles: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the task reads."""
+        if self.tiles is None:
+            return sum(source.nbytes for source in self.jobs[0].inputs)
+        return sum(Tile(self.jobs[0], start, stop).nbytes for start, stop in self.tiles)
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """One lane's merger of a tensor, and what the method says of it."""
+
+    job: Job
+    merger: Merger | None
+    notes: Sequence[str] = ()
+    report: Mapping[str, Share] = field(default_factory=dict[str, Share])
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """Where a tile is merged into; ``whole`` is the memory to give back, None where it is the sink's."""
+
+    array: Any
+    whole: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A tile on its way to the sinks: the future of its accounting, and the buffers it fills, lane by lane."""
+
+    tile: Tile
+    merges: Sequence[_Merge]
+    future: Future[Any]
+    buffers: Sequence[_Buffer | None]
+    last: bool
+
+
+class _Stopped(Exception):
+    """The writer has failed; its error is raised instead."""
+
+
+class Executor:
+    """Runs tasks in order. Everything is bounded: tiles in flight, buffers, and what waits for the sinks."""
+
+    def __init__(
+        self, lanes: Sequence[Lane], workers: Workers, sizing: Sizing, options: Options, progress: Progress
+    ) -> None:
+        self.lanes = lanes
+        self.workers = workers
+        self.sizing = sizing
+        self.options = options
+        self.progress = progress
+        self.buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self.pieces: queue.Queue[_Piece | None] = queue.Queue()
+        self.failure: BaseException | None = None
+        self.stop = threading.Event()
+
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Merge every task. Raises what any thread raised first."""
+        for _ in range(self.sizing.buffers * len(self.lanes)):
+            self.buffers.put(np.empty(self.sizing.buffer, np.uint8))
+        writer = threading.Thread(target=self._write_all, name="rlmerge-writer")
+        writer.start()
+        try:
+            with suppress(_Stopped):
+                for task, following in _with_next(tasks):
+                    if following is not None:
+                        self.workers.prefetch(following.jobs[0])
+                    self._submit(task)
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.stop.set()
+        finally:
+            self.pieces.put(None)
+            writer.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def _submit(self, task: Task) -> None:
+        """Hand a task's tiles to the workers and, in order, to the writer."""
+        tiles = list(self._tiles(task))
+        if not tiles:
+            merges = [_Merge(job, None) for job in task.jobs]
+            nothing = [None] * len(merges)
+            self._enqueue(_Piece(Tile(task.jobs[0], 0, 0), merges, _done([None] * len(merges)), nothing, True))
+            return
+        merges = [self._merge(lane, job) for lane, job in zip(self.lanes, task.jobs, strict=True)]
+        work = _copy if merges[0].merger is None else _merging(merges)
+        for tile in self.workers.prefetched(tiles):
+            buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
+            future = self.workers.submit(tile, lambda tile, inputs, buffers=buffers: work(tile, inputs, buffers))
+            self._enqueue(_Piece(tile, merges, future, buffers, tile is tiles[-1]))
+        for lane, job in zip(self.lanes, task.jobs, strict=True):
+            lane.statistics.forget(job)
+
+    def _tiles(self, task: Task) -> Iterator[Tile]:
+        first = task.jobs[0]
+        if task.tiles is not None:
+            return (Tile(first, start, stop) for start, stop in task.tiles)
+        size = first.output.numel if any(job.whole for job in task.jobs) else self.sizing.tile
+        return cut(first, size, by_rows=any(job.by_rows for job in task.jobs))
+
+    def _merge(self, lane: Lane, job: Job) -> _Merge:
+        if job.method is None:
+            return _Merge(job, None)
+        lane.statistics.scan(job)
+        values = lane.statistics.values(job)
+        return _Merge(job, lane.statistics.merger(job, values), *lane.statistics.report(job, values))
+
+    def _buffer(self, lane: Lane, merge: _Merge, tile: Tile) -> _Buffer | None:
+        """Where a lane's tile is merged into: memory of its sink, or of the pool."""
+        if merge.merger is None:
+            return None
+        array = lane.sink.buffer(merge.job, tile)
+        if array is not None:
+            return _Buffer(array, None)
+        dtype = merge.job.output.dtype
+        whole = self._take(tile.count * dtype.itemsize)
+        return _Buffer(whole[: tile.count * dtype.itemsize].view(dtype.storage), whole)
+
+    def _take(self, nbytes: int) -> np.ndarray:
+        """A free buffer of at least ``nbytes``; waits for the writer, which may have failed."""
+        while True:
+            try:
+                whole = self.buffers.get(timeout=0.2)
+            except queue.Empty:
+                if self.stop.is_set():
+                    raise _Stopped from None
+                continue
+            if self.stop.is_set():
+                raise _Stopped
+            return whole if nbytes <= len(whole) else np.empty(nbytes, np.uint8)
+
+    def _enqueue(self, piece: _Piece) -> None:
+        if self.stop.is_set():
+            raise _Stopped
+        self.pieces.put(piece)
+
+    def _write_all(self) -> None:
+        """The writer thread: takes pieces in order until None."""
+        try:
+            self._write_in_order()
+        except BaseException as error:
+            self.failure = error
+            self.stop.set()
+            while self.pieces.get() is not None:
+                continue
+
+    def _write_in_order(self) -> None:
+        parts: list[list[Numbers]] = [[] for _ in self.lanes]
+        while (piece := self.pieces.get()) is not None:
+            found = piece.future.result()
+            for lane, merge, buffer, numbers, part in zip(
+                self.lanes, piece.merges, piece.buffers, found, parts, strict=True
+            ):
+                tile = replace(piece.tile, job=merge.job)
+                if buffer is not None:
+                    self._check(tile, numbers)
+                    part.append(numbers)
+                    lane.sink.write(merge.job, tile, buffer.array)
+                    self._give_back(buffer)
+                elif tile.count:
+                    lane.sink.write(merge.job, tile, numbers)
+            self.progress.advance(piece.tile.nbytes)
+            if piece.last:
+                check_unchanged([piece.tile.job])
+                for lane, merge, part in zip(self.lanes, piece.merges, parts, strict=True):
+                    lane.sink.finish(merge.job, _stats(part, merge.notes, merge.report))
+                parts = [[] for _ in self.lanes]
+
+    def _check(self, tile: Tile, found: Numbers) -> None:
+        if self.options.on_nonfinite == "keep":
+            return
+        if found.nonfinite_in and self.options.on_nonfinite == "error":
+            refuse_nonfinite(tile)
+        if found.nonfinite_out:
+            refuse_overflow(tile.job)
+
+    def _give_back(self, buffer: _Buffer) -> None:
+        if buffer.whole is None:
+            return
+        # A whole tensor's own buffer goes; the pool keeps its size.
+        usual = len(buffer.whole) <= self.sizing.buffer
+        self.buffers.put(buffer.whole if usual else np.empty(self.sizing.buffer, np.uint8))
+
+
+def check_unchanged(jobs: Iterable[Job]) -> None:
+    """RunError if a file that a job reads is no longer what it was when it was opened."""
+    for file in {file for job in jobs for source in job.inputs for file in source.files}:
+        file.check()
+
+
+def _merging(merges: Sequence[_Merge]) -> Callable[[Tile, Sequence[Any], Sequence[Any]], list[Numbers]]:
+    def work(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer]) -> list[Numbers]:
+        return [
+            merge.merger(replace(tile, job=merge.job), inputs, buffer.array)
+            for merge, buffer in zip(merges, buffers, strict=True)
+            if merge.merger is not None
+        ]
+
+    return work
+
+
+def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[None]) -> list[Any]:
+    """The first input for every lane; all others must be equal to it."""
+    first = np.asarray(inputs[0])
+    for source, other in zip(tile.inputs[1:], inputs[1:], strict=True):
+        if not np.array_equal(first.view(np.uint8), np.asarray(other).view(np.uint8)):
+            raise CheckpointError(
+                f"differs from {tile.inputs[0].where}; {source.dtype.name} tensors are copied, not merged",
+                where=source.where,
+                hint="Merge models whose integer tensors are identical.",
+            )
+    return [inputs[0]] * len(buffers)
+
+
+def _stats(parts: Sequence[Numbers], notes: Sequence[str], report: Mapping[str, Share]) -> dict[str, Any]:
+    if not parts:
+        return {}
+    sums, counts = np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0)
+    return Account.stats(sums, counts, notes, report)
+
+
+def _done(value: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
+
+
+def _with_next(tasks: Iterable[Task]) -> Iterator[tuple[Task, Task | None]]:
+    waiting: Task | None = None
+    for task in tasks:
+        if waiting is not None:
+            yield waiting, task
+        waiting = task
+    if waiting is not None:
+        yield waiting, None

@@ -1,0 +1,71 @@
+"""One output tensor: where it comes from, what is done to it, and what must be known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlmerge.checkpoint import OutputTensor, Source
+from rlmerge.kernels.program import Operands
+from rlmerge.methods import Method
+from rlmerge.methods.method import Stages
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything the executor knows of one output tensor; it asks nobody else.
+
+    ``method`` None copies the first source, to which all others must be equal. ``models`` says for each expert which
+    of the plan's models it is: the account of what survived adds up by model, and K may vary from job to job.
+    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel`` and ``wide``.
+    ``stages`` are the statistics that the method needs; jobs of one ``scope`` share those over the whole model.
+    """
+
+    output: OutputTensor
+    method: Method | None
+    base: Source | None
+    experts: tuple[Source, ...]
+    models: tuple[int, ...]
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stages: Stages = ()
+    extras: Mapping[str, tuple[Source, ...]] = field(default_factory=dict[str, tuple[Source, ...]])
+    wide: bool = False
+    scope: str = ""
+
+    @property
+    def name(self) -> str:
+        """The output tensor's name."""
+        return self.output.name
+
+    @property
+    def operands(self) -> Operands:
+        """Element types of what a kernel reads."""
+        deltas = self.method is not None and self.method.space == "delta"
+        base = None if self.base is None else self.base.dtype
+        return Operands(base, tuple(x.dtype for x in self.experts), deltas, self.wide)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Base and experts, in the order of the operands."""
+        return (*(() if self.base is None else (self.base,)), *self.experts)
+
+    @property
+    def inputs(self) -> tuple[Source, ...]:
+        """All that is read: base, experts and further inputs."""
+        return (*self.sources, *(source for sources in self.extras.values() for source in sources))
+
+    @property
+    def columns(self) -> int:
+        """Length of a row: the last dimension; a vector is one row."""
+        return self.output.shape[-1] if self.output.shape else 1
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether tiles of the merge must hold whole rows."""
+        return self.method is not None and self.method.rows_field is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the merge needs the tensor in one piece."""
+        return self.method is not None and self.method.whole

@@ -1,0 +1,132 @@
+"""Formulas as fused machine code; what cannot be traced runs on NumPy, with the same results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, Kernel
+from rlmerge.kernels.program import merge_kernel, reduce_kernel
+from rlmerge.kernels.select import Selector, Tally
+from rlmerge.kernels.trace import UntraceableError
+from rlmerge.kernels.values import parameters
+
+from .backend import Binding, Merger, Numbers, Reducer, Storing, together
+from .on_numpy import NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
+from .tiles import Tile
+
+
+class _Compiled:
+    """A kernel with the numbers of one binding."""
+
+    def __init__(self, kernel: Kernel, formula: NumpyFormula) -> None:
+        self.kernel = kernel
+        self.columns = formula.columns
+        self.params, self.rows = parameters(formula.values)
+        keys = formula.binding.keys
+        self.keys = [*keys[: formula.binding.streams], keys[-1]][: kernel.streams]
+        self.inputs = len(formula.operands.inputs) + sum(formula.extra_names.values())
+
+    def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], block: int, **more: Any) -> Any:
+        return self.kernel(
+            inputs[: self.inputs],
+            start=tile.start,
+            block=block,
+            columns=self.columns,
+            params=self.params,
+            rows=self.rows,
+            keys=self.keys,
+            **more,
+        )
+
+
+class LlvmMerger(NumpyMerger):
+    """Merges tiles with one fused kernel: decode, formula, rounding, account, write."""
+
+    def __init__(self, binding: Binding, storing: Storing) -> None:
+        super().__init__(binding, storing)
+        kernel = merge_kernel(
+            binding.formula,
+            self.operands,
+            self.values,
+            storing.dtype,
+            rounding=storing.rounding,
+            keeps_base=storing.keeps_base,
+            zero_nonfinite=binding.zero,
+        )
+        self.run = _Compiled(kernel, self)
+
+    def merge(self, tile: Tile, inputs: Sequence[np.ndarray], out: np.ndarray) -> Numbers:
+        """Merge a tile whose field is among its inputs."""
+        found = self.run(tile, inputs, ACCOUNT_BLOCK, out=out)
+        return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
+
+
+class LlvmReducer(NumpyReducer):
+    """Sums, counts or histograms in one fused pass."""
+
+    def __init__(self, binding: Binding, reduce: str) -> None:
+        super().__init__(binding)
+        kernel = reduce_kernel(binding.formula, self.operands, self.values, reduce, zero_nonfinite=binding.zero)
+        self.run = _Compiled(kernel, self)
+
+    @property
+    def selected(self) -> int:
+        """How many values the statistic selects from."""
+        return self.run.kernel.selected
+
+    def sums(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """Block sums float64 [blocks, M]."""
+        found = self._numbers(tile, inputs)
+        return found.sums, found.nonfinite_in
+
+    def counts(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """Counts int64 [M]."""
+        found = self._numbers(tile, inputs)
+        return found.counts, found.nonfinite_in
+
+    def _numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
+        found = [self.run(group, arrays, group.block) for group, arrays in self.groups(tile, inputs)]
+        return together([Numbers(x.sums, x.counts, x.nonfinite_in) for x in found])
+
+    def tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
+        """Histograms for the selector's current pass."""
+        total: Tally | None = None
+        bad = False
+        for group, arrays in self.groups(tile, inputs):
+            selection = selector.selection(group.count)
+            found = self.run(group, arrays, group.block, selection=selection)
+            tally = selector.collect(selection)
+            bad |= found.nonfinite_in
+            if total is None:
+                total = tally
+            else:
+                total.add(tally)
+        assert total is not None
+        return total, bad
+
+
+class LlvmBackend(NumpyBackend):
+    """Compiled formulas, and NumPy for those beyond the tracer."""
+
+    name = "llvm"
+
+    def merger(self, binding: Binding, storing: Storing) -> Merger:
+        """What merges tiles; matrices are NumPy's."""
+        if binding.whole:
+            return super().merger(binding, storing)
+        try:
+            return LlvmMerger(binding, storing)
+        except UntraceableError:
+            return super().merger(binding, storing)
+
+    def reducer(self, binding: Binding, reduce: str) -> Reducer:
+        """A reducer; functions of whole rows are NumPy's."""
+        if reduce == "rows":
+            return NumpyReducer(binding)
+        try:
+            return LlvmReducer(binding, reduce)
+        except UntraceableError:
+            return NumpyReducer(binding)

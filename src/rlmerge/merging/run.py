@@ -1,0 +1,134 @@
+"""Runs a plan: statistics, shards, seal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlmerge.checkpoint import PartialDirectory, ShardPlan
+from rlmerge.errors import RequestError
+from rlmerge.progress import Progress, Quiet
+
+from . import cache
+from .account import Account, MergeResult
+from .execute import Executor, Lane, Task, check_unchanged
+from .memory import PeakMemory
+from .plan import Plan
+from .seal import write_side_files
+from .sinks import ShardSink
+from .statistics import Statistics
+from .stream import Workers
+from .wrong_base import check_base
+
+Documents = Callable[[Plan, MergeResult], Mapping[str, bytes]]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What the merge of one shard leaves behind beside the file: the account of each tensor by name. Mergeable."""
+
+    shard: str
+    stats: Mapping[str, Mapping[str, Any]]
+
+
+def merge_shard(
+    plan: Plan,
+    shard: ShardPlan,
+    partial: PartialDirectory,
+    statistics: Statistics,
+    workers: Workers,
+    progress: Progress,
+) -> ShardRecord:
+    """Merge the tensors of one shard that the journal of ``partial`` does not hold yet.
+
+    The unit of work: shards depend on each other only through statistics over the whole model, which must have been
+    scanned.
+    """
+    completed = partial.completed()
+    left = [plan.jobs[output.name] for output in shard.tensors if output.name not in completed]
+    sink = ShardSink(partial, [shard])
+    executor = Executor([Lane(statistics, sink)], workers, plan.sizing, plan.options, progress)
+    executor.run(Task((job,)) for job in left)
+    kept = {output.name: completed[output.name].stats for output in shard.tensors if output.name in completed}
+    return ShardRecord(shard.name, {**kept, **sink.stats})
+
+
+def run(
+    plan: Plan, out: str | Path, progress: Progress | None = None, documents: Documents = lambda plan, result: {}
+) -> MergeResult:
+    """Carry out ``plan`` into the directory ``out``, which appears when it is complete.
+
+    ``documents`` gives further files, such as the model card, from what happened; their bytes must not depend on time.
+
+    RequestError (nothing written) if an input turns out to be wrong or ``out`` exists without ``force``; RunError (the
+    partial directory is kept for ``resume``) if writing fails or an input changes meanwhile.
+    """
+    began = time.perf_counter()
+    progress = progress or Quiet()
+    options = plan.options
+    if options.resume:
+        progress.start("check finished tensors", 0)
+    with PartialDirectory(
+        Path(out), plan.digest, resume=options.resume, force=options.force, advance=progress.advance
+    ) as partial:
+        with PeakMemory() as memory, Workers(plan.sizing.threads) as workers:
+            try:
+                found = [*plan.warnings, *check_base(plan)]
+                for warning in found:
+                    progress.message(f"warning: {warning}")
+                account = _merge(plan, partial, workers, progress)
+            except RequestError:
+                partial.abandon()
+                raise
+        result = replace(
+            _result(plan, Path(out), account, found), peak_memory=memory.peak, resumed=len(partial.completed())
+        )
+        progress.start("seal", 0)
+        check_unchanged(plan.jobs.values())
+        write_side_files(plan, partial, documents(plan, result))
+        partial.seal(plan.shards)
+        progress.done()
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+def _merge(plan: Plan, partial: PartialDirectory, workers: Workers, progress: Progress) -> Account:
+    """Scan and merge everything that is not completed yet."""
+    jobs = plan.jobs
+    completed = partial.completed()
+    statistics = Statistics(list(jobs.values()), workers, plan.options, plan.sizing, progress, cache.load(plan))
+    statistics.scan_model()
+    left = [job for name, job in jobs.items() if name not in completed]
+    progress.start("merge", sum(source.nbytes for job in left for source in job.inputs))
+    account = Account([expert.reference for expert in plan.experts])
+    for shard in plan.shards:
+        record = merge_shard(plan, shard, partial, statistics, workers, progress)
+        for name, stats in record.stats.items():
+            account.add(jobs[name], stats)
+    progress.done()
+    if not completed:
+        cache.save(plan, statistics.known)
+    return account
+
+
+def _result(plan: Plan, out: Path, account: Account, warnings: list[str]) -> MergeResult:
+    dtypes = ", ".join(sorted({job.output.dtype.name for job in plan.merged}))
+    return MergeResult(
+        out=out,
+        method=plan.method.name,
+        status=plan.method.status,
+        seconds=0.0,
+        bytes_read=plan.bytes_read,
+        bytes_written=plan.bytes_written,
+        peak_memory=None,
+        tensors=len(plan.jobs),
+        resumed=0,
+        parameters=sum(job.output.numel for job in plan.jobs.values()),
+        changed=account.changed,
+        survived=account.survived,
+        experts=account.survival(),
+        warnings=(*warnings, *account.warnings(plan.options.rounding, dtypes)),
+        details=account.details(),
+    )

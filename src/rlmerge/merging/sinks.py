@@ -1,0 +1,101 @@
+"""Where a job's merged tiles go: into shards on disk, into memory, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlmerge.checkpoint import PartialDirectory, ShardPlan, ShardWriter
+
+from .job import Job
+from .tiles import Tile
+
+
+class Sink(Protocol):
+    """Takes the tiles of a job in order, on one thread."""
+
+    def buffer(self, job: Job, tile: Tile) -> Any | None:
+        """Storage values [tile.count] to merge the tile into; None for a buffer of the executor's own."""
+        ...
+
+    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+        """Take one tile, as storage values."""
+        ...
+
+    def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
+        """The last tile was written; ``stats`` is what the merge accounted for."""
+        ...
+
+
+class ShardSink:
+    """Writes tensors into the shards of a directory, with an entry in its journal for each that is complete."""
+
+    def __init__(self, partial: PartialDirectory, shards: Sequence[ShardPlan]) -> None:
+        self.partial = partial
+        self.shard_of = {output.name: shard for shard in shards for output in shard.tensors}
+        self.writers: dict[str, ShardWriter] = {}
+        self.stats: dict[str, Mapping[str, Any]] = {}
+
+    def buffer(self, job: Job, tile: Tile) -> None:
+        """Shards are written from the executor's buffers."""
+
+    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+        """Append one tile to its shard."""
+        self._writer(job).write(job.name, stored)
+
+    def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
+        """Close the tensor in its shard and in the journal."""
+        self._writer(job).finish_tensor(job.name, dict(stats))
+        self.stats[job.name] = stats
+
+    def _writer(self, job: Job) -> ShardWriter:
+        shard = self.shard_of[job.name]
+        if shard.name not in self.writers:
+            self.writers[shard.name] = self.partial.shard_writer(shard)
+        return self.writers[shard.name]
+
+
+class StateSink:
+    """Merges into arrays of its own, one a tensor, that ``make(job)`` allocates flat."""
+
+    def __init__(self, make: Callable[[Job], Any]) -> None:
+        self.make = make
+        self.state: dict[str, Any] = {}
+
+    def buffer(self, job: Job, tile: Tile) -> Any:
+        """The tile's range of the tensor."""
+        return self._array(job)[tile.start : tile.stop]
+
+    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+        """A merged tile is in place already; a copied one is put there."""
+        if job.method is None:
+            self._array(job)[tile.start : tile.stop] = stored
+
+    def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
+        """Empty tensors have no tile, but are there."""
+        self._array(job)
+
+    def _array(self, job: Job) -> Any:
+        if job.name not in self.state:
+            self.state[job.name] = self.make(job)
+        return self.state[job.name]
+
+
+class StatsSink:
+    """Keeps nothing but what merges would account for."""
+
+    def __init__(self, take: Callable[[Job, Mapping[str, Any]], None]) -> None:
+        self.take = take
+
+    def buffer(self, job: Job, tile: Tile) -> np.ndarray | None:
+        """Any memory will do."""
+        return None
+
+    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+        """Dropped."""
+
+    def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
+        """Hand the account of one tensor on."""
+        self.take(job, stats)

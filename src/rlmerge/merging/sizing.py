@@ -1,0 +1,167 @@
+"""How large tiles may be, and how many at a time, so that all that is in flight fits the memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rlmerge.errors import RequestError
+from rlmerge.kernels.jit import BLOCK
+from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
+from rlmerge.kernels.sinks import BINS
+from rlmerge.methods import Statistic
+from rlmerge.options import Options
+
+from .job import Job
+from .tiles import row_block
+
+LARGEST_TILE = 1 << 20
+"""Elements of a tile that is merged; larger ones leave the processor's caches and gain nothing."""
+
+SCAN_TILE = 1 << 22
+"""Elements per tile of a scan: inputs are mapped, not copied, and every tile brings histograms to clear and add up."""
+
+QUEUE = 4
+"""Finished tiles that may wait for the writer."""
+
+ROW_COPIES = 10
+"""Float64 arrays as large as a group of rows, per model: decoded inputs and what a function of rows makes of them."""
+
+_HISTOGRAM = BINS * 8
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What the executor may use: ``threads``, elements per ``tile`` and ``scan_tile`` (multiples of ``BLOCK``), output
+    ``buffers`` in flight of ``buffer`` bytes each, and the ``peak`` in bytes that all of it comes to."""
+
+    threads: int
+    tile: int
+    scan_tile: int
+    buffers: int
+    buffer: int
+    peak: int
+
+
+def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
+    """The fastest setting whose peak stays in the budget: first smaller tiles, then fewer threads.
+
+    ``jobs`` are those of one recipe; ``lanes`` recipes of about the same cost run side by side. RequestError when not
+    even one thread with the smallest tiles fits.
+    """
+    merged = [job for job in jobs if job.method is not None and job.output.numel]
+    found: Sizing | None = None
+    for threads, tile in _settings(options.threads):
+        found = _setting(merged, threads, tile, lanes)
+        if found.peak <= options.memory:
+            return found
+    assert found is not None
+    needed = -(-found.peak // 2**20)
+    raise RequestError(
+        f"this merge needs about {needed} MiB, but the budget is {options.memory // 2**20} MiB",
+        hint=f"Give a memory budget of {needed}MiB (--memory {needed}MiB).",
+    )
+
+
+def _settings(threads: int) -> Iterator[tuple[int, int]]:
+    """(threads, tile) from fast to frugal."""
+    while True:
+        tile = LARGEST_TILE
+        while tile >= BLOCK:
+            yield threads, tile
+            tile //= 2
+        if threads == 1:
+            return
+        threads = max(1, threads // 2)
+
+
+def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int) -> Sizing:
+    buffers = threads + QUEUE
+    piece = max((_piece(job, tile) for job in jobs), default=0)
+    itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
+    scan_tile = SCAN_TILE if not any(source.scratch.per_element for job in jobs for source in job.inputs) else tile
+    merging = max((_merging(job, threads, tile) for job in jobs), default=0)
+    scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
+    held = sum(_held(job) for job in jobs)
+    peak = lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs)
+    return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
+
+
+def _piece(job: Job, tile: int) -> int:
+    """Elements of the job's largest tile when it is merged."""
+    numel = job.output.numel
+    if job.whole:
+        return numel
+    return min(numel, max(tile, row_block(job.columns)) if job.by_rows else tile)
+
+
+def _flying(job: Job, tile: int, threads: int) -> int:
+    """Tiles of a job that are computed at a time."""
+    return min(threads, -(-job.output.numel // max(1, tile)))
+
+
+def _scratch(job: Job, elements: int, flying: int) -> int:
+    """Memory that reading the inputs of that many tiles takes."""
+    costs = [source.scratch for source in job.inputs]
+    return int(sum(cost.fixed for cost in costs) + flying * elements * sum(cost.per_element for cost in costs))
+
+
+def _merging(job: Job, threads: int, tile: int) -> int:
+    """Bytes for the merge of one job beside its output buffers."""
+    piece = _piece(job, tile)
+    flying = 1 if job.whole else _flying(job, piece, threads)
+    total = _scratch(job, piece, flying)
+    if job.by_rows:
+        total += flying * _rows(job)
+    if job.whole:
+        # Base, experts and task vectors in float32 (or twice that), and a few results of the formula; matrices of
+        # another size beside it, and what their sum is solved with, in float64.
+        further = [source.numel for sources in job.extras.values() for source in sources]
+        total += int(piece * job.operands.real.itemsize * (2.0 * len(job.experts) + 5))
+        total += 8 * (sum(further) + 5 * max(further, default=0))
+    return total
+
+
+def _scanning(job: Job, threads: int, tile: int, scan_tile: int) -> int:
+    """Bytes for the largest stage of one job's statistics over its own tensor."""
+    return max((_stage(job, stage, threads, tile, scan_tile) for stage in job.stages), default=0)
+
+
+def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_tile: int) -> int:
+    rows = any(statistic.reduce == "rows" for statistic in stage)
+    size = min(job.output.numel, max(tile, row_block(job.columns)) if rows or job.by_rows else scan_tile)
+    flying = _flying(job, size, threads)
+    total = _scratch(job, size, flying)
+    if rows or job.by_rows:
+        total += flying * _rows(job)
+    selections = sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)
+    if selections:
+        # Each tile in flight has a histogram and a side list; twice as many may wait to be added to the total.
+        side = 4 * min(size, SIDE_CAPACITY)
+        total += selections * (flying * (_HISTOGRAM + side) + 2 * flying * _HISTOGRAM + _total(job.output.numel))
+    return total
+
+
+def _total(numel: int) -> int:
+    """Bytes of one selection's accumulator."""
+    return _HISTOGRAM + 4 * min(numel, SIDE_TOTAL)
+
+
+def _rows(job: Job) -> int:
+    """Bytes for one group of rows: decoded, with a field, ranks and whatever a function of rows makes of them."""
+    group = min(job.output.numel, row_block(job.columns))
+    return group * 8 * ROW_COPIES * (len(job.experts) + 1)
+
+
+def _held(job: Job) -> int:
+    """Bytes of statistics that are kept until the end of the run: a few numbers a tensor and expert."""
+    return 64 * sum(len(stage) for stage in job.stages) * len(job.experts)
+
+
+def _wide(jobs: Sequence[Job]) -> int:
+    """Bytes that statistics over the model add while they are gathered, and row-wise values of the largest tensor."""
+    kept = 0
+    for job in jobs:
+        rows = sum(s.reduce == "rows" for stage in job.stages for s in stage)
+        kept = max(kept, rows * 8 * 3 * len(job.experts) * (job.output.numel // max(1, job.columns)))
+    return kept

@@ -1,0 +1,177 @@
+"""The one driver of the protocol: stages of statistics → values → formula.
+
+Stages up to the last one with a statistic over the whole model are scanned model-wide, one pass after the other. The
+stages behind it need only their own tensor; they are scanned tensor by tensor, right before the tensor is merged, so
+that its weights are read from disk once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlmerge.methods import Method, Share, Statistic
+from rlmerge.methods.method import Stages
+from rlmerge.options import Options
+from rlmerge.progress import Progress
+
+from .accumulators import Accumulator, accumulator
+from .backend import Merger, Reducer, Storing, bind
+from .job import Job
+from .nonfinite import refuse_nonfinite
+from .sizing import Sizing
+from .stream import Workers
+from .tiles import Tile, cut
+
+Found = dict[str, np.ndarray]
+
+SCOPE = "\x1e"
+"""What the names of statistics over a scope begin with: no tensor's name holds control characters."""
+
+
+class Statistics:
+    """Gathers what the jobs of one recipe need; ``known`` holds what is known by tensor name, or by scope."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        workers: Workers,
+        options: Options,
+        sizing: Sizing,
+        progress: Progress,
+        known: dict[str, Found] | None = None,
+    ) -> None:
+        self.workers = workers
+        self.options = options
+        self.sizing = sizing
+        self.progress = progress
+        self.known: dict[str, Found] = {} if known is None else known
+        self.scopes: dict[str, list[Job]] = {}
+        for job in jobs:
+            if job.method is not None and job.output.numel:
+                self.scopes.setdefault(job.scope, []).append(job)
+
+    def scan_model(self) -> None:
+        """Gather the stages that need the whole of a scope, if any."""
+        for scope, jobs in self.scopes.items():
+            stages = jobs[0].stages[: wide_stages(jobs[0].stages)]
+            store = self.known.setdefault(f"{SCOPE}{scope}", {})
+            for number, stage in enumerate(stages, 1):
+                for statistic in stage:
+                    if statistic.over == "tensor":
+                        for job in jobs:
+                            self._scan([job], (statistic,), self._store(job))
+                wide = [s for s in stage if s.over == "model" and s.name not in store]
+                if wide and not self._skipped(jobs, wide, store):
+                    self.progress.start(f"scan {number}/{len(stages)}", sum(s.nbytes for j in jobs for s in j.inputs))
+                    self._scan(jobs, wide, store)
+                    self.progress.done()
+
+    def _skipped(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> bool:
+        """Whether every statistic over the model is known without reading; their values are stored."""
+        for statistic in stage:
+            found = [statistic.skip(self._so_far(job)) if statistic.skip else None for job in jobs]
+            if any(value is None for value in found):
+                return False
+            store[statistic.name] = np.asarray(found[0])
+        return True
+
+    def scan(self, job: Job) -> None:
+        """Gather the remaining stages for one job."""
+        for stage in job.stages[wide_stages(job.stages) :]:
+            self._scan([job], stage, self._store(job))
+
+    def forget(self, job: Job) -> None:
+        """Drop what only the merge of this job needed: row-wise values, which are as many as the tensor has rows."""
+        rows = {s.name for stage in job.stages for s in stage if s.reduce == "rows"}
+        for name in rows.intersection(self.known.get(job.name, {})):
+            del self.known[job.name][name]
+
+    def values(self, job: Job) -> dict[str, Any]:
+        """All values of a job's formula; its stages must have been gathered."""
+        values = self._so_far(job)
+        derive = _method(job).derive
+        return {**values, **(derive(dict(values)) if derive else {})}
+
+    def merger(self, job: Job, values: Mapping[str, Any]) -> Merger:
+        """What merges the tiles of a job whose ``values`` are complete."""
+        method, options = _method(job), self.options
+        keeps_base = job.base is not None and method.keeps_base(values)
+        storing = Storing(job.output.dtype, options.rounding, keeps_base)
+        binding = bind(method, method.formula, job, values, options.seed, options.on_nonfinite == "zero")
+        return self.workers.backend.merger(binding, storing)
+
+    def report(self, job: Job, values: Mapping[str, Any]) -> tuple[Sequence[str], Mapping[str, Share]]:
+        """What the method warns of and measures for one job."""
+        return _method(job).warn(values), _method(job).report(values)
+
+    def _store(self, job: Job) -> Found:
+        return self.known.setdefault(job.name, {})
+
+    def _so_far(self, job: Job) -> dict[str, Any]:
+        found = {**self.known.get(f"{SCOPE}{job.scope}", {}), **self.known.get(job.name, {})}
+        markers = {name: job.extras.get(name) for name in _method(job).inputs}
+        return {**job.values, **markers, **found}
+
+    def _scan(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> None:
+        """Gather ``stage`` over all tiles of ``jobs``, in as many passes as it takes."""
+        first = self._so_far(jobs[0])
+        open_: dict[str, tuple[Statistic, Accumulator]] = {}
+        for statistic in stage:
+            if statistic.name in store:
+                continue
+            skipped = [statistic.skip(self._so_far(job)) if statistic.skip else None for job in jobs]
+            if all(value is not None for value in skipped):
+                store[statistic.name] = np.asarray(skipped[0])
+            else:
+                open_[statistic.name] = (statistic, accumulator(statistic))
+        numel = sum(job.output.numel for job in jobs)
+        while open_:
+            self._pass(jobs, open_)
+            for name, (_, gathered) in list(open_.items()):
+                value = gathered.advance(numel, first)
+                if value is not None:
+                    store[name] = value
+                    del open_[name]
+
+    def _pass(self, jobs: Sequence[Job], open_: Mapping[str, tuple[Statistic, Accumulator]]) -> None:
+        rows = any(statistic.reduce == "rows" for statistic, _ in open_.values())
+        reducers = {
+            job.name: {name: self._reducer(statistic, job, gathered) for name, (statistic, gathered) in open_.items()}
+            for job in jobs
+        }
+
+        def work(tile: Tile, inputs: Sequence[Any]) -> dict[str, tuple[Any, bool]]:
+            mine = reducers[tile.job.name]
+            return {name: open_[name][1].partial(mine[name], tile, inputs) for name in open_}
+
+        tiles = (tile for job in jobs for tile in self._cut(job, rows or job.by_rows))
+        for tile, partials in self.workers.map(tiles, work):
+            if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
+                refuse_nonfinite(tile)
+            for name, (partial, _) in partials.items():
+                open_[name][1].add(tile, partial)
+            if len(jobs) > 1:
+                self.progress.advance(tile.nbytes)
+
+    def _cut(self, job: Job, by_rows: bool) -> Iterator[Tile]:
+        return cut(job, self.sizing.tile if by_rows else self.sizing.scan_tile, by_rows=by_rows)
+
+    def _reducer(self, statistic: Statistic, job: Job, gathered: Accumulator) -> Reducer:
+        zero = self.options.on_nonfinite == "zero"
+        binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options.seed, zero)
+        reducer = self.workers.backend.reducer(binding, statistic.reduce)
+        gathered.prepare(binding, reducer)
+        return reducer
+
+
+def wide_stages(stages: Stages) -> int:
+    """How many of the first stages must be complete over the whole model before any tensor is merged."""
+    return max((i + 1 for i, stage in enumerate(stages) if any(s.over == "model" for s in stage)), default=0)
+
+
+def _method(job: Job) -> Method:
+    assert job.method is not None, "a copied tensor has no statistics"
+    return job.method
