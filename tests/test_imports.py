@@ -124,7 +124,7 @@ def test_the_check_sees_imports():
         "from . import cache\nfrom ..report import card\ndef f():\n    import torch\n"
         "if TYPE_CHECKING:\n    import scipy\nclass C:\n    import jax\n"
     )
-    names = {"rlmerge.engine.cache", "rlmerge.report.card", "torch", "scipy", "jax"}
+    names = {"rlmerge.merging.cache", "rlmerge.report.card", "torch", "scipy", "jax"}
     assert {name for _, name in imports(tree, path)} == names
     assert {name for _, name in imports(tree, path, lazy=False)} == names - {"torch", "scipy"}
 

@@ -10,7 +10,7 @@ from rlmerge.errors import CheckpointError
 def test_two_shards(two_shards):
     model = open_checkpoint(two_shards)
     assert list(model.tensors) == ["x", "y", "z"]
-    assert [model.tensors[name].file.name for name in "xyz"] == ["a.safetensors", "a.safetensors", "b.safetensors"]
+    assert [model.tensors[name].file.path.name for name in "xyz"] == ["a.safetensors", "a.safetensors", "b.safetensors"]
     assert model.reference == str(two_shards)
     assert model.path == two_shards.resolve()
     assert model.revision is None

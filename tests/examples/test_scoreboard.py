@@ -5,7 +5,7 @@ from rich.console import Console
 from scoreboard import BASE, MODELS, TASKS, Judge, answers, scores, stored
 
 from rlmerge import MergeResult
-from rlmerge.engine import ExpertSurvival
+from rlmerge.merging import ExpertSurvival
 
 EXPERTS = [MODELS / f"rl-{task}" for task in TASKS]
 

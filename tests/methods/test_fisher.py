@@ -10,7 +10,7 @@ import rlmerge
 from rlmerge import merge_state_dicts
 from rlmerge.errors import RequestError
 from rlmerge.kernels.jit import BLOCK
-from rlmerge.planning import sizing
+from rlmerge.merging import sizing
 from support.examples import BASE, TAU, experts, fine_tunes
 from support.interpret import interpret, warnings_of
 from support.measured import fishers, write_measured

@@ -5,11 +5,10 @@ import pytest
 
 import rlmerge
 from rlmerge import merge_state_dicts, methods
-from rlmerge.engine import run
 from rlmerge.errors import RequestError
+from rlmerge.merging import make_plan, run
 from rlmerge.methods import Method, Parameter
 from rlmerge.options import Options
-from rlmerge.planning import make_plan
 from rlmerge.recipe import recipe_from_flags
 from support.examples import fine_tunes
 from support.interpret import interpret

@@ -10,7 +10,7 @@ import rlmerge
 from rlmerge import methods
 from rlmerge.errors import RlmergeError
 from rlmerge.kernels.jit import BLOCK
-from rlmerge.planning import sizing
+from rlmerge.merging import sizing
 from support.examples import BASE, TAU, at, experts, fine_tunes, whole_deltas
 from support.interpret import interpret, statistics_of, warnings_of
 from support.measured import fishers, write_measured

@@ -9,8 +9,8 @@ import rlmerge
 from rlmerge import merge_state_dicts, methods
 from rlmerge.errors import RequestError, RlmergeError
 from rlmerge.kernels.jit import BLOCK
+from rlmerge.merging import sizing
 from rlmerge.methods.divergence import row_values
-from rlmerge.planning import sizing
 from support.examples import experts, fine_tunes, whole_deltas
 from support.interpret import interpret, statistics_of, warnings_of
 from support.measured import fishers, write_measured

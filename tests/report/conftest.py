@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmerge.engine.inspect import inspect
+from rlmerge.inspection.inspect import inspect
 
 CHECKPOINTS = Path(__file__).parents[2] / "examples" / "checkpoints"
 

@@ -1,5 +1,6 @@
 """What is on disk: model directories read without trust and without copies, output directories that appear complete."""
 
+from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.journal import JournalEntry
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan, plan_shards
@@ -15,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "Extent",
     "Header",
+    "InputFile",
     "JournalEntry",
     "Manifest",
     "OutputTensor",

@@ -1,13 +1,13 @@
 """Foretells what the default recipes of the main methods would leave after rounding, without writing anything.
 
-The same fused kernels as a merge run over tiles and throw their output away. Thresholds and overlaps they need were
-seen in the measuring pass. Models beyond the sample size are looked at in evenly spread tiles.
+The executor of a merge runs all of them over tiles that are read once and throws their output away. Thresholds and
+overlaps they need were seen in the measuring pass. Models beyond the sample size are looked at in evenly spread tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,21 @@ from rlmerge.checkpoint import Checkpoint
 from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.observe import EPSILON
 from rlmerge.geometry.survival import Survival
-from rlmerge.inspection import Forecast
-from rlmerge.kernels.program import Operands
+from rlmerge.merging import Job
+from rlmerge.merging.execute import Executor, Lane, Task
+from rlmerge.merging.sinks import StatsSink
+from rlmerge.merging.sizing import Sizing
+from rlmerge.merging.statistics import SCOPE, Statistics
+from rlmerge.merging.stream import Workers
+from rlmerge.merging.tiles import cut
 from rlmerge.methods import Statistic
 from rlmerge.methods.parts import magnitude
+from rlmerge.options import Options
 from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe, layer_count, recipe_from_flags
 
-from .compute import Merger
 from .pairing import Paired
-from .stream import Workers
-from .tiles import Tile, cut
-from .values import Values, base_values, final_values, for_formula, random_keys
+from .results import Forecast
 
 TILE = 1 << 20
 
@@ -49,14 +52,19 @@ def default_recipes(experts: int) -> tuple[tuple[str, str, dict[str, float]], ..
 
 @dataclass
 class _Candidate:
-    """One recipe being foretold; ``thresholds`` [K] by tensor."""
+    """One recipe being foretold; ``known`` are its statistics by tensor."""
 
     label: str
     recipe: Recipe
     parameters: Mapping[str, float]
     statistics: Sequence[Statistic]
-    thresholds: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    known: dict[str, dict[str, np.ndarray]] = field(default_factory=dict[str, dict[str, np.ndarray]])
     found: Survival | None = None
+
+    def take(self, job: Job, stats: Mapping[str, Any]) -> None:
+        """Add what one tensor's merge accounted for."""
+        survival = Survival.of(np.asarray(stats["counts"], np.int64), np.asarray(stats["sums"]))
+        self.found = survival if self.found is None else self.found + survival
 
 
 class Forecaster:
@@ -69,7 +77,7 @@ class Forecaster:
         self.seed = seed
         self.layers = layer_count(checkpoints[0].tensors)
         self.tensors = [paired for paired in tensors if len(paired.present) == count]
-        self.total = sum(paired.tensor.output.numel for paired in self.tensors)
+        self.total = sum(paired.job.output.numel for paired in self.tensors)
         self.sample = min(sample or self.total, self.total)
         # Recipes need names; an expert that is the base itself must still count as an expert.
         stand_ins = [f"expert {k}" for k in range(count)]
@@ -82,16 +90,15 @@ class Forecaster:
 
     def learn(self, paired: Paired, seen: Observation) -> None:
         """Keep the thresholds of one tensor; its magnitudes are not needed again."""
-        name, numel = paired.tensor.output.name, paired.tensor.output.numel
+        name, numel = paired.job.name, paired.job.output.numel
         for candidate in self.candidates:
             for statistic in candidate.statistics:
                 if statistic.reduce == "kth" and statistic.rank is not None and seen.magnitudes:
                     values = candidate.recipe.values(name, self.layers)
                     ranks = statistic.rank(numel, np.array([m.count for m in seen.magnitudes]), values)
                     tables = [m.table for m in seen.magnitudes]
-                    candidate.thresholds[name] = np.array(
-                        [t.kth_largest(int(rank)).value for t, rank in zip(tables, ranks, strict=True)]
-                    )
+                    found = [t.kth_largest(int(rank)).value for t, rank in zip(tables, ranks, strict=True)]
+                    candidate.known.setdefault(name, {})[statistic.name] = np.array(found)
 
     def run(
         self, workers: Workers, whole: Observation, names: Sequence[str], progress: Progress
@@ -99,62 +106,43 @@ class Forecaster:
         """What every recipe leaves; () when no tensor is held by all experts."""
         if not self.tensors:
             return ()
-        tiles = list(self._tiles())
-        progress.start("forecast", sum(tile.nbytes for tile in tiles))
-        mergers = {
-            paired.tensor.output.name: [self._merger(c, paired, whole) for c in self.candidates]
-            for paired in self.tensors
-        }
-
-        def work(tile: Tile, inputs: Sequence[np.ndarray]) -> list[Survival]:
-            buffer = np.empty(tile.count, tile.tensor.output.dtype.storage)
-            found = [merger(tile, inputs, buffer) for merger in mergers[tile.tensor.output.name]]
-            return [Survival.of(f.counts, f.sums.sum(axis=0)) for f in found]
-
-        for tile, results in workers.map(tiles, work):
-            for candidate, survival in zip(self.candidates, results, strict=True):
-                candidate.found = survival if candidate.found is None else candidate.found + survival
-            progress.advance(tile.nbytes)
+        tasks = list(self._tasks())
+        progress.start("forecast", sum(task.nbytes for task in tasks))
+        # What is not finite counts as 0, and an overflow is a finding of its own.
+        keep = Options(seed=self.seed, on_nonfinite="keep")
+        options = replace(keep, on_nonfinite="zero") if whole.nonfinite.any() else keep
+        sizing = Sizing(workers.threads, TILE, TILE, workers.threads + 1, 8 * TILE, 0)
+        overlap = {"overlap": np.concatenate([whole.active - whole.active_alone, whole.active_alone])}
+        lanes: list[Lane] = []
+        for number, candidate in enumerate(self.candidates):
+            jobs = [task.jobs[number] for task in tasks]
+            known = {**candidate.known, SCOPE: overlap}
+            lanes.append(Lane(Statistics(jobs, workers, options, sizing, progress, known), StatsSink(candidate.take)))
+        Executor(lanes, workers, sizing, keep, progress).run(tasks)
         progress.done()
-        looked = sum(tile.count for tile in tiles) / self.total
-        dtypes = {paired.tensor.output.dtype.name for paired in self.tensors}
+        looked = sum(stop - start for task in tasks for start, stop in task.tiles or ()) / self.total
+        dtypes = {paired.job.output.dtype.name for paired in self.tensors}
         dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
         return tuple(_forecast(candidate, names, dtype, looked) for candidate in self.candidates)
 
-    def _tiles(self) -> Iterator[Tile]:
+    def _tasks(self) -> Iterator[Task]:
         """Tiles spread evenly over the model that hold about ``sample`` coordinates, or all of them."""
         share, owed = self.sample / self.total, 0.0
         for paired in self.tensors:
-            for tile in cut(paired.tensor, TILE):
+            chosen: list[tuple[int, int]] = []
+            for tile in cut(paired.job, TILE):
                 owed += share * tile.count
                 if share == 1.0 or owed >= tile.count / 2:
                     owed -= tile.count
-                    yield tile
+                    chosen.append((tile.start, tile.stop))
+            if chosen:
+                yield Task(tuple(self._job(candidate, paired.job) for candidate in self.candidates), tuple(chosen))
 
-    def _merger(self, candidate: _Candidate, paired: Paired, whole: Observation) -> Merger:
-        recipe, tensor = candidate.recipe, paired.tensor
-        method, name = recipe.method, tensor.output.name
-        values: Values = base_values(method, {**recipe.values(name, self.layers), **tensor.values}, {})
-        for statistic in candidate.statistics:
-            skipped = statistic.skip(values) if statistic.skip else None
-            if skipped is not None:
-                values[statistic.name] = skipped
-            elif statistic.reduce == "kth":
-                values[statistic.name] = candidate.thresholds[name]
-            else:
-                values[statistic.name] = np.concatenate([whole.active - whole.active_alone, whole.active_alone])
-        values = final_values(method, values)
-        return Merger(
-            method.formula,
-            Operands(tensor.layout.base, tensor.layout.experts, method.space == "delta"),
-            for_formula(method.formula, values),
-            random_keys(self.seed, name, len(tensor.experts)),
-            zero=bool(whole.nonfinite.any()),
-            columns=tensor.columns,
-            out=tensor.output.dtype,
-            rounding="nearest",
-            keeps_base=method.keeps_base(values),
-        )
+    def _job(self, candidate: _Candidate, job: Job) -> Job:
+        recipe = candidate.recipe
+        known = {"experts": float(len(job.experts)), "numel": job.output.numel, "wide": job.operands.real == np.float64}
+        values = {**recipe.values(job.name, self.layers), **known}
+        return replace(job, method=recipe.method, values=values, stages=(candidate.statistics,))
 
 
 def _candidate(label: str, recipe: Recipe, parameters: Mapping[str, float]) -> _Candidate:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import Checkpoint
-from rlmerge.inspection.evidence import Difference
+
+from .evidence import Difference
 
 _MAX_BYTES = 256 * 2**20
 _LINEAGE_KEYS = (

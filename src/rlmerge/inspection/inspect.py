@@ -9,27 +9,27 @@ from itertools import groupby
 
 import numpy as np
 
-from rlmerge import __version__
+from rlmerge._version import __version__
 from rlmerge.checkpoint import Checkpoint, open_checkpoint
 from rlmerge.errors import RequestError
 from rlmerge.geometry.measure import measure
 from rlmerge.geometry.observation import Observation
-from rlmerge.inspection import Inspection, Model
-from rlmerge.inspection.collect import Collector
-from rlmerge.inspection.evidence import Evidence
-from rlmerge.inspection.recommend import recommend
-from rlmerge.inspection.rules import judge
+from rlmerge.merging.stream import Workers
+from rlmerge.merging.tiles import Tile, cut
 from rlmerge.options import Options
 from rlmerge.progress import Progress, Quiet
 from rlmerge.recipe import Recipe
 
-from .aftermath import look_back
+from .collect import Collector
+from .evidence import Evidence
 from .forecast import Forecaster
 from .identity import compare_identities
+from .look_back import look_back
 from .pairing import Paired, pair_up, short_names
+from .recommend import recommend
+from .results import Inspection, Model
+from .rules import judge
 from .spectrum import spectra
-from .stream import Workers
-from .tiles import Tile, cut
 
 TILE = 1 << 22
 """Elements per tile. Each comes with histograms of 1 MiB an expert: smaller tiles would spend their time on those."""
@@ -71,19 +71,19 @@ def inspect(
     tensors, structure = pair_up(checkpoints, names)
     dtypes = {model.dtype for model in models}
     collector = Collector(models[1:], dtypes.pop() if len(dtypes) == 1 else "mixed")
-    total = sum(info.nbytes for paired in tensors for info in paired.tensor.sources)
+    total = sum(info.nbytes for paired in tensors for info in paired.job.sources)
     with Workers(_threads(options, len(experts))) as workers:
         forecaster = Forecaster(checkpoints, tensors, sample, options.seed, recipe)
         progress.start("measure", total)
         begun = time.perf_counter()
         for paired, seen in _observed(tensors, len(experts), workers, progress):
-            output = paired.tensor.output
+            output = paired.job.output
             collector.add(output.name, output.shape, output.dtype.name, seen)
             forecaster.learn(paired, seen)
         progress.done()
         measured = time.perf_counter()
         forecasts = forecaster.run(workers, collector.whole.seen, names[1:], progress)
-        spectrum = spectra(tensors, names[1:], options.memory, workers, progress) if spectral else ()
+        spectrum = spectra(tensors, names[1:], options.memory, progress) if spectral else ()
         after = look_back(merged, tensors, names[1:], forecasts, workers, progress) if merged is not None else None
     evidence = Evidence(
         base=models[0],
@@ -121,14 +121,14 @@ def _observed(
     tensors: Sequence[Paired], experts: int, workers: Workers, progress: Progress
 ) -> Iterator[tuple[Paired, Observation]]:
     """Each tensor with the sum of its tiles, in order."""
-    by_name = {paired.tensor.output.name: paired for paired in tensors}
+    by_name = {paired.job.output.name: paired for paired in tensors}
 
     def work(tile: Tile, inputs: Sequence[np.ndarray]) -> Observation:
         base, *others = inputs
-        return measure(base, others, tile.tensor.layout.inputs)
+        return measure(base, others, tile.job.operands.inputs)
 
-    tiles = (tile for paired in tensors for tile in cut(paired.tensor, TILE))
-    for name, group in groupby(workers.map(tiles, work), key=lambda found: found[0].tensor.output.name):
+    tiles = (tile for paired in tensors for tile in cut(paired.job, TILE))
+    for name, group in groupby(workers.map(tiles, work), key=lambda found: found[0].job.name):
         paired, total = by_name[name], None
         for tile, seen in group:
             total = seen if total is None else total + seen

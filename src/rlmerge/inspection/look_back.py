@@ -11,16 +11,17 @@ import numpy as np
 from rlmerge.checkpoint import Source, open_checkpoint
 from rlmerge.errors import RequestError
 from rlmerge.geometry.survival import Survival, compare, compared
-from rlmerge.inspection import Forecast
 from rlmerge.kernels.dtypes import MERGEABLE, decode
-from rlmerge.kernels.program import Extra, Operands, reduce_kernel
+from rlmerge.kernels.program import reduce_kernel
 from rlmerge.kernels.rounding import encode
-from rlmerge.planning import TensorPlan
+from rlmerge.kernels.values import Extra
+from rlmerge.merging import Job
+from rlmerge.merging.stream import Workers
+from rlmerge.merging.tiles import Tile, cut
 from rlmerge.progress import Progress
 
 from .pairing import Paired
-from .stream import Workers
-from .tiles import Tile, cut
+from .results import Forecast
 
 TILE = 1 << 20
 
@@ -43,8 +44,8 @@ def look_back(
         paired
         for paired in tensors
         if len(paired.present) == len(names)
-        and (info := model.tensors.get(paired.tensor.output.name)) is not None
-        and info.shape == paired.tensor.output.shape
+        and (info := model.tensors.get(paired.job.output.name)) is not None
+        and info.shape == paired.job.output.shape
         and info.dtype in MERGEABLE
     ]
     if not usable:
@@ -55,7 +56,7 @@ def look_back(
         )
     total: Survival | None = None
     tiles = [
-        tile for paired in usable for tile in cut(_with_merged(paired, model.tensors[paired.tensor.output.name]), TILE)
+        tile for paired in usable for tile in cut(_with_merged(paired, model.tensors[paired.job.output.name]), TILE)
     ]
     progress.start("look back", sum(tile.nbytes for tile in tiles))
     for tile, found in workers.map(tiles, _compare):
@@ -71,20 +72,18 @@ def look_back(
         for outcome in total.outcomes(names)
     )
     method = next((f.method for f in forecasts if f.label == "as requested"), "unknown")
-    dtypes = {model.tensors[paired.tensor.output.name].dtype.name for paired in usable}
+    dtypes = {model.tensors[paired.job.output.name].dtype.name for paired in usable}
     dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
     return Forecast("as stored", method, {}, "exact", dtype, total.share, 1.0, outcomes)
 
 
-def _with_merged(paired: Paired, merged: Source) -> TensorPlan:
+def _with_merged(paired: Paired, merged: Source) -> Job:
     """The tensor with the merged model as one more expert, the last."""
-    tensor = paired.tensor
-    layout = Operands(tensor.layout.base, (*tensor.layout.experts, merged.dtype), deltas=False)
-    return replace(tensor, experts=(*tensor.experts, merged), layout=layout)
+    return replace(paired.job, experts=(*paired.job.experts, merged))
 
 
 def _compare(tile: Tile, inputs: Sequence[np.ndarray]) -> Survival:
-    layout = tile.tensor.layout
+    layout = tile.job.operands
     base, out = layout.inputs[0], layout.inputs[-1]
     reference = inputs[0] if out is base else encode(decode(inputs[0], base), out)
     values = {"reference": Extra((out,))}

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from rlmerge.checkpoint import Checkpoint, OutputTensor
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import MERGEABLE
-from rlmerge.kernels.program import Operands
-from rlmerge.planning import TensorPlan
+from rlmerge.merging import Job
 
 _SHOWN = 3
 
@@ -19,7 +18,7 @@ _SHOWN = 3
 class Paired:
     """A tensor of the base with the experts that hold it in the same shape: ``present`` are their positions."""
 
-    tensor: TensorPlan
+    job: Job
     present: tuple[int, ...]
 
 
@@ -85,10 +84,8 @@ def short_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
 def _paired(checkpoints: Sequence[Checkpoint], name: str, present: Sequence[int]) -> Paired:
     base = checkpoints[0].tensors[name]
     experts = tuple(checkpoints[1 + k].tensors[name] for k in present)
-    values = {"experts": float(len(experts)), "numel": base.numel}
-    layout = Operands(base.dtype, tuple(x.dtype for x in experts), deltas=False)
-    output = OutputTensor(name, base.dtype, base.shape)
-    return Paired(TensorPlan(output, "merge", base, experts, values, {}, layout), tuple(present))
+    job = Job(OutputTensor(name, base.dtype, base.shape), None, base, experts, tuple(present))
+    return Paired(job, tuple(present))
 
 
 def _some(names: Sequence[str]) -> str:

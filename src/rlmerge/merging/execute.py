@@ -249,7 +249,7 @@ def _merging(merges: Sequence[_Merge]) -> Callable[[Tile, Sequence[Any], Sequenc
     return work
 
 
-def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[None]) -> list[Any]:
+def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer | None]) -> list[Any]:
     """The first input for every lane; all others must be equal to it."""
     first = np.asarray(inputs[0])
     for source, other in zip(tile.inputs[1:], inputs[1:], strict=True):

@@ -164,15 +164,11 @@ class _TorchMerger(_Formula):
         self.storing = storing
 
     def __call__(self, tile: Tile, inputs: Sequence[torch.Tensor], out: Any) -> Numbers:
-        into = out if isinstance(out, torch.Tensor) else None
         parts: list[Numbers] = []
         for group, arrays in self.groups(tile, inputs):
             stored, numbers = self._merge(group, arrays)
             place = slice(group.start - tile.start, group.stop - tile.start)
-            if into is None:
-                out[place] = _to_numpy(stored)
-            else:
-                into[place] = stored
+            out[place] = stored if isinstance(out, torch.Tensor) else _to_numpy(stored)
             parts.append(numbers)
         return together(parts)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import rlmerge
-from rlmerge.engine.forecast import default_recipes
-from rlmerge.engine.inspect import inspect
+from rlmerge.inspection.forecast import default_recipes
+from rlmerge.inspection.inspect import inspect
 from support.family import recipe
 from support.models import write_model
 

@@ -35,13 +35,13 @@ def recipe(folder, method="sar_merging", inputs=("f0", "f1"), **parameters):
 
 def test_every_merged_tensor_gets_its_sensitivities(folder):
     plan = rlmerge.plan(recipe(folder))
-    assert [info.shape for info in plan.tensors["a"].extras["sensitivity"]] == [(4, 5), (4, 5)]
-    assert [info.file.parent.name for info in plan.tensors["b"].extras["sensitivity"]] == ["f0", "f1"]
-    assert plan.tensors["steps"].extras == {}
+    assert [info.shape for info in plan.jobs["a"].extras["sensitivity"]] == [(4, 5), (4, 5)]
+    assert [info.file.path.parent.name for info in plan.jobs["b"].extras["sensitivity"]] == ["f0", "f1"]
+    assert plan.jobs["steps"].extras == {}
     assert plan.to_dict()["inputs"] == {"sensitivity": [str(folder / "f0"), str(folder / "f1")]}
     without = rlmerge.plan(recipe(folder, inputs=("", "")))
     assert plan.bytes_read - without.bytes_read == 2 * 25 * 4
-    assert without.tensors["a"].extras == {}
+    assert without.jobs["a"].extras == {}
 
 
 def test_a_sensitivity_of_another_model_is_refused(folder):
@@ -73,8 +73,8 @@ def test_all_models_or_none(folder):
 def test_a_tensor_that_was_not_measured_goes_without(folder):
     write_measured(folder / "f0", folder / "e0", {"a": FISHER["a"]}, uncovered=["b"])
     plan = rlmerge.plan(recipe(folder))
-    assert set(plan.tensors["a"].extras) == {"sensitivity"}
-    assert plan.tensors["b"].extras == {}
+    assert set(plan.jobs["a"].extras) == {"sensitivity"}
+    assert plan.jobs["b"].extras == {}
     result = rlmerge.merge(recipe(folder), folder / "out", cache=False)
     assert "no sensitivities are given, so in a conflict the largest change wins (1 of 2 tensors)" in result.warnings
 
@@ -84,7 +84,7 @@ def test_what_was_measured_on_the_base_is_taken_when_the_recipe_says_so(folder):
     with pytest.raises(RecipeError, match="was measured on another model"):
         rlmerge.plan(recipe(folder, inputs=("f", "f")))
     plan = rlmerge.plan(recipe(folder, inputs=("f", "f"), measured_on="base"))
-    assert len(plan.tensors["a"].extras["sensitivity"]) == 2
+    assert len(plan.jobs["a"].extras["sensitivity"]) == 2
 
 
 def test_methods_that_cannot_do_without_say_what_to_do(folder):
@@ -117,7 +117,7 @@ def test_matrices_beside_a_layer_count_in_the_memory(folder):
     models = [{"model": str(folder / f"e{k}"), "gram": str(folder / f"f{k}")} for k in range(2)]
     document = {"merge_method": "regmean", "base_model": str(folder / "base"), "models": models}
     plan = rlmerge.plan(document, workers=1)
-    assert [info.shape for info in plan.tensors["a"].extras["gram"]] == [(5, 5), (5, 5)]
-    assert "gram" not in plan.tensors["b"].extras
+    assert [info.shape for info in plan.jobs["a"].extras["gram"]] == [(5, 5), (5, 5)]
+    assert "gram" not in plan.jobs["b"].extras
     without = dataclasses.replace(plan, tensors={n: dataclasses.replace(t, extras={}) for n, t in plan.tensors.items()})
     assert plan.peak_memory - without.peak_memory == 8 * 7 * 25

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import rlmerge
-from rlmerge.engine.inspect import inspect
 from rlmerge.errors import RequestError
+from rlmerge.inspection.inspect import inspect
 from rlmerge.recipe import load_recipe
 from support.family import recipe
 from support.models import write_model

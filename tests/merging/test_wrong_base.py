@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from rlmerge.engine.strangers import strangers
+from rlmerge.merging import make_plan
+from rlmerge.merging.wrong_base import check_base
 from rlmerge.options import Options
-from rlmerge.planning import make_plan
 from rlmerge.recipe import load_recipe
 from support.family import cli
 from support.models import write_model
@@ -38,7 +38,7 @@ def warnings(tmp_path, base, *experts, dtype="bfloat16", **more):
         write_model(tmp_path / f"e{k}", expert, dtype)
     models = [{"model": str(tmp_path / f"e{k}")} for k in range(len(experts))]
     asked = {"merge_method": "linear", "base_model": str(tmp_path / "base"), "models": models} | more
-    return strangers(make_plan(load_recipe(asked), None, Options()))
+    return check_base(make_plan(load_recipe(asked), None, Options()))
 
 
 def test_a_model_trained_apart_is_named(tmp_path):

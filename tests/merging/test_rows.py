@@ -1,17 +1,20 @@
 """Functions of whole rows: whatever the tiles, every row is seen whole and every number arrives where it belongs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rlmerge import methods
-from rlmerge.engine import run
-from rlmerge.engine.rows import Field, on_rows
-from rlmerge.kernels.dtypes import FLOAT32, FLOAT64
-from rlmerge.kernels.program import Uniform
+from rlmerge.checkpoint import ArraySource, OutputTensor
+from rlmerge.kernels.dtypes import FLOAT64
 from rlmerge.kernels.random import uniform
+from rlmerge.merging import Job, make_plan, run
+from rlmerge.merging.backend import bind
+from rlmerge.merging.on_numpy import NumpyReducer
+from rlmerge.merging.tiles import Tile
 from rlmerge.methods import Method, Parameter, Statistic
 from rlmerge.options import Options
-from rlmerge.planning import make_plan
 from rlmerge.recipe import recipe_from_flags
 from support.examples import fine_tunes
 from support.interpret import interpret
@@ -23,25 +26,26 @@ KEYS = [(1, 2), (3, 4), (5, 6)]
 def test_numbers_experts_rows_and_draws_line_up_with_rows():
     seen = {}
 
-    def function(xp, base, tau, **values):
-        seen.update(values, base=base, tau=tau)
+    def function(xp, base, tau, *, one, each, row, uniform):
+        seen.update(one=one, each=each, row=row, uniform=uniform, base=base, tau=tau)
         return tau.sum(-1)
 
-    stack = np.arange(24.0).reshape(2, 12)
-    values = {"one": 2.0, "each": np.array([5.0, 6.0]), "row": np.arange(10.0).reshape(2, 5), "uniform": Uniform(2)}
-    found = on_rows(function, stack[0], stack, values, extras={}, keys=KEYS, start=8, columns=4)
+    experts = np.arange(24.0).reshape(2, 12)
+    base = ArraySource("w", FLOAT64, np.zeros((5, 4)), "base")
+    sources = tuple(ArraySource("w", FLOAT64, np.zeros((5, 4)), f"e{k}") for k in range(2))
+    method = Method("m", function, "", "", "exact", space="weights")
+    values = {"one": 2.0, "each": np.array([5.0, 6.0]), "row": np.arange(10.0).reshape(2, 5), "experts": 2.0}
+    job = Job(OutputTensor("w", FLOAT64, (5, 4)), method, base, sources, (0, 1), values)
+    binding = replace(bind(method, function, job, values, 0, False), keys=KEYS)
+    tile = Tile(job, 8, 20, block=20)
+    found, bad = NumpyReducer(binding).rows(tile, [np.zeros(12), *experts])
     np.testing.assert_array_equal(found, [[6, 22, 38], [54, 70, 86]])
+    assert not bad
     assert seen["base"].shape == (3, 4)
     assert seen["one"] == 2.0
     assert seen["each"].shape == (2, 1, 1)
     np.testing.assert_array_equal(seen["row"][:, :, 0], [[2, 3, 4], [7, 8, 9]])  # rows 2 to 4 of five
     np.testing.assert_array_equal(seen["uniform"][1].ravel(), uniform(KEYS[1], 8, 12, np.float64))
-
-
-def test_a_field_is_read_in_the_arithmetic_of_its_formula():
-    field = Field(lambda xp, base, tau: tau, {}, 3)
-    assert field.extra(np.dtype(np.float32)).dtypes == (FLOAT32,) * 3
-    assert field.extra(np.dtype(np.float64)).dtypes == (FLOAT64,) * 3
 
 
 def shares(xp, base, tau, *, uniform, power):

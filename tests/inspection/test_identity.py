@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.engine.identity import compare_identities
+from rlmerge.inspection.identity import compare_identities
 from support.models import write_model
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rlmerge.engine.inspect import inspect
+from rlmerge.inspection.inspect import inspect
 from rlmerge.options import Options
 from support.models import write_model
 

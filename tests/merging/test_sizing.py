@@ -6,7 +6,7 @@ import pytest
 import rlmerge
 from rlmerge.errors import RequestError
 from rlmerge.kernels.jit import BLOCK
-from rlmerge.planning.sizing import LARGEST_TILE, sizing
+from rlmerge.merging.sizing import LARGEST_TILE
 from support.family import recipe
 from support.models import write_model
 
@@ -28,19 +28,21 @@ def folder(tmp_path_factory):
 def test_the_peak_stays_in_the_budget_and_more_memory_never_cuts_smaller(folder, method, count, workers, memory):
     asked = recipe(folder, method, count, **({"density": 0.5} if method == "ties" else {}))
     try:
-        size = sizing(rlmerge.plan(asked, memory=memory, workers=workers))
+        size = rlmerge.plan(asked, memory=memory, workers=workers).sizing
     except RequestError as error:
         assert "but the budget is" in error.what
         needed = int(error.what.split("about ")[1].split(" MiB")[0])
         assert needed * MIB > memory
-        assert sizing(rlmerge.plan(asked, memory=needed * MIB, workers=workers)).peak <= needed * MIB
+        assert rlmerge.plan(asked, memory=needed * MIB, workers=workers).peak_memory <= needed * MIB
         return
     assert size.peak <= memory
     assert BLOCK <= size.tile <= LARGEST_TILE
     assert size.tile % BLOCK == 0
     # Each worker fills a tile while the writer is behind by at most a few.
-    assert size.buffers > workers
-    assert sizing(rlmerge.plan(asked, memory=2 * memory, workers=workers)).tile >= size.tile
+    assert 1 <= size.threads <= workers
+    assert size.buffers > size.threads
+    more = rlmerge.plan(asked, memory=2 * memory, workers=workers).sizing
+    assert (more.threads, more.tile) >= (size.threads, size.tile)
 
 
 def test_elementwise_methods_fit_the_smallest_budget(folder):

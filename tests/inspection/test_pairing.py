@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.engine.pairing import pair_up, short_names
+from rlmerge.inspection.pairing import pair_up, short_names
 from support.models import write_model
 
 

@@ -1,12 +1,16 @@
 """What a merge says it did: counts by hand, survival, coefficients and the warnings that follow."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 import rlmerge
-from rlmerge.engine.result import Account
+from rlmerge.checkpoint import OutputTensor
+from rlmerge.kernels.dtypes import FLOAT32
+from rlmerge.merging import Job
+from rlmerge.merging.account import Account
 from rlmerge.methods import Share
 from support.models import write_model
 
@@ -114,13 +118,39 @@ def test_the_result_is_json(tmp_path):
     assert data["peak_memory"] is None or data["peak_memory"] > 0
 
 
+def job_of(experts, name):
+    return Job(OutputTensor(name, FLOAT32, (1,)), None, None, (), tuple(range(experts)))
+
+
+def test_models_take_part_in_some_tensors_only():
+    """The account goes by model: here tensor v is made of the second model alone."""
+    account = Account(["a", "b"])
+    both = Account.stats(np.arange(10.0)[None], np.array([4, 3, 2, 2, 1, 0, 3, 2, 2, 1]), (), {})
+    alone = Account.stats(np.full((1, 5), 2.0), np.array([5, 5, 5, 5, 5, 0]), (), {})
+    account.add(job_of(2, "w"), both)
+    account.add(Job(OutputTensor("v", FLOAT32, (1,)), None, None, (), (1,)), alone)
+    a, b = account.survival()
+    assert (a.changed, a.survived, a.unique, a.erased) == (2, 2, 1, 0)
+    assert (b.changed, b.survived, b.unique, b.erased) == (8, 7, 7, 1)
+    assert (account.changed, account.survived) == (9, 8)
+    assert a.requested == 0 / 2 and a.projection == 3 / 4
+    assert b.requested == (5 + 2) / (7 + 2) and b.projection == (8 + 2) / (9 + 2)
+
+
+def test_labels_with_other_braces_are_left_alone():
+    account = Account(["org/{a}"])
+    account.add(job_of(1, "w"), Account.stats(np.zeros((1, 0)), np.zeros(0), (), {"{0} of {7} {x}": Share(1.0, 2.0)}))
+    assert account.details()[0].label == "org/{a} of {7} {x}"
+
+
 def test_what_a_method_reports_adds_up_over_tensors_and_survives_the_journal():
     account = Account(["org/a"])
+    job = partial(job_of, 1)
     for name, part in (("w", 1.0), ("v", 4.0), ("empty", 0.0)):
         whole = 0.0 if name == "empty" else 16.0
         report = {"won by {0}": Share(part, whole), "norm": Share(part, whole, 0.5)}
         stats = Account.stats(np.zeros((1, 0)), np.zeros(0, np.int64), (), report)
-        account.add(name, json.loads(json.dumps(stats)))
+        account.add(job(name), json.loads(json.dumps(stats)))
     won, norm = account.details()
     assert (won.label, won.value, dict(won.tensors)) == ("won by org/a", 5 / 32, {"v": 4 / 16, "w": 1 / 16})
     assert (norm.value, norm.range) == ((5 / 32) ** 0.5, (0.25, 0.5))
@@ -128,7 +158,7 @@ def test_what_a_method_reports_adds_up_over_tensors_and_survives_the_journal():
 
 def test_nothing_reported_is_nothing_shown():
     account = Account([])
-    account.add("w", {})
-    account.add("v", Account.stats(np.zeros((1, 0)), np.zeros(0, np.int64), (), {"share": Share(0.0, 0.0)}))
+    account.add(job_of(0, "w"), {})
+    account.add(job_of(0, "v"), Account.stats(np.zeros((1, 0)), np.zeros(0, np.int64), (), {"share": Share(0.0, 0.0)}))
     (detail,) = account.details()
     assert (detail.value, detail.range) == (None, None)

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rlmerge.engine.memory import PeakMemory, anonymous_now
+from rlmerge.merging.memory import PeakMemory, anonymous_now
 from support.family import COMMAND
 from support.models import write_model
 

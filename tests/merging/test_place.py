@@ -7,7 +7,7 @@ import pytest
 
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.errors import RequestError
-from rlmerge.planning.place import check_place, free_space
+from rlmerge.merging.place import check_place, free_space
 from support.models import write_model
 
 

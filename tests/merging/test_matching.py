@@ -5,8 +5,8 @@ import pytest
 
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.errors import RecipeError, RequestError
+from rlmerge.merging.matching import open_models, pair_tensors
 from rlmerge.options import Options
-from rlmerge.planning.compare import open_models, pair_tensors
 from rlmerge.recipe import load_recipe
 from support.models import write_model
 

@@ -69,7 +69,7 @@ def test_torch_merges_like_numpy(dtype, name, parameters, monkeypatch):
     expected = merge_state_dicts(models[0], models[1:], name, seed=3, **parameters)
     tensors = [{key: to_torch(torch, array) for key, array in model.items()} for model in models]
     same_bits(to_numpy(torch, merge_state_dicts(tensors[0], tensors[1:], name, seed=3, **parameters)), expected)
-    monkeypatch.setattr("rlmerge.engine.tensors._on_accelerator", lambda states: True)
+    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: True)
     same_bits(to_numpy(torch, merge_state_dicts(tensors[0], tensors[1:], name, seed=3, **parameters)), expected)
 
 
@@ -81,7 +81,7 @@ def test_stochastic_rounding_on_torch(dtype, on_device, monkeypatch):
     options = {"seed": 9, "rounding": "stochastic", "lambda": 0.3}
     expected = merge_state_dicts(models[0], models[1:], "task_arithmetic", **options)
     tensors = [{key: to_torch(torch, array) for key, array in model.items()} for model in models]
-    monkeypatch.setattr("rlmerge.engine.tensors._on_accelerator", lambda states: on_device)
+    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: on_device)
     same_bits(to_numpy(torch, merge_state_dicts(tensors[0], tensors[1:], "task_arithmetic", **options)), expected)
 
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_merged(base, expert, arguments, message):
 )
 def test_what_cannot_be_merged_on_a_device(expert, message, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("rlmerge.engine.tensors._on_accelerator", lambda states: True)
+    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: True)
     with pytest.raises(RequestError, match=message):
         merge_state_dicts({"w": torch.ones(2, 3)}, [{"w": torch.from_numpy(expert)}])
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_merged_on_a_device(expert, message, monkeypatch):
 @pytest.mark.parametrize("on_device", [False, True])
 def test_what_is_not_finite_passes_or_counts_as_zero(on_device, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("rlmerge.engine.tensors._on_accelerator", lambda states: on_device)
+    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: on_device)
     base, expert = {"w": torch.ones(3)}, {"w": torch.tensor([torch.inf, 2, 3])}
     kept = merge_state_dicts(base, [expert], on_nonfinite="keep")["w"]
     assert kept.tolist() == [torch.inf, 2, 3]

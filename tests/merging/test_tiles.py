@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import rlmerge
-from rlmerge.engine.tiles import cut
 from rlmerge.kernels.jit import BLOCK
+from rlmerge.merging.tiles import cut
 from support.models import write_model
 
 
@@ -19,7 +19,7 @@ def tensor(tmp_path_factory):
     for name in ("base", "e0"):
         write_model(folder / name, {"w": np.zeros(1)})
     recipe = {"merge_method": "ties", "base_model": str(folder / "base"), "models": [{"model": str(folder / "e0")}]}
-    planned = rlmerge.plan(recipe).tensors["w"]
+    planned = rlmerge.plan(recipe).jobs["w"]
     return lambda *shape: replace(planned, output=replace(planned.output, shape=shape))
 
 

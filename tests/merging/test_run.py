@@ -8,7 +8,7 @@ import rlmerge
 from rlmerge import methods
 from rlmerge.kernels import random
 from rlmerge.kernels.jit import BLOCK
-from rlmerge.planning import sizing
+from rlmerge.merging import sizing
 from support.family import merge, recipe, tree
 from support.interpret import interpret
 from support.models import read_model

@@ -5,7 +5,7 @@ import pytest
 
 import rlmerge
 from rlmerge import Parameter, methods
-from rlmerge.engine import cache, scan
+from rlmerge.merging import cache, statistics
 from rlmerge.methods import Statistic
 from support.family import draw, merge, recipe, tree
 from support.models import write_model
@@ -15,13 +15,13 @@ from support.models import write_model
 def scanned(monkeypatch):
     """The names of statistics in the order in which their tensors are passed over."""
     found = []
-    original = scan.Scan._pass
+    original = statistics.Statistics._pass
 
     def watched(self, tensors, open_):
         found.extend(open_)
         return original(self, tensors, open_)
 
-    monkeypatch.setattr(scan.Scan, "_pass", watched)
+    monkeypatch.setattr(statistics.Statistics, "_pass", watched)
     return found
 
 

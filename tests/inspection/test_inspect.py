@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from rlmerge.engine.inspect import inspect
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.inspection.inspect import inspect
 from rlmerge.options import Options
 from support.family import draw
 from support.models import stored, write_model

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from rlmerge.engine.pieces import Numbers, Rounder, decode_tile, together
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from rlmerge.kernels.program import Operands
+from rlmerge.merging.backend import Numbers, Storing, together
+from rlmerge.merging.on_numpy import Rounder, decode_tile
 from support.models import stored
 
 REAL = np.dtype(np.float32)
@@ -53,7 +54,7 @@ def test_merged_numbers_are_rounded_and_accounted_for():
     piece = decode_tile(arrays, Operands(BFLOAT16, (BFLOAT16,), True), {}, False, REAL)
     buffer = np.zeros(3, np.uint16)
     merged = np.array([1.0 + 2**-7, 1.0 + 2**-8, 5.0], np.float32)
-    found = Rounder(BFLOAT16, "nearest", True, (1, 2))(merged, piece, 0, buffer)
+    found = Rounder(Storing(BFLOAT16, "nearest", True), (1, 2))(merged, piece, 0, buffer)
     np.testing.assert_array_equal(buffer, words([1.0 + 2**-7, 1.0, -0.0]))
     # Changed and survived; of the expert: changed, survived, unique, erased.
     assert found.counts.tolist() == [2, 1, 2, 1, 2, 1]
@@ -62,7 +63,9 @@ def test_merged_numbers_are_rounded_and_accounted_for():
 
 def test_overflow_of_the_output_type_is_noticed():
     piece = decode_tile([np.ones(1, np.float32)], Operands(None, (FLOAT32,), False), {}, False, REAL)
-    found = Rounder(FLOAT16, "nearest", False, (1, 2))(np.array([1e6], np.float32), piece, 0, np.zeros(1, np.float16))
+    found = Rounder(Storing(FLOAT16, "nearest", False), (1, 2))(
+        np.array([1e6], np.float32), piece, 0, np.zeros(1, np.float16)
+    )
     assert found.nonfinite_out
     assert found.counts.size == 0
 

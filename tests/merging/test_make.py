@@ -49,7 +49,7 @@ def test_a_filter_that_matches_nothing_is_a_warning(folder):
 def test_output_types(folder, options, stored):
     plan = rlmerge.plan(asked(folder), **options)
     assert {t.output.dtype.name for t in plan.tensors.values() if t.action == "merge"} == {stored}
-    assert plan.tensors["steps"].output.dtype.name == "int64"
+    assert plan.jobs["steps"].output.dtype.name == "int64"
     real = np.float64 if options.get("dtype") == "float64" else np.float32
     assert {t.layout.real for t in plan.tensors.values() if t.action == "merge"} == {np.dtype(real)}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlmerge.engine.stream import Workers
+from rlmerge.merging.stream import Workers
 from support.family import merge, recipe
 
 
