@@ -39,13 +39,13 @@ def test_blocks_of_a_large_tensor(tmp_path, write_raw):
     with file.open("r+b") as handle:
         handle.truncate(file.stat().st_size + count)
     [tensor] = read_header(file).tensors.values()
-    blocks = list(module._blocks(tensor, whole=False))
+    blocks = list(tensor._blocks(False))
     assert blocks[0] == (tensor.start, 4096)
     assert blocks[-1] == (tensor.stop - 4096, 4096)
     assert len(blocks) == 5
     gaps = [after[0] - before[0] for before, after in itertools.pairwise(blocks)]
     assert max(gaps) - min(gaps) <= 1 and max(gaps) <= 16 * 2**20
-    assert sum(length for _, length in module._blocks(tensor, whole=True)) == count
+    assert sum(length for _, length in tensor._blocks(True)) == count
 
 
 def test_sampling_sees_the_sampled_blocks(tmp_path, write_raw, monkeypatch):
@@ -70,8 +70,9 @@ def test_an_edit_between_the_samples_makes_another_edition(tmp_path, write_tenso
     (x,) = read_header(file).tensors.values()
 
     def identities():
-        found = fingerprint({"x": x})
-        return found, edition({"x": x}, found)
+        tensors = read_header(file).tensors
+        found = fingerprint(tensors)
+        return found, edition(tensors, found)
 
     before = identities()
     assert before[0] == before[1], "models that are hashed completely need no more than that"

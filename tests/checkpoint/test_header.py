@@ -29,7 +29,7 @@ def test_worked_example(tmp_path, write_raw):
     assert list(found.tensors) == ["b", "empty", "w"], "in the order of their bytes"
     assert found.metadata == {"format": "pt"}
     w, b, empty = found.tensors["w"], found.tensors["b"], found.tensors["empty"]
-    assert (w.dtype, w.shape, w.file, w.start, w.stop) == (BFLOAT16, (2, 3, 4), file, begin + 8, begin + 56)
+    assert (w.dtype, w.shape, w.file.path, w.start, w.stop) == (BFLOAT16, (2, 3, 4), file, begin + 8, begin + 56)
     assert (w.numel, w.nbytes, w.rows, w.columns) == (24, 48, 6, 4)
     assert (b.numel, b.nbytes, b.rows, b.columns) == (1, 8, 1, 1)
     assert (empty.numel, empty.nbytes, empty.rows, empty.columns) == (0, 0, 0, 5)

@@ -26,7 +26,7 @@ def test_a_trailing_slash_and_the_working_directory(tmp_path, monkeypatch):
 
 def test_tensors_are_compared_for_those_that_hold_them(models):
     tensors, sentences = pair_up(models, ["base", "x", "y"])
-    assert [(p.tensor.output.name, p.present) for p in tensors] == [("w0", (0, 1)), ("w1", (1,))]
+    assert [(p.job.name, p.present) for p in tensors] == [("w0", (0, 1)), ("w1", (1,))]
     assert sentences == (
         "x lacks 6 tensors (none, w1, w2 and 3 more) of the base",
         "y lacks 4 tensors (w2, w3, w4 and 1 more) of the base",

@@ -26,14 +26,12 @@ def asked(folder, method="ties", **parameters):
 def test_each_tensor_gets_its_values(folder):
     density = [{"filter": "layers.0", "value": 0.1}, {"value": 0.9}]
     plan = rlmerge.plan(asked(folder, density=density, **{"lambda": [0, 1]}))
-    values = {name: tensor.values for name, tensor in plan.tensors.items()}
+    values = {name: job.values for name, job in plan.jobs.items()}
     assert [values[name]["lam"] for name in LAYERS] == [0.0, 0.5, 1.0]
     assert values["model.layers.0.w"]["density"].tolist() == [0.1, 0.1]
     assert values["model.layers.1.w"]["density"].tolist() == [0.9, 0.9]
     assert (values["model.norm.weight"]["experts"], values["model.norm.weight"]["numel"]) == (2.0, 5)
-    assert {name: tensor.action for name, tensor in plan.tensors.items() if tensor.action != "merge"} == {
-        "steps": "copy"
-    }
+    assert [name for name, job in plan.jobs.items() if job.method is None] == ["steps"]
 
 
 def test_a_filter_that_matches_nothing_is_a_warning(folder):
@@ -48,16 +46,16 @@ def test_a_filter_that_matches_nothing_is_a_warning(folder):
 )  # fmt: skip
 def test_output_types(folder, options, stored):
     plan = rlmerge.plan(asked(folder), **options)
-    assert {t.output.dtype.name for t in plan.tensors.values() if t.action == "merge"} == {stored}
+    assert {job.output.dtype.name for job in plan.merged} == {stored}
     assert plan.jobs["steps"].output.dtype.name == "int64"
     real = np.float64 if options.get("dtype") == "float64" else np.float32
-    assert {t.layout.real for t in plan.tensors.values() if t.action == "merge"} == {np.dtype(real)}
+    assert {job.operands.real for job in plan.merged} == {np.dtype(real)}
 
 
 def test_shards_hold_every_tensor_in_the_order_it_is_merged(folder):
     plan = rlmerge.plan(asked(folder), shard_size=100)
     assert len(plan.shards) == 2
-    assert [output.name for shard in plan.shards for output in shard.tensors] == list(plan.tensors)
+    assert [output.name for shard in plan.shards for output in shard.tensors] == list(plan.jobs)
     assert plan.bytes_written == sum(shard.size for shard in plan.shards)
 
 

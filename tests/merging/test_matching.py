@@ -30,7 +30,7 @@ def test_tensors_are_matched_by_name_in_the_order_of_the_base(tmp_path):
     assert list(pairs.matched) == list(open_checkpoint(tmp_path / "base").tensors)
     for name, (base, experts) in pairs.matched.items():
         assert [info.name for info in (base, *experts)] == [name] * 3
-        assert [info.file.parent.name for info in (base, *experts)] == ["base", "e0", "e1"]
+        assert [info.file.path.parent.name for info in (base, *experts)] == ["base", "e0", "e1"]
     assert pairs.warnings == []
 
 

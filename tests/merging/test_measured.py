@@ -119,5 +119,5 @@ def test_matrices_beside_a_layer_count_in_the_memory(folder):
     plan = rlmerge.plan(document, workers=1)
     assert [info.shape for info in plan.jobs["a"].extras["gram"]] == [(5, 5), (5, 5)]
     assert "gram" not in plan.jobs["b"].extras
-    without = dataclasses.replace(plan, tensors={n: dataclasses.replace(t, extras={}) for n, t in plan.tensors.items()})
+    without = dataclasses.replace(plan, jobs={n: dataclasses.replace(job, extras={}) for n, job in plan.jobs.items()})
     assert plan.peak_memory - without.peak_memory == 8 * 7 * 25

@@ -69,7 +69,7 @@ def test_torch_merges_like_numpy(dtype, name, parameters, monkeypatch):
     expected = merge_state_dicts(models[0], models[1:], name, seed=3, **parameters)
     tensors = [{key: to_torch(torch, array) for key, array in model.items()} for model in models]
     same_bits(to_numpy(torch, merge_state_dicts(tensors[0], tensors[1:], name, seed=3, **parameters)), expected)
-    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: True)
+    force_device(monkeypatch)
     same_bits(to_numpy(torch, merge_state_dicts(tensors[0], tensors[1:], name, seed=3, **parameters)), expected)
 
 
@@ -81,8 +81,16 @@ def test_stochastic_rounding_on_torch(dtype, on_device, monkeypatch):
     options = {"seed": 9, "rounding": "stochastic", "lambda": 0.3}
     expected = merge_state_dicts(models[0], models[1:], "task_arithmetic", **options)
     tensors = [{key: to_torch(torch, array) for key, array in model.items()} for model in models]
-    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: on_device)
+    if on_device:
+        force_device(monkeypatch)
     same_bits(to_numpy(torch, merge_state_dicts(tensors[0], tensors[1:], "task_arithmetic", **options)), expected)
+
+
+def force_device(monkeypatch):
+    """Send CPU tensors down the path of other devices."""
+    from rlmerge.merging.on_torch import TorchBackend
+
+    monkeypatch.setattr("rlmerge.merging.state_dicts._device_backend", lambda states: TorchBackend("cpu"))
 
 
 def to_torch(torch, array):
@@ -142,7 +150,7 @@ ONES = {"w": np.ones((2, 3), np.float32)}
         (ONES, {"w": np.ones((2, 3))}, {}, "stored as float64, but .* stores float32"),
         (ONES, {"w": np.full((2, 3), np.nan, np.float32)}, {}, "w: 6 values are not finite; the first is nan"),
         (ONES, {"w": np.ones((2, 3), complex)}, {}, "w: arrays of complex128 cannot be merged or copied"),
-        ({"w": np.arange(3)}, {"w": np.arange(1, 4)}, {}, "w: int64 tensors are copied and must be identical"),
+        ({"w": np.arange(3)}, {"w": np.arange(1, 4)}, {}, "w: differs from state dict 0: w; int64 tensors are copied"),
         (ONES, ONES, {"method": "tise"}, "Did you mean 'ties'"),
         (ONES, ONES, {"densty": 0.5}, "densty"),
         (ONES, ONES, {"method": "ties", "density": -0.5}, "at least 0"),
@@ -160,13 +168,13 @@ def test_what_cannot_be_merged(base, expert, arguments, message):
 @pytest.mark.parametrize(
     ("expert", "message"),
     [
-        (np.full((2, 3), np.nan, np.float32), "w: holds values that are not finite"),
+        (np.full((2, 3), np.nan, np.float32), "w: 6 values are not finite"),
         (np.ones((3, 2), np.float32), "shape"),
     ],
 )
 def test_what_cannot_be_merged_on_a_device(expert, message, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: True)
+    force_device(monkeypatch)
     with pytest.raises(RequestError, match=message):
         merge_state_dicts({"w": torch.ones(2, 3)}, [{"w": torch.from_numpy(expert)}])
 
@@ -174,7 +182,8 @@ def test_what_cannot_be_merged_on_a_device(expert, message, monkeypatch):
 @pytest.mark.parametrize("on_device", [False, True])
 def test_what_is_not_finite_passes_or_counts_as_zero(on_device, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("rlmerge.merging.state_dicts._on_accelerator", lambda states: on_device)
+    if on_device:
+        force_device(monkeypatch)
     base, expert = {"w": torch.ones(3)}, {"w": torch.tensor([torch.inf, 2, 3])}
     kept = merge_state_dicts(base, [expert], on_nonfinite="keep")["w"]
     assert kept.tolist() == [torch.inf, 2, 3]
@@ -197,10 +206,60 @@ def test_torch_keeps_gradients_and_devices_out_of_it():
     assert not merged.requires_grad
 
 
-def test_state_dicts_on_several_devices_are_refused():
+def test_state_dicts_on_several_devices_are_refused(monkeypatch):
     torch = pytest.importorskip("torch")
-    with pytest.raises(RequestError, match="on one device, not on cpu and meta"):
-        merge_state_dicts({"w": torch.ones(3)}, [{"w": torch.ones(3, device="meta")}])
+    monkeypatch.setattr(torch.Tensor, "device", property(lambda x: torch.device("cuda", int(x[0]))))
+    with pytest.raises(RequestError, match="on one device, not on cuda:1 and cuda:2"):
+        merge_state_dicts({"w": torch.ones(3)}, [{"w": torch.full((3,), 2.0)}])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda torch: torch.ones(3, device="meta"), "w: is on the meta device and has no values"),
+        (lambda torch: torch.ones(3, 1).to_sparse(), "w: is a sparse tensor"),
+        (lambda torch: torch.ones(3).to(torch.float8_e4m3fn), "w: tensors of float8_e4m3fn cannot be merged"),
+        (lambda torch: torch.ones(3).to(torch.complex64), "w: tensors of complex64 cannot be merged"),
+        (lambda torch: [1.0, 2.0], "expert 0: w: holds a list, not an array or tensor"),
+    ],
+)
+def test_tensors_of_other_kinds_are_named(make, message):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RequestError, match=message):
+        merge_state_dicts({"w": torch.ones(3)}, [{"w": make(torch)}])
+
+
+def test_what_is_no_state_dict_is_named():
+    for base, experts, message in (
+        (ONES, ONES, "experts must be a sequence of state dicts"),
+        (ONES, "ab", "expert 0: a state dict maps names to arrays; this is a str"),
+        ("model", [ONES], "base: a state dict maps names to arrays; this is a str"),
+        ({1: ONES["w"]}, [ONES], "a tensor's name is text, not 1"),
+        (ONES, [{"w": np.array(["a"])}], "arrays of <U1 cannot be merged"),
+        (ONES, [{"w": np.array([None])}], "arrays of object cannot be merged"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            merge_state_dicts(base, experts)
+    for options, message in (({"memory": "2 gigs"}, "is not a size"), ({"seed": "x"}, "seed must be a whole number")):
+        with pytest.raises(RequestError, match=message):
+            merge_state_dicts(ONES, [ONES], **options)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_two_names_of_one_storage_are_merged_once(kind):
+    torch = pytest.importorskip("torch")
+    models = []
+    for value in (1.0, 2.0):
+        table = np.full((4, 3), value, np.float32)
+        shared = table if kind == "numpy" else torch.from_numpy(table)
+        models.append({"embed": shared, "head": shared, "other": shared[:2]})
+    merged = merge_state_dicts(models[0], models[1:], "dare_linear", density=0.5, seed=1)
+    assert merged["head"] is merged["embed"]
+    assert merged["other"].shape == (2, 3)
+    assert list(merged) == ["embed", "head", "other"]
+    untied = [{**model, "head": model["head"] + 0} for model in models]
+    apart = merge_state_dicts(untied[0], untied[1:], "dare_linear", density=0.5, seed=1)
+    assert apart["head"] is not apart["embed"]
 
 
 def test_numpy_merges_import_no_torch():

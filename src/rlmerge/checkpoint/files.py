@@ -84,7 +84,7 @@ class InputFile:
         """The bytes [first, last) as a read-only uint8 view of the mapped file, valid as long as it is referenced.
 
         ``what`` lies there, to name in a message.
-        CheckpointError if the file is gone, has changed, or the disk fails.
+        CheckpointError if the file is gone or the disk fails, RunError if it has changed.
         """
         global _can_populate
         if first == last:
@@ -95,6 +95,7 @@ class InputFile:
             # middle of a kernel, into an error code; it is also cheaper than one page fault after the other.
             code = self._advise(mapping, first, last, syscalls.MADV_POPULATE_READ)
             if code in _WOULD_FAULT:
+                self.check()
                 hint = "It changed or its disk failed while it was read; check the file, then run again."
                 where = f"{self}: {what}" if what else str(self)
                 raise CheckpointError("the bytes can no longer be read", where=where, hint=hint)
@@ -102,7 +103,7 @@ class InputFile:
         return mapping.data[first:last]
 
     def copy(self, first: int, last: int) -> bytes:
-        """The bytes [first, last), read without mapping the file; CheckpointError as for ``read``."""
+        """The bytes [first, last), read without mapping the file; errors as for ``read``."""
         try:
             with self.path.open("rb", buffering=0) as handle:
                 self._compare(os.fstat(handle.fileno()))
@@ -139,16 +140,16 @@ class InputFile:
         try:
             found = Stamp.of(self.path.stat())
         except OSError as error:
-            raise RunError(f"went away while it was merged ({error.strerror})", where=str(self), hint=_AGAIN) from error
+            raise RunError(f"is no longer there ({error.strerror})", where=str(self), hint=_AGAIN) from error
         if found != self.stamp:
-            raise RunError("changed while it was merged", where=str(self), hint=_AGAIN)
+            raise self._changed()
 
     def _compare(self, status: os.stat_result) -> None:
         if Stamp.of(status) != self.stamp:
             raise self._changed()
 
-    def _changed(self) -> CheckpointError:
-        return CheckpointError("has changed since it was opened", where=str(self), hint=_AGAIN)
+    def _changed(self) -> RunError:
+        return RunError("has changed since it was opened", where=str(self), hint=_AGAIN)
 
     def _mapping(self) -> _Mapping:
         with _lock:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import hub, strictjson
+from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
 from rlmerge.checkpoint.header import Header, read_header
@@ -29,7 +30,7 @@ class Checkpoint:
 
     ``reference`` is what the user wrote, ``path`` the resolved directory, ``revision`` the Hub commit if it came from
     there. ``tensors`` are in the order in which their bytes lie, shard after shard. ``format`` is what they are stored
-    as; ``side_root`` is the directory of ``side_files``.
+    as; ``side_root`` is the directory of ``side_files``, and ``watched`` are these as they were when it was opened.
     """
 
     reference: str
@@ -41,6 +42,7 @@ class Checkpoint:
     warnings: tuple[str, ...]
     format: str
     side_root: Path
+    watched: tuple[InputFile, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -96,9 +98,10 @@ def open_checkpoint(
         config = _read_config(side)
     if config is None:
         warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
-    return Checkpoint(
-        text, root, commit, opened.tensors, config, find_side_files(side), tuple(warnings), opened.format, side
-    )
+    beside = find_side_files(side)
+    watched = tuple(InputFile(path) for path in beside)
+    kinds = opened.format, side, watched
+    return Checkpoint(text, root, commit, opened.tensors, config, beside, tuple(warnings), *kinds)
 
 
 def _open_safetensors(root: Path, names: list[str]) -> Opened:

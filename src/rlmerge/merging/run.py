@@ -88,6 +88,9 @@ def run(
         )
         progress.start("seal", 0)
         check_unchanged(plan.jobs.values())
+        for model in plan.models:
+            for file in model.watched:
+                file.check()
         write_side_files(plan, partial, documents(plan, result))
         partial.seal(plan.shards)
         progress.done()

@@ -59,7 +59,7 @@ def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
     needed = -(-found.peak // 2**20)
     raise RequestError(
         f"this merge needs about {needed} MiB, but the budget is {options.memory // 2**20} MiB",
-        hint=f"Give a memory budget of {needed}MiB (--memory {needed}MiB).",
+        hint=f'Give --memory {needed}MiB (memory="{needed}MiB" in Python).',
     )
 
 
