@@ -1,11 +1,13 @@
 """Statistics kept between runs: the same bytes with and without them, and no harm from a damaged or stale cache."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import rlmerge
 from rlmerge import Parameter, methods
-from rlmerge.merging import cache, statistics
+from rlmerge.merging import cache, code, statistics
 from rlmerge.methods import Statistic
 from support.family import draw, merge, recipe, tree
 from support.models import write_model
@@ -50,6 +52,44 @@ def test_another_question_is_not_answered_from_the_cache(family, tmp_path, scann
     asked = recipe(family, "ties", **({"density": 0.1} | {key: change[key] for key in change if key not in run}))
     merge(asked, tmp_path / "second", **run)
     assert scanned
+
+
+def test_another_seed_is_another_question_where_numbers_are_drawn(family, tmp_path, scanned):
+    asked = recipe(family, "dare_linear", density=0.5, rescale="l1")
+    merge(asked, tmp_path / "first", seed=1)
+    scanned.clear()
+    merge(asked, tmp_path / "second", seed=2)
+    assert scanned
+    scanned.clear()
+    merge(asked, tmp_path / "third", seed=1)
+    assert scanned == []
+    assert tree(tmp_path / "first") != tree(tmp_path / "second")
+
+
+def test_changed_code_is_asked_again(family, tmp_path, scanned, monkeypatch):
+    """A formula that is being worked on has no new version, but new numbers."""
+    asked = recipe(family, "ties", density=0.1)
+    merge(asked, tmp_path / "first")
+    before = rlmerge.plan(asked).digest
+    scanned.clear()
+    monkeypatch.setattr("rlmerge.merging.cache.code_digest", lambda: "other")
+    monkeypatch.setattr("rlmerge.merging.plan.code_digest", lambda: "other")
+    merge(asked, tmp_path / "second")
+    assert scanned
+    assert rlmerge.plan(asked).digest != before
+
+
+def test_the_code_digest_covers_kernels_methods_and_drivers(monkeypatch):
+    read = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file.name) or original(file))
+    code.code_digest.cache_clear()
+    first = code.code_digest()
+    assert {"ties.py", "parts.py", "random.py", "rounding.py", "select.py", "on_numpy.py", "statistics.py"} <= set(read)
+    monkeypatch.setattr(Path, "read_bytes", lambda file: original(file) + b"#" * (file.name == "parts.py"))
+    code.code_digest.cache_clear()
+    assert code.code_digest() != first
+    code.code_digest.cache_clear()
 
 
 def test_what_statistics_do_not_depend_on_is_shared(family, tmp_path, scanned):

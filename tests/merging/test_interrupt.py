@@ -65,7 +65,8 @@ def test_ctrl_c_keeps_the_work(folder, tmp_path):
 
 def test_only_sealing_is_left(folder, tmp_path):
     """Killed after the last tensor: there is nothing to merge, and the directory is completed."""
-    dies = "from importlib import import_module as load\nmerging = load('rlmerge.merging.run')\nmerging.write_side_files = lambda *_: os._exit(9)\nmain()"
+    run = "__import__('importlib').import_module('rlmerge.merging.run')"
+    dies = f"merging = {run}\nmerging.write_side_files = lambda *_: os._exit(9)\nmain()"
     killed = SLOW.replace("0.06", "0").replace("main()", dies)
     command = [sys.executable, "-c", killed, *FLAGS, "-o", str(tmp_path / "out"), "--quiet"]
     assert subprocess.run(command, cwd=folder).returncode == 9

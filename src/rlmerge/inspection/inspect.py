@@ -62,6 +62,8 @@ def inspect(
     """
     started = time.perf_counter()
     options, progress = options or Options(), progress or Quiet()
+    if isinstance(experts, str | os.PathLike):
+        raise RequestError("experts must be a list of models", hint=f"Write [{os.fspath(experts)!r}] for one expert.")
     if not 1 <= len(experts) <= MAX_EXPERTS:
         hint = f"Name between 1 and {MAX_EXPERTS} models that were trained from the base."
         raise RequestError(f"cannot inspect {len(experts)} experts", hint=hint)

@@ -50,16 +50,16 @@ class Operands:
 class _Tracer:
     """Leaves for the inputs and values of one program."""
 
-    def __init__(self, layout: Operands, values: Values) -> None:
+    def __init__(self, operands: Operands, values: Values) -> None:
         self.graph = Graph()
         self.namespace = TraceNamespace(self.graph)
         leaf = self.graph.leaf
-        first = 0 if layout.base is None else 1
+        first = 0 if operands.base is None else 1
         self.base = leaf("weight", 0) if first else None
-        self.experts = [leaf("weight", first + k) for k in range(len(layout.experts))]
+        self.experts = [leaf("weight", first + k) for k in range(len(operands.experts))]
         self.deltas = [weight - self.base for weight in self.experts] if self.base is not None else []
-        self.stack = Stack(self.deltas if layout.deltas else self.experts)
-        self.inputs = list(layout.inputs)
+        self.stack = Stack(self.deltas if operands.deltas else self.experts)
+        self.inputs = list(operands.inputs)
         self.values: dict[str, Any] = {}
         params = rows = streams = 0
         for name in sorted(values):
@@ -82,8 +82,8 @@ class _Tracer:
                 self.values[name] = Stack([leaf("param", params + k) for k in range(len(value.table))])
                 params += len(value.table)
 
-    def program(self, layout: Operands, sink: Write | Reduce, zero_nonfinite: bool) -> Program:
-        real = "double" if layout.real == np.float64 else "float"
+    def program(self, operands: Operands, sink: Write | Reduce, zero_nonfinite: bool) -> Program:
+        real = "double" if operands.real == np.float64 else "float"
         return Program(self.graph, tuple(self.inputs), real, sink, zero_nonfinite)
 
 
@@ -105,7 +105,7 @@ def _cached(key: Any, make: Callable[[], Program]) -> Kernel:
 
 def merge_kernel(
     formula: Formula,
-    layout: Operands,
+    operands: Operands,
     values: Mapping[str, Any],
     out: DType,
     *,
@@ -118,7 +118,7 @@ def merge_kernel(
     known = {name: typed(value) for name, value in values.items()}
 
     def make() -> Program:
-        tracer = _Tracer(layout, known)
+        tracer = _Tracer(operands, known)
         merged = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
         sink = Write(
             tracer.graph.number(_node(tracer, merged)),
@@ -127,16 +127,16 @@ def merge_kernel(
             tracer.base,
             tracer.deltas,
             keeps_base,
-            layout.base is out,
+            operands.base is out,
         )
-        return tracer.program(layout, sink, zero_nonfinite)
+        return tracer.program(operands, sink, zero_nonfinite)
 
-    key = ("merge", formula, layout, signature(known), out, rounding, keeps_base, zero_nonfinite)
+    key = ("merge", formula, operands, signature(known), out, rounding, keeps_base, zero_nonfinite)
     return _cached(key, make)
 
 
 def reduce_kernel(
-    formula: Formula, layout: Operands, values: Mapping[str, Any], reduce: str, *, zero_nonfinite: bool = False
+    formula: Formula, operands: Operands, values: Mapping[str, Any], reduce: str, *, zero_nonfinite: bool = False
 ) -> Kernel:
     """A kernel that sums (``sum``), counts (``count``) or histograms (``kth``) what the formula returns.
 
@@ -148,14 +148,25 @@ def reduce_kernel(
     known = {name: typed(value) for name, value in values.items()}
 
     def make() -> Program:
-        tracer = _Tracer(layout, known)
+        tracer = _Tracer(operands, known)
         result = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
         named = result if reduce == "several" else {field[reduce]: result}
         kind = {"sums": tracer.graph.number, "counts": tracer.graph.mask, "values": tracer.graph.number}
         sink = Reduce(**{name: [kind[name](_node(tracer, x)) for x in _nodes(found)] for name, found in named.items()})
-        return tracer.program(layout, sink, zero_nonfinite)
+        return tracer.program(operands, sink, zero_nonfinite)
 
-    return _cached((reduce, formula, layout, signature(known), zero_nonfinite), make)
+    return _cached((reduce, formula, operands, signature(known), zero_nonfinite), make)
+
+
+def is_traceable(formula: Formula, operands: Operands, values: Mapping[str, Any]) -> bool:
+    """Whether a formula asks for nothing beyond the tracer's operations: other backends run it as it is."""
+    tracer = _Tracer(operands, {name: typed(value) for name, value in values.items()})
+    try:
+        for found in _nodes(formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)):
+            _node(tracer, found)
+    except UntraceableError:
+        return False
+    return True
 
 
 def _nodes(result: Any) -> Iterable[Any]:

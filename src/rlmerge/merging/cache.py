@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge._version import __version__
-from rlmerge.kernels import ARITHMETIC
 from rlmerge.kernels.values import Static, typed
 from rlmerge.methods import Statistic, arguments
 
+from .code import code_digest
 from .job import Job
 from .plan import Plan
 
@@ -36,8 +35,7 @@ def cache_directory() -> Path:
 
 def _file(plan: Plan) -> Path:
     content = {
-        "version": __version__,
-        "arithmetic": ARITHMETIC,
+        "code": code_digest(),
         "models": [model.edition for model in plan.models],
         "inputs": {name: [x.fingerprint for x in found] for name, found in plan.inputs.items()},
         "method": plan.method.name,

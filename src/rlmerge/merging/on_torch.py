@@ -16,14 +16,15 @@ import xxhash
 from rlmerge.checkpoint import InputFile, Source
 from rlmerge.kernels import random
 from rlmerge.kernels.dtypes import BFLOAT16, BY_NAME, FLOAT16, DType
+from rlmerge.kernels.program import is_traceable
 from rlmerge.kernels.random import HIGH_WORD, MIXER
 from rlmerge.kernels.rounding import encode
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.sinks import BINS
-from rlmerge.kernels.values import Extra, Uniform, on_tile
+from rlmerge.kernels.values import Extra, RowField, Uniform, on_tile
 
 from .backend import Binding, Merger, Numbers, Reducer, Storing, together
-from .on_numpy import NumpyFormula, NumpyReducer, WholeMerger
+from .on_numpy import NumpyBackend, NumpyFormula, NumpyReducer
 from .tiles import Tile
 
 
@@ -168,7 +169,10 @@ class _TorchMerger(_Formula):
         for group, arrays in self.groups(tile, inputs):
             stored, numbers = self._merge(group, arrays)
             place = slice(group.start - tile.start, group.stop - tile.start)
-            out[place] = stored if isinstance(out, torch.Tensor) else _to_numpy(stored)
+            if isinstance(out, torch.Tensor):
+                out[place] = stored
+            else:
+                out[place] = _to_numpy(stored)
             parts.append(numbers)
         return together(parts)
 
@@ -220,11 +224,11 @@ class _TorchMerger(_Formula):
 class _TorchReducer(_Formula):
     def __init__(self, binding: Binding, device: torch.device) -> None:
         super().__init__(binding, device)
-        self.on_rows = NumpyReducer(binding)
+        self.on_host = NumpyReducer(binding)
 
     @property
     def selected(self) -> int:
-        return self.on_rows.selected
+        return self.on_host.selected
 
     def sums(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
         found, bad = self._results(tile, inputs)
@@ -235,7 +239,7 @@ class _TorchReducer(_Formula):
         return np.sum([[int(row.count_nonzero()) for row in rows] for rows in found], axis=0), bad
 
     def rows(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
-        return self.on_rows.rows(tile, [_to_numpy(x) for x in inputs])
+        return self.on_host.rows(tile, [_to_numpy(x) for x in inputs])
 
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[Tally, bool]:
         found, bad = self._results(tile, inputs)
@@ -270,9 +274,9 @@ class _TorchReducer(_Formula):
 
 
 class _OnHost:
-    """A merger of whole tensors on NumPy, between tensors of a device."""
+    """A merger on NumPy between tensors of a device: of whole tensors, or of formulas that call NumPy."""
 
-    def __init__(self, merger: WholeMerger, device: torch.device) -> None:
+    def __init__(self, merger: Merger, device: torch.device) -> None:
         self.merger = merger
         self.device = device
 
@@ -285,7 +289,14 @@ class _OnHost:
         return found
 
 
-class TorchBackend:
+class _ReducedOnHost(NumpyReducer):
+    """A reducer on NumPy of tensors of a device."""
+
+    def groups(self, tile: Tile, inputs: Sequence[Any]) -> Iterator[tuple[Tile, Sequence[np.ndarray]]]:
+        return super().groups(tile, [_to_numpy(x) for x in inputs])
+
+
+class TorchBackend(NumpyBackend):
     """Formulas on one torch device."""
 
     name = "torch"
@@ -293,7 +304,7 @@ class TorchBackend:
     def __init__(self, device: str | torch.device) -> None:
         self.device = torch.device(device)
 
-    def load(self, source: Source, start: int, stop: int) -> torch.Tensor:
+    def load(self, source: Source, start: int, stop: int) -> Any:
         """A range of a tensor on the device, or one that is moved there."""
         if isinstance(source, TorchSource):
             return source.tensor[start:stop].to(self.device)
@@ -301,13 +312,21 @@ class TorchBackend:
 
     def merger(self, binding: Binding, storing: Storing) -> Merger:
         """What merges tiles, or a whole tensor."""
-        if binding.whole:
-            return _OnHost(WholeMerger(binding, storing), self.device)
+        if binding.whole or not _runs_on_torch(binding):
+            return _OnHost(super().merger(binding, storing), self.device)
         return _TorchMerger(binding, storing, self.device)
 
     def reducer(self, binding: Binding, reduce: str) -> Reducer:
         """A reducer of any kind."""
+        if reduce == "rows" or not _runs_on_torch(binding):
+            return _ReducedOnHost(binding)
         return _TorchReducer(binding, self.device)
+
+
+def _runs_on_torch(binding: Binding) -> bool:
+    """Whether the formula keeps to the operations of ``xp``; functions of rows may call NumPy as they like."""
+    values = {n: v.extra(binding.real) if isinstance(v, RowField) else v for n, v in binding.values.items()}
+    return is_traceable(binding.formula, binding.operands, values)
 
 
 def random_bits(key: tuple[int, int], start: int, count: int, device: torch.device) -> torch.Tensor:

@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rlmerge._version import __version__
 from rlmerge.checkpoint import Checkpoint, ShardPlan
-from rlmerge.kernels import ARITHMETIC
 from rlmerge.methods import Method
 from rlmerge.options import Options
 from rlmerge.recipe import Recipe
 
+from .code import code_digest, digest_of
 from .job import Job
 from .measured import Inputs
 from .place import free_space
@@ -88,8 +87,7 @@ class Plan:
         options = asdict(self.options)
         kept = ("seed", "dtype", "out_dtype", "rounding", "shard_size", "on_nonfinite")
         content = {
-            "version": __version__,
-            "arithmetic": ARITHMETIC,
+            "code": [code_digest(), digest_of((self.method.formula, self.method.derive, self.method.rows_field))],
             "recipe": self.recipe.text,
             "models": [model.edition for model in self.models],
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},

@@ -27,6 +27,9 @@ QUEUE = 4
 ROW_COPIES = 10
 """Float64 arrays as large as a group of rows, per model: decoded inputs and what a function of rows makes of them."""
 
+COMPILED = 6 * 2**20
+"""Bytes for the compiled kernels of a run, whatever its tiles."""
+
 _HISTOGRAM = BINS * 8
 
 
@@ -83,7 +86,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int) -> Sizing
     merging = max((_merging(job, threads, tile) for job in jobs), default=0)
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
     held = sum(_held(job) for job in jobs)
-    peak = lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs)
+    peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs)
     return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
 
 
@@ -114,10 +117,11 @@ def _merging(job: Job, threads: int, tile: int) -> int:
     if job.by_rows:
         total += flying * _rows(job)
     if job.whole:
-        # Base, experts and task vectors in float32 (or twice that), and a few results of the formula; matrices of
+        # Base, experts and task vectors as decoded, and three arrays an expert and four more in float64; matrices of
         # another size beside it, and what their sum is solved with, in float64.
         further = [source.numel for sources in job.extras.values() for source in sources]
-        total += int(piece * job.operands.real.itemsize * (2.0 * len(job.experts) + 5))
+        count = len(job.experts)
+        total += piece * (job.operands.real.itemsize * (2 * count + 1) + 8 * (3 * count + 4))
         total += 8 * (sum(further) + 5 * max(further, default=0))
     return total
 
@@ -136,9 +140,10 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
         total += flying * _rows(job)
     selections = sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)
     if selections:
-        # Each tile in flight has a histogram and a side list; twice as many may wait to be added to the total.
+        # Each tile has a histogram and, while it is computed, a side list; two tiles a thread are under way.
+        tiles = min(2 * threads, -(-job.output.numel // max(1, size)))
         side = 4 * min(size, SIDE_CAPACITY)
-        total += selections * (flying * (_HISTOGRAM + side) + 2 * flying * _HISTOGRAM + _total(job.output.numel))
+        total += selections * (tiles * _HISTOGRAM + flying * side + _total(job.output.numel))
     return total
 
 
