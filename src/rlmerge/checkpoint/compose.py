@@ -181,7 +181,7 @@ class Pieces(Source):
 
     def _boxes(self, start: int, stop: int) -> Iterator[_Box]:
         """The elements [start, stop) as boxes, with the blocks that each of them meets."""
-        for prefix, low, high, offset in _cut(self._whole, start, stop) if start < stop else ():
+        for prefix, low, high, offset in cut(self._whole, start, stop) if start < stop else ():
             rest = self._whole[len(prefix) + 1 :]
             first, last = (prefix[0], prefix[0] + 1) if prefix else (low, high)
             candidates = range(bisect_right(self._ends, first), bisect_left(self._begins, last))
@@ -255,8 +255,8 @@ def stacked(name: str, sources: Sequence[Source]) -> Source:
 def part(name: str, source: Source, start: int, stop: int, axis: int = 0) -> Source:
     """``source[start:stop]`` along ``axis``."""
     at = (0,) * len(source.shape)
-    begin, shape = list(at), list(source.shape)
-    begin[axis], shape[axis] = start, stop - start
+    begin = [start if i == axis else 0 for i in range(len(at))]
+    shape = [stop - start if i == axis else n for i, n in enumerate(source.shape)]
     return Pieces(name, shape, [Block(source, at, tuple(begin), tuple(shape))])
 
 
@@ -310,7 +310,7 @@ def _is_tiled(shape: tuple[int, ...], blocks: Sequence[_Placed]) -> bool:
     return not any(signs.values())
 
 
-def _cut(
+def cut(
     shape: tuple[int, ...], start: int, stop: int, prefix: tuple[int, ...] = (), done: int = 0
 ) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
     """The flat range [start, stop) as boxes: leading coordinates, [low, high) of the next one, all of the others.
@@ -323,17 +323,17 @@ def _cut(
         return
     (first, head), (last, tail) = divmod(start, inner), divmod(stop, inner)
     if first == last:
-        yield from _cut(shape[1:], head, tail, (*prefix, first), done)
+        yield from cut(shape[1:], head, tail, (*prefix, first), done)
         return
     if head:
-        yield from _cut(shape[1:], head, inner, (*prefix, first), done)
+        yield from cut(shape[1:], head, inner, (*prefix, first), done)
         done += inner - head
         first += 1
     if first < last:
         yield prefix, first, last, done
         done += (last - first) * inner
     if tail:
-        yield from _cut(shape[1:], 0, tail, (*prefix, last), done)
+        yield from cut(shape[1:], 0, tail, (*prefix, last), done)
 
 
 def _overlap(block: _Placed, prefix: tuple[int, ...], low: int, high: int) -> _Overlap | None:
