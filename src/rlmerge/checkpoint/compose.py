@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.source import Scratch, Source, digest_values
+from rlmerge.checkpoint.source import Extent, Scratch, Source, digest_values
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import DType
 
@@ -157,6 +157,15 @@ class Pieces(Source):
     def fingerprint(self, whole: bool) -> bytes:
         return digest_values(self, whole)
 
+    def is_laid_out_as(self, other: Pieces) -> bool:
+        """Whether ``other`` has the same blocks of the same bytes."""
+        if self.shape != other.shape or len(self._blocks) != len(other._blocks):
+            return False
+        return all(
+            (x.at, x.start, x.shape) == (y.at, y.start, y.shape) and same_place(x.source, y.source)
+            for x, y in zip(self._blocks, other._blocks, strict=True)
+        )
+
     def _check_inside(self, block: Block) -> None:
         """CheckpointError unless the block lies inside its source and inside the tensor."""
         of = (block.at, block.start, block.shape, block.source.shape, self.shape)
@@ -263,6 +272,20 @@ def part(name: str, source: Source, start: int, stop: int, axis: int = 0) -> Sou
 def row(name: str, source: Source, index: int) -> Source:
     """``source[index]``, of one dimension less."""
     return Renamed(part(name, source, index, index + 1), name, source.shape[1:])
+
+
+def same_place(a: Source, b: Source) -> bool:
+    """Whether two sources are known, without reading, to give the same bytes."""
+    if isinstance(a, Renamed):
+        return same_place(a.source, b)
+    if isinstance(b, Renamed):
+        return same_place(a, b.source)
+    if isinstance(a, Extent) and isinstance(b, Extent):
+        here, there = ((x.file.path, x.file.stamp, x.dtype, x.start, x.stop) for x in (a, b))
+        return here == there
+    if isinstance(a, Pieces) and isinstance(b, Pieces):
+        return a.is_laid_out_as(b)
+    return a is b
 
 
 def _fold(shape: tuple[int, ...], blocks: Iterable[Block]) -> tuple[tuple[int, ...], list[_Placed]]:
