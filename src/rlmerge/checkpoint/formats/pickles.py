@@ -172,19 +172,25 @@ class _Machine:
 
 
 def _key(value: Any) -> Any:
-    """What stands for a key: plain values, flat sequences of them, and of a record its fields in order.
+    """What stands for a key: plain values, flat tuples of them, and for a record its (attribute, value) pairs, sorted.
 
     Nothing deeper, since hashing and comparing tuples of tuples can take time without end.
     """
-    if isinstance(value, _KEYS):
+    if isinstance(value, _KEYS) or (isinstance(value, tuple) and _is_flat(value)):
         return value
-    if isinstance(value, Record):
-        value = tuple(value.state.values()) if isinstance(value.state, dict) else value.args
-        if all(isinstance(part, _KEYS) or (isinstance(part, tuple) and _is_flat(part)) for part in value):
-            return value
-    elif isinstance(value, tuple) and _is_flat(value):
-        return value
+    if (
+        isinstance(value, Record)
+        and isinstance(value.state, dict)
+        and all(isinstance(name, str) for name in value.state)
+    ):
+        pairs: list[tuple[str, Any]] = sorted(value.state.items(), key=_name_of)
+        if all(isinstance(part, _KEYS) or (isinstance(part, tuple) and _is_flat(part)) for _, part in pairs):
+            return tuple(pairs)
     raise Malformed("the key of a dictionary is not plain")
+
+
+def _name_of(pair: tuple[str, Any]) -> str:
+    return pair[0]
 
 
 def _is_flat(values: tuple[Any, ...]) -> bool:
