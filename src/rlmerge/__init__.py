@@ -12,8 +12,8 @@ from rlmerge._version import __version__
 
 if TYPE_CHECKING:
     from rlmerge.api import merge, plan, verify
-    from rlmerge.merging import MergeResult
     from rlmerge.inspection.inspect import inspect
+    from rlmerge.merging import MergeResult
     from rlmerge.merging.state_dicts import merge_state_dicts
     from rlmerge.methods import Parameter, method
     from rlmerge.options import Options

@@ -12,13 +12,14 @@ from typing import Any
 
 from rlmerge.checkpoint import hub
 from rlmerge.checkpoint.config import read_config, ties_embeddings
+from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
 from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.paths import inside, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
-from rlmerge.checkpoint.weights import INDEX, SINGLE, entries, find_weights, refuse_delta
+from rlmerge.checkpoint.weights import check_weights, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
 
 
@@ -107,6 +108,7 @@ def _open_safetensors(root: Path, names: list[str]) -> Opened:
     if not tensors:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
+    check_weights(tensors, root)
     return Opened("safetensors", tensors, tuple(warnings))
 
 

@@ -17,9 +17,11 @@ from rlmerge.checkpoint.compose import Block, Pieces
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.locate import find_home
-from rlmerge.checkpoint.formats.pickles import MAX_PICKLE, Record
+from rlmerge.checkpoint.formats.pickles import MAX_PICKLE
+from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish, without_prefix
-from rlmerge.checkpoint.formats.torch_values import Dense, load, read_pickle, sizes
+from rlmerge.checkpoint.formats.torch_archive import Archive
+from rlmerge.checkpoint.formats.torch_values import Dense, load, read_pickle
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
@@ -51,8 +53,8 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     index = _read_index(folder, files)
     tensors = [name for name in index.shapes if not _OTHER_STATE.match(name)]
     new_names = without_prefix(tensors, index.entries)
-    handles: dict[str, InputFile] = {}
-    found = {new_names[name]: _tensor(folder, name, index, handles) for name in tensors}
+    handles, pickles = dict[str, InputFile](), dict[bytes, Any]()
+    found = {new_names[name]: _tensor(folder, name, index, handles, pickles) for name in tensors}
     unused = sorted({name for name in files if name.endswith(".distcp")} - {item.file for item in index.items.values()})
     warnings = [f"{folder / unused[0]} belongs to no item of {_METADATA}; it is ignored"] if unused else []
     return Opened("a DCP checkpoint", finish(found, config_of(side), folder), tuple(warnings), side_root=side)
@@ -130,8 +132,11 @@ def _item(key: Any, info: Any, where: str) -> tuple[tuple[str, tuple[int, ...] |
     return (name, at), _Item(file, offset, length)
 
 
-def _tensor(folder: Path, name: str, index: _Index, handles: dict[str, InputFile]) -> Source:
-    """A tensor joined of its chunks, each of them found and compared with the metadata."""
+def _tensor(folder: Path, name: str, index: _Index, handles: dict[str, InputFile], pickles: dict[bytes, Any]) -> Source:
+    """A tensor joined of its chunks, each of them found and compared with the metadata.
+
+    ``pickles`` are those read so far: chunks of equal shape have equal ones.
+    """
     shape, blocks = index.shapes[name], list[Block]()
     for at, extent in index.chunks[name]:
         item = index.items.get((name, at)) or index.items.get((name, None))
@@ -141,18 +146,23 @@ def _tensor(folder: Path, name: str, index: _Index, handles: dict[str, InputFile
         file = handles.get(item.file)
         if file is None:
             file = handles[item.file] = InputFile(inside(folder, item.file, named_by=str(folder / _METADATA)))
-        blocks.append(Block(_chunk(file, item, name, extent), at))
+        blocks.append(Block(_chunk(file, item, name, extent, pickles), at))
     if len(blocks) == 1 and blocks[0].shape == shape:
         return blocks[0].source
     return Pieces(name, shape, blocks)
 
 
-def _chunk(file: InputFile, item: _Item, name: str, extent: tuple[int, ...]) -> Source:
+def _chunk(file: InputFile, item: _Item, name: str, extent: tuple[int, ...], pickles: dict[bytes, Any]) -> Source:
     end = item.offset + item.length
     if end > file.size:
         what = f"ends at byte {file.size}, where {_METADATA} places part of {name!r} at {item.offset} to {end}"
         raise CheckpointError(what, where=str(file), hint=_MIXED)
-    saved = load(file, item.offset, end)
+    try:
+        archive = Archive(file, item.offset, end)
+    except CheckpointError as error:
+        what = f"holds no item at byte {item.offset}, where {_METADATA} places part of {name!r} ({error.what})"
+        raise CheckpointError(what, where=str(file), hint=_MIXED) from error
+    saved = load(archive, pickles)
     if not isinstance(saved.value, Dense) or saved.value.shape != extent:
         found = list(saved.value.shape) if isinstance(saved.value, Dense) else "no tensor"
         what = f"holds {found} where {_METADATA} places {list(extent)} of {name!r}"

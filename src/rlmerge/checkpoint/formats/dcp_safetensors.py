@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.compose import Block, Pieces
+from rlmerge.checkpoint.directory import first_missing
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.locate import find_home
+from rlmerge.checkpoint.formats.records import sizes
 from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish, without_prefix
-from rlmerge.checkpoint.formats.torch_values import sizes
 from rlmerge.checkpoint.header import read_header
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.source import Extent, Source
@@ -29,6 +30,8 @@ _FILE = re.compile(r"shard-(\d+)-model-(\d+)-of-(\d+)\.safetensors")
 _INFO = "DCP_SHARDING_INFO"
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 _LAST_NORM = re.compile(r"(^|\.)(norm|ln_f|final_layernorm|final_layer_norm|final_norm)\.weight$")
+_NEXT = {"gate_proj": "down_proj", "up_proj": "down_proj", "q_proj": "o_proj"}
+"""Projections, and the one that takes what they give."""
 
 
 def holds(root: Path, names: Sequence[str]) -> bool:
@@ -68,10 +71,10 @@ def _check_numbers(folder: Path, shards: Sequence[str]) -> None:
     if len(totals) > 1:
         what = f"holds shards of {' and of '.join(map(str, sorted(totals)))} files"
         raise CheckpointError(what, where=str(folder), hint=_MIXED)
-    processes = sorted({process for process, _, _ in numbers})
-    missing = sorted(set(range(1, processes[-1] + 1)) - set(processes))
-    if missing:
-        what = f"lacks the shards of process {missing[0]} (shard-{missing[0]:05d}-…), but has those of {processes[-1]}"
+    processes = {process for process, _, _ in numbers}
+    missing = first_missing(processes, 1, max(processes))
+    if missing is not None:
+        what = f"lacks the shards of process {missing} (shard-{missing:05d}-…), but has those of {max(processes)}"
         raise CheckpointError(what, where=str(folder), hint=_INCOMPLETE)
 
 
@@ -108,27 +111,35 @@ def _tensor(name: str, blocks: Sequence[Block]) -> Source:
 def _check_whole(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, folder: Path) -> None:
     """CheckpointError unless the model shows that no process's shards are missing at the end.
 
-    If they were, every tensor would be shorter along the dimension in which it is cut: the last normalisation would
-    have fewer elements than the embedding has columns, or the embedding fewer rows than the vocabulary has tokens.
+    If they were, every tensor would be shorter along the dimension in which it is cut, and lengths that belong to
+    different dimensions would differ: of the last normalisation and the rows of the embedding, of what one projection
+    gives and the next one takes, of the embedding and the vocabulary.
     """
-    embeddings = {
-        name: tensor for name, tensor in tensors.items() if _EMBEDDING.search(name) and len(tensor.shape) == 2
-    }
-    norms = {name: tensor for name, tensor in tensors.items() if _LAST_NORM.search(name) and len(tensor.shape) == 1}
+    embeddings = {name: tensor.shape for name, tensor in tensors.items() if _EMBEDDING.search(name)}
+    norms = {name: tensor.shape for name, tensor in tensors.items() if _LAST_NORM.search(name)}
     if not embeddings or not norms:
         what = "holds shards that do not show whether those of all processes are there"
         raise CheckpointError(what, where=str(folder), hint=_CONSOLIDATE)
     text = (config or {}).get("text_config")
     tokens = (text if isinstance(text, dict) else config or {}).get("vocab_size")
-    for name, embedding in embeddings.items():
-        rows, width = embedding.shape
-        if all(norm.numel != width for norm in norms.values()):
-            norm_name, norm = next(iter(norms.items()))
-            what = f"lacks shards of some processes: {norm_name} has {norm.numel} elements, {name} {width} columns"
-            raise CheckpointError(what, where=str(folder), hint=_INCOMPLETE)
-        if len(embeddings) == 1 and type(tokens) is int and rows < tokens:
-            what = f"lacks shards of some processes: {name} has {rows} rows, the vocabulary {tokens} tokens"
-            raise CheckpointError(what, where=str(folder), hint=_INCOMPLETE)
+    for name, shape in embeddings.items():
+        if len(shape) != 2 or (shape[1],) not in norms.values():
+            norm, length = next(iter(norms.items()))
+            raise _lacking(folder, f"{norm} is {list(length)}, {name} {list(shape)}")
+        if len(embeddings) == 1 and type(tokens) is int and shape[0] < tokens:
+            raise _lacking(folder, f"{name} has {shape[0]} rows, the vocabulary {tokens} tokens")
+    for name, tensor in tensors.items():
+        into, _, out = name.rpartition(".")[0].rpartition(".")
+        following = tensors.get(f"{into}.{_NEXT[out]}.weight") if out in _NEXT and name.endswith(".weight") else None
+        if following is None or len(tensor.shape) != 2 or len(following.shape) != 2:
+            continue
+        # A query projection can give gates beside queries, so that it gives a multiple of what the output takes.
+        if not following.shape[1] or tensor.shape[0] % following.shape[1]:
+            raise _lacking(folder, f"{name} is {list(tensor.shape)}, {following.name} {list(following.shape)}")
+
+
+def _lacking(folder: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"lacks the shards of some processes: {why}", where=str(folder), hint=_INCOMPLETE)
 
 
 _INCOMPLETE = "Each process saves its own shards; copy those of all processes into this directory."

@@ -6,22 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rlmerge.checkpoint.paths import unreadable
+from rlmerge.checkpoint.directory import entries
 
 _PARTS = re.compile(r"actor|_actor|policy|weights|model|trainer|pytorch_model_fsdp_0")
 """Folders that hold one model's part of a checkpoint, under the names that trainers give them."""
 
 _DEPTH = 3
-
-
-def listing(folder: Path) -> list[str]:
-    """Names in a directory, sorted, without what macOS leaves beside files; none if it is no directory."""
-    try:
-        return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("._"))
-    except NotADirectoryError:
-        return []
-    except OSError as error:
-        raise unreadable(folder, error) from error
 
 
 def find_home(
@@ -45,7 +35,7 @@ def _below(
         folder = root / name
         if not _PARTS.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
             continue
-        inner = listing(folder)
+        inner = entries(folder)
         if holds(folder, inner):
             yield folder, inner
         elif depth > 1:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from rlmerge.checkpoint.formats.records import Malformed, Name, Record
 from rlmerge.errors import CheckpointError
 
 MAX_PICKLE = 256 * 2**20
@@ -20,33 +20,6 @@ MAX_CONTAINERS = 8 * 2**20
 """Most tuples, lists, dictionaries and records made of one pickle, each some 60 bytes of memory or more."""
 
 _KEYS = (str, int, float, bool, type(None))
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A global that the vocabulary knows, as it calls it."""
-
-    kind: str
-
-
-@dataclass(slots=True, eq=False)
-class Record:
-    """What a pickle says about an object: the name of its class, its arguments and its state, none of them used."""
-
-    kind: str
-    args: tuple[Any, ...] = ()
-    state: Any = None
-
-    def field(self, name: str, position: int | None = None) -> Any:
-        """An attribute by name, or where attributes or arguments are a tuple by ``position``; None if not there."""
-        if isinstance(self.state, dict):
-            return self.state.get(name)
-        values = self.state if isinstance(self.state, tuple) else self.args
-        return values[position] if position is not None and position < len(values) else None
-
-
-class Malformed(Exception):
-    """Why a pickle cannot be read; ``interpret`` turns it into a CheckpointError."""
 
 
 Call = Callable[[str, tuple[Any, ...]], Any]

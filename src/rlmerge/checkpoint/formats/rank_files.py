@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.compose import Block, Pieces
+from rlmerge.checkpoint.directory import first_missing
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.locate import find_home
-from rlmerge.checkpoint.formats.pickles import Record
-from rlmerge.checkpoint.formats.placements import Mesh, boxes, read_mesh
+from rlmerge.checkpoint.formats.mesh import Mesh, read_mesh
+from rlmerge.checkpoint.formats.placements import boxes
+from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish, unwrap
-from rlmerge.checkpoint.formats.torch_values import Dense, Saved, load, sizes
+from rlmerge.checkpoint.formats.torch_archive import Archive
+from rlmerge.checkpoint.formats.torch_values import Dense, Saved, load
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
@@ -50,7 +53,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     _check_recorded_world(folder, files, len(ranks))
     tensors: dict[str, _Tensor] = {}
     for rank, name in enumerate(ranks):
-        saved = load(InputFile(inside(folder, name)))
+        saved = load(Archive(InputFile(inside(folder, name))))
         for tensor, part in _parts(saved, rank, len(ranks)):
             tensors.setdefault(tensor, _Tensor()).add(part)
     found = finish({name: tensor.source(name) for name, tensor in tensors.items()}, config_of(side), folder)
@@ -111,12 +114,13 @@ def _rank_files(folder: Path, names: Sequence[str]) -> list[str]:
         hint = "One of them was left by another run; keep the files of one world size."
         raise CheckpointError(f"holds rank files of {worlds} processes", where=str(folder), hint=hint)
     ((world, files),) = found.items()
-    missing = sorted(set(range(world)) - set(files))
-    if missing or len(files) > world:
-        lacking = f"lacks rank {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
-        what = f"{lacking} of its {world} rank files" if missing else f"holds {len(files)} rank files of {world} ranks"
-        hint = "Each node saves its own ranks; copy them all into this directory."
+    missing = first_missing(files, 0, world - 1)
+    hint = "Each node saves its own ranks; copy them all into this directory."
+    if missing is not None:
+        what = f"lacks rank {missing}; it holds {len(files)} of {world} rank files"
         raise CheckpointError(what, where=str(folder), hint=hint)
+    if len(files) > world:
+        raise CheckpointError(f"holds {len(files)} rank files of {world} ranks", where=str(folder), hint=hint)
     return [files[rank] for rank in range(world)]
 
 

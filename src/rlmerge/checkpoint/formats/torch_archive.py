@@ -8,9 +8,13 @@ from __future__ import annotations
 import struct
 
 from rlmerge.checkpoint.files import InputFile
+from rlmerge.checkpoint.pointer import refuse_pointer
 from rlmerge.errors import CheckpointError
 
 _MAX_DIRECTORY = 64 * 2**20
+_WINDOW = 4096
+"""Bytes read at once where it begins and ends; small archives need no more."""
+
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -31,6 +35,7 @@ class Archive:
         self._end = file.size if end is None else end
         if not 0 <= self._begin <= self._end <= file.size:
             raise self._damaged(f"bytes {begin} to {end} lie outside of its {file.size}")
+        self._head = file.copy(self._begin, min(self._begin + _WINDOW, self._end))
         self._members = self._read_directory()
 
     def span(self, name: str) -> tuple[int, int]:
@@ -45,7 +50,7 @@ class Archive:
         begin = self._begin + offset
         if begin + _LOCAL.size > self._end:
             raise self._damaged(f"member {name[:100]!r} lies outside")
-        local = _LOCAL.unpack(self.file.read(begin, begin + _LOCAL.size).tobytes())
+        local = _LOCAL.unpack(self._bytes(begin, begin + _LOCAL.size))
         begin += _LOCAL.size + local[9] + local[10]
         if local[0] != b"PK\3\4" or begin + size > self._end:
             raise self._damaged(f"member {name[:100]!r} is not where it should be")
@@ -60,12 +65,17 @@ class Archive:
         if end - begin > limit:
             what = f"its member {name!r} takes {end - begin} bytes; at most {limit} are read"
             raise CheckpointError(what, where=str(self.file))
-        return self.file.copy(begin, end)
+        return self._bytes(begin, end)
+
+    def _bytes(self, first: int, last: int) -> bytes:
+        """Bytes of the file, from what was read when it was opened where they are in it."""
+        if self._begin <= first and last <= self._begin + len(self._head):
+            return self._head[first - self._begin : last - self._begin]
+        return self.file.copy(first, last)
 
     def _read_directory(self) -> dict[str, tuple[int, int, bool]]:
         """Name → offset of the local header, size, whether the bytes lie there as they are."""
-        first, last, count = self._locate_directory()
-        data = self.file.copy(first, last)
+        data, count = self._find_directory()
         members: dict[str, tuple[int, int, bool]] = {}
         at = 0
         for _ in range(count):
@@ -89,12 +99,15 @@ class Archive:
             members[below] = (offset, size, stored)
         return members
 
-    def _locate_directory(self) -> tuple[int, int, int]:
-        """(first byte, last byte, members) of the central directory."""
-        tail_begin = max(self._begin, self._end - _END.size - 2**16)
-        tail = self.file.copy(tail_begin, self._end)
-        at = tail.rfind(b"PK\5\6")
-        if at < 0 or at + _END.size > len(tail):
+    def _find_directory(self) -> tuple[bytes, int]:
+        """The central directory, and how many members it lists."""
+        for length in (_WINDOW, _END.size + 2**16):
+            tail_begin = max(self._begin, self._end - length)
+            tail = self.file.copy(tail_begin, self._end)
+            at = tail.rfind(b"PK\5\6")
+            if at >= 0 and at + _END.size <= len(tail):
+                break
+        else:
             raise self._not_an_archive()
         _, _, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
         if at >= _LOCATOR.size and tail[at - _LOCATOR.size :].startswith(b"PK\6\7"):
@@ -102,13 +115,15 @@ class Archive:
             begin = self._begin + where
             if begin + _END_64.size > self._end:
                 raise self._damaged("its end is malformed")
-            signature, *_, count, size, offset = _END_64.unpack(self.file.copy(begin, begin + _END_64.size))
+            signature, *_, count, size, offset = _END_64.unpack(self._bytes(begin, begin + _END_64.size))
             if signature != b"PK\6\6":
                 raise self._damaged("its end is malformed")
         first = self._begin + offset
         if size > _MAX_DIRECTORY or first + size > tail_begin + at:
             raise self._damaged("its directory lies outside")
-        return first, first + size, count
+        if first >= tail_begin:
+            return tail[first - tail_begin : first - tail_begin + size], count
+        return self._bytes(first, first + size), count
 
     def _sizes(self, packed: int, size: int, offset: int, extra: bytes) -> tuple[int, int, int]:
         """The three numbers of an entry, where they need eight bytes from its zip64 field."""
@@ -128,7 +143,8 @@ class Archive:
         raise self._damaged("a size is missing from its directory")
 
     def _not_an_archive(self) -> CheckpointError:
-        if self.file.copy(self._begin, min(self._begin + len(_LEGACY), self._end)) == _LEGACY:
+        refuse_pointer(self._head, self.file.path)
+        if self._head.startswith(_LEGACY):
             what = "was saved by torch before 1.6, in a form that only running its pickle could read"
             hint = "Load it with torch and save_pretrained(…, safe_serialization=True), then merge that."
             return CheckpointError(what, where=str(self.file), hint=hint)

@@ -15,6 +15,7 @@ from rlmerge.checkpoint.config import read_config
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.state_dict import finish, unwrap
+from rlmerge.checkpoint.formats.torch_archive import Archive
 from rlmerge.checkpoint.formats.torch_values import Dense, load
 from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.paths import inside, read_bytes
@@ -46,14 +47,12 @@ def _recognises(root: Path, names: Sequence[str]) -> bool:
 
 def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     files = _weights(names)
+    if any(_NUMBERED.fullmatch(name) for name in files):
+        hint = "Without the index a missing shard would go unnoticed; download or save the model again."
+        raise CheckpointError(f"holds shards of weights, but not {_INDEX}", where=str(root), hint=hint)
     if len(files) > 1:
-        if all(_NUMBERED.fullmatch(name) for name in files):
-            what = f"holds {len(files)} shards of weights but not {_INDEX}"
-            hint = "Without the index a missing shard would go unnoticed; download or save the model again."
-        else:
-            what = f"holds {len(files)} files that can be its weights: {', '.join(files[:4])}"
-            hint = "Keep the one that is meant in the directory."
-        raise CheckpointError(what, where=str(root), hint=hint)
+        what = f"holds {len(files)} files that can be its weights: {', '.join(files[:4])}"
+        raise CheckpointError(what, where=str(root), hint="Keep the one that is meant in the directory.")
     shards = _read_index(root) if files == [_INDEX] else {files[0]: list[str]()}
     found: dict[str, Source] = {}
     for shard, listed in shards.items():
@@ -77,7 +76,7 @@ FORMATS = (Format("pickled PyTorch weights", _recognises, _open),)
 
 def _read(file: InputFile) -> dict[str, Source]:
     """The tensors of one file."""
-    saved = load(file)
+    saved = load(Archive(file))
     found: dict[str, Source] = {}
     for name, value in unwrap(saved.value, str(file)).items():
         if isinstance(value, Dense):

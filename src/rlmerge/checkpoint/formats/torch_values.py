@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.formats.pickles import MAX_PICKLE, Malformed, Name, Record, interpret
+from rlmerge.checkpoint.formats.pickles import MAX_PICKLE, interpret
+from rlmerge.checkpoint.formats.records import Malformed, Name, Record, sizes
 from rlmerge.checkpoint.formats.torch_archive import Archive
 from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.checkpoint.strided import Strided
@@ -26,8 +27,6 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-
-_MAX_DIMENSIONS = 16
 
 _TENSOR = "torch.distributed.tensor"
 _OLD_TENSOR = "torch.distributed._tensor"
@@ -134,7 +133,7 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The object that a file holds, and the archive in which its storages lie."""
+    """The object that an archive holds, and the archive in which its storages lie."""
 
     value: Any
     archive: Archive
@@ -161,24 +160,25 @@ class Saved:
             raise CheckpointError(f"cannot be read: {error}", where=where, hint=_DAMAGED) from None
 
 
-def load(file: InputFile, begin: int = 0, end: int | None = None) -> Saved:
-    """What torch.save wrote to the bytes [begin, end) of ``file``; CheckpointError if it cannot be read safely."""
-    archive = Archive(file, begin, end)
+def load(archive: Archive, known: dict[bytes, Any] | None = None) -> Saved:
+    """What torch.save wrote to an archive; CheckpointError if it cannot be read safely.
+
+    ``known`` keeps what pickles mean, for archives that hold equal ones.
+    """
+    where = str(archive.file)
     if "byteorder" in archive and archive.content("byteorder", 16) != b"little":
-        raise CheckpointError("was written on a big-endian machine", where=str(file), hint=_DAMAGED)
-    return Saved(read_pickle(archive.content("data.pkl", MAX_PICKLE), str(file)), archive)
+        raise CheckpointError("was written on a big-endian machine", where=where, hint=_DAMAGED)
+    pickle = archive.content("data.pkl", MAX_PICKLE)
+    if known is None:
+        return Saved(read_pickle(pickle, where), archive)
+    if pickle not in known:
+        known[pickle] = read_pickle(pickle, where)
+    return Saved(known[pickle], archive)
 
 
 def read_pickle(data: bytes, where: str) -> Any:
     """A pickle of torch as inert values; CheckpointError if it cannot be read safely."""
     return interpret(data, where, _VOCABULARY, _called, _persistent)
-
-
-def sizes(values: Any) -> tuple[int, ...] | None:
-    """A tuple or list of at most 16 whole numbers of at least 0, or None for anything else."""
-    if not isinstance(values, tuple | list) or len(values) > _MAX_DIMENSIONS:
-        return None
-    return tuple(values) if all(type(n) is int and 0 <= n < 1 << 62 for n in values) else None
 
 
 def _called(kind: str, args: tuple[Any, ...]) -> Any:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint.compose import Block, Pieces, Renamed
+from rlmerge.checkpoint.directory import entries, first_missing
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
-from rlmerge.checkpoint.formats.locate import find_home, listing
-from rlmerge.checkpoint.formats.pickles import Record
+from rlmerge.checkpoint.formats.locate import find_home
+from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish
-from rlmerge.checkpoint.formats.torch_values import Dense, Saved, load, sizes
+from rlmerge.checkpoint.formats.torch_archive import Archive
+from rlmerge.checkpoint.formats.torch_values import Dense, Saved, load
 from rlmerge.checkpoint.paths import inside, is_plain_name, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
@@ -46,7 +48,7 @@ def _latest(root: Path, names: Sequence[str]) -> str | None:
     tag = read_bytes(inside(root, "latest"), _MAX_TAG).decode("utf-8", "replace").strip()
     if not is_plain_name(tag) or tag not in names:
         return None
-    return tag if any(_MODEL.fullmatch(name) for name in listing(inside(root, tag))) else None
+    return tag if any(_MODEL.fullmatch(name) for name in entries(inside(root, tag))) else None
 
 
 def _recognises(root: Path, names: Sequence[str]) -> bool:
@@ -60,12 +62,14 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     folder, tag = above, _latest(*home)
     if tag is not None:
         folder = above / tag
-        files = listing(folder)
+        files = entries(folder)
     side = find_side_root((above, folder, folder.parent, root))
     optimizer, models = _files(folder, files)
-    states = [load(InputFile(inside(folder, name))) for name in models]
+    states = [load(Archive(InputFile(inside(folder, name)))) for name in models]
     if optimizer:
-        found, warnings = _from_optimizer(folder, states, [load(InputFile(inside(folder, name))) for name in optimizer])
+        found, warnings = _from_optimizer(
+            folder, states, [load(Archive(InputFile(inside(folder, name)))) for name in optimizer]
+        )
     else:
         found, warnings = _from_model(folder, states[0])
     return Opened("a DeepSpeed ZeRO checkpoint", finish(found, config_of(side), folder), warnings, side_root=side)
@@ -86,9 +90,9 @@ def _files(folder: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
         what = "is cut by tensor or pipeline parallelism beside ZeRO, which is not read"
         raise CheckpointError(what, where=str(folder), hint=_CONVERT)
     for kind, found in (("optimizer", optimizer), ("model", models)):
-        missing = sorted(set(range(max(found, default=-1) + 1)) - set(found))
-        if missing:
-            what = f"lacks the {kind} file of rank {missing[0]}, but has that of rank {max(found)}"
+        missing = first_missing(found, 0, max(found, default=-1))
+        if missing is not None:
+            what = f"lacks the {kind} file of rank {missing}, but has that of rank {max(found)}"
             raise CheckpointError(what, where=str(folder), hint=_INCOMPLETE)
     return [optimizer[rank] for rank in sorted(optimizer)], [models[rank] for rank in sorted(models)]
 
