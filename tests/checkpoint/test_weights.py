@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from rlmerge.checkpoint.weights import INDEX, SINGLE, entries, find_weights
+from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
+from rlmerge.checkpoint.weights import find_weights
 from rlmerge.errors import CheckpointError
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.files import InputFile
+from rlmerge.checkpoint.pointer import HEAD, refuse_pointer
 from rlmerge.checkpoint.source import Extent
 from rlmerge.errors import CheckpointError, did_you_mean
 from rlmerge.kernels.dtypes import BY_CODE
@@ -59,6 +60,7 @@ def _read_raw(file: InputFile) -> bytes:
     size = file.size
     length = int.from_bytes(file.copy(0, min(8, size)), "little")
     if size < 8 or length > MAX_HEADER or 8 + length > size:
+        refuse_pointer(file.copy(0, min(HEAD, size)), file.path)
         raise CheckpointError(_wrong_length(size, length), where=str(file), hint=_AGAIN)
     return file.copy(8, 8 + length)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rlmerge.checkpoint.weights import SINGLE
+from rlmerge.checkpoint.directory import SINGLE
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import DType
 

@@ -10,18 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rlmerge.checkpoint import hub, strictjson
+from rlmerge.checkpoint import hub
+from rlmerge.checkpoint.config import read_config, ties_embeddings
+from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
 from rlmerge.checkpoint.header import Header, read_header
-from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
+from rlmerge.checkpoint.paths import inside, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
-from rlmerge.checkpoint.weights import INDEX, SINGLE, entries, find_weights, refuse_delta
+from rlmerge.checkpoint.weights import check_weights, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
-
-_MAX_CONFIG = 16 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +52,8 @@ class Checkpoint:
     @property
     def tied_embeddings(self) -> bool:
         """Whether the output head shares the input embedding's weights."""
-        config = self.config or {}
-        text = config.get("text_config")
-        for part in (config, text if isinstance(text, dict) else {}):
-            if isinstance(part.get("tie_word_embeddings"), bool):
-                return part["tie_word_embeddings"]
-        return not any(name.endswith("lm_head.weight") for name in self.tensors)
+        told = ties_embeddings(self.config)
+        return not any(name.endswith("lm_head.weight") for name in self.tensors) if told is None else told
 
     def fingerprint(self) -> str:
         """Hex identity of the weights; see ``checkpoint.fingerprint`` for what it covers. Computed once."""
@@ -94,8 +90,8 @@ def open_checkpoint(
         opened = kind.open(root, names, base)
     side = opened.side_root or root
     config, warnings = opened.config, list(opened.warnings)
-    if config is None and (side / "config.json").exists():
-        config = _read_config(side)
+    if config is None:
+        config = read_config(side)
     if config is None:
         warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
     beside = find_side_files(side)
@@ -115,6 +111,7 @@ def _open_safetensors(root: Path, names: list[str]) -> Opened:
     if not tensors:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
+    check_weights(tensors, root)
     return Opened("safetensors", tensors, tuple(warnings))
 
 
@@ -157,11 +154,3 @@ def _check_against_index(header: Header, listed: list[str], earlier: Mapping[str
     return [
         f"{where} holds {len(unlisted)} tensors that {INDEX} does not list, such as {min(unlisted)!r}; they are used"
     ]
-
-
-def _read_config(root: Path) -> Mapping[str, Any]:
-    path = inside(root, "config.json")
-    config = strictjson.parse(read_bytes(path, _MAX_CONFIG), str(path), unique_keys=False)
-    if not isinstance(config, dict):
-        raise CheckpointError("must hold a JSON object", where=str(path), hint="Download or save the model again.")
-    return config

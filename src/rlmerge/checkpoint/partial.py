@@ -17,6 +17,7 @@ from pathlib import Path
 from rlmerge import __version__
 from rlmerge.checkpoint import journal as journals
 from rlmerge.checkpoint import manifest as manifests
+from rlmerge.checkpoint.directory import INDEX
 from rlmerge.checkpoint.failures import preparing, writing
 from rlmerge.checkpoint.hashing import unwatched
 from rlmerge.checkpoint.journal import Journal, JournalEntry, read_journal
@@ -26,7 +27,6 @@ from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.recheck import recheck
 from rlmerge.checkpoint.shard_writer import ShardWriter
 from rlmerge.checkpoint.target import check_target, lock, publish, sync_directory
-from rlmerge.checkpoint.weights import INDEX
 from rlmerge.errors import RequestError
 
 _MAX_SIDE_FILE = 2**30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.paths import inside, unreadable
-from rlmerge.checkpoint.weights import entries
 
 TEMPLATES = "additional_chat_templates"
 

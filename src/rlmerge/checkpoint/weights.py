@@ -1,26 +1,21 @@
-"""Which files of a model directory hold its weights, and why a directory without any is not a model."""
+"""Which files of a model directory hold its weights, and which that look like weights are none."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.directory import INDEX, SINGLE, first_missing
 from rlmerge.checkpoint.header import MAX_HEADER
-from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
+from rlmerge.checkpoint.no_weights import PICKLES, no_weights, pickled
+from rlmerge.checkpoint.paths import inside, read_bytes
+from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".distcp")
-
-
-def entries(root: Path) -> list[str]:
-    """Names in the directory, sorted."""
-    try:
-        return sorted(entry.name for entry in root.iterdir())
-    except OSError as error:
-        raise unreadable(root, error) from error
+_ADAPTER = re.compile(r"(^|\.)lora_(embedding_)?[AB](\.|$)")
+_MATRIX = re.compile(r"(^|[._])(proj|embed_tokens|wte|c_attn|c_fc|query_key_value|dense|fc\d?|gate|experts)\.weight$")
 
 
 def find_weights(root: Path, names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -34,10 +29,8 @@ def find_weights(root: Path, names: list[str]) -> tuple[dict[str, list[str]], li
     if len(shards) == 1:
         return {shards[0]: []}, []
     if shards:
-        what = f"holds {len(shards)} safetensors files but neither {SINGLE} nor {INDEX}"
-        hint = "Without the index a missing shard would go unnoticed; download or save the model again."
-        raise CheckpointError(what, where=str(root), hint=hint)
-    raise _no_weights(root, names)
+        raise _without_index(root, shards)
+    raise no_weights(root, names)
 
 
 def _read_index(root: Path) -> dict[str, list[str]]:
@@ -52,8 +45,8 @@ def _read_index(root: Path) -> dict[str, list[str]]:
     for tensor, name in placed.items():
         shards.setdefault(name, []).append(tensor)
     for name in shards:
-        if name.endswith(_PICKLES):
-            raise _pickled(str(path), name)
+        if name.endswith(PICKLES):
+            raise pickled(str(path), name)
         inside(root, name, named_by=str(path))
     return shards
 
@@ -66,26 +59,36 @@ def refuse_delta(metadata: object, file: Path) -> None:
         raise CheckpointError(what, where=str(file), hint=hint)
 
 
-def _no_weights(root: Path, names: list[str]) -> CheckpointError:
-    """The most helpful reason why nothing here can be merged."""
-    pickles = [name for name in names if name.endswith(_PICKLES)]
-    if pickles and any(name.startswith("model_world_size_") for name in pickles):
-        hint = "Convert the FSDP shards first, for verl: python -m verl.model_merger merge --backend fsdp …"
-        return CheckpointError("holds training shards, not a Hugging Face model", where=str(root), hint=hint)
-    if "adapter_config.json" in names or "adapter_model.safetensors" in names:
-        hint = "Fold it into its base model first (PEFT: merge_and_unload, then save_pretrained)."
-        return CheckpointError("holds a LoRA adapter, not a model", where=str(root), hint=hint)
-    if pickles:
-        return _pickled(str(root), pickles[0])
-    if any(name.endswith(".gguf") for name in names):
-        hint = "Merge the safetensors originals and convert the result to GGUF."
-        return CheckpointError("holds GGUF weights, which cannot be merged", where=str(root), hint=hint)
-    below = [name for name in names if (root / name / SINGLE).is_file() or (root / name / INDEX).is_file()]
-    hint = f"Did you mean '{root / below[-1]}'?" if below else f"A model directory holds {SINGLE} or {INDEX}."
-    return CheckpointError("holds no weights", where=str(root), hint=hint)
+def check_weights(tensors: Mapping[str, Source], root: Path) -> None:
+    """CheckpointError for tensors that are no weights of a whole model, though they are stored like those."""
+    adapted = next((name for name in tensors if _ADAPTER.search(name)), None)
+    if adapted is not None:
+        what = f"holds a LoRA adapter ({adapted!r}), not a model"
+        hint = "Name the directory that PEFT saved, with its adapter_config.json, after its base model."
+        raise CheckpointError(what, where=str(root), hint=hint)
+    weights = {name: tensor for name, tensor in tensors.items() if name.endswith(".weight") and tensor.dtype.is_float}
+    stubs = [name for name, tensor in weights.items() if tensor.shape == (0,)]
+    if stubs:
+        what = f"was saved under ZeRO-3 without its weights: {len(stubs)} tensors are empty, such as {stubs[0]!r}"
+        hint = "Name the training checkpoint beside it (global_step…), or gather the weights when you save the model."
+        raise CheckpointError(what, where=str(root), hint=hint)
+    flat = next((name for name in tensors if "_flat_param" in name), None)
+    if flat is None and all(len(tensor.shape) == 1 for tensor in weights.values()):
+        flat = next((name for name in weights if _MATRIX.search(name)), None)
+    if flat is not None:
+        what = f"was saved under FSDP with flattened parameters: {flat!r} has one dimension"
+        hint = "Save it with a full or sharded state dict (FSDP: StateDictType.FULL_STATE_DICT), and merge that."
+        raise CheckpointError(what, where=str(root), hint=hint)
 
 
-def _pickled(where: str, name: str) -> CheckpointError:
-    hint = "Load it where you trust it and save_pretrained(…, safe_serialization=True), then merge that directory."
-    what = f"keeps its weights in a pickle ({name}), which can run code when read"
-    return CheckpointError(what, where=where, hint=hint)
+def _without_index(root: Path, shards: list[str]) -> CheckpointError:
+    """Why several safetensors files are no model, and what to do."""
+    what = f"holds {len(shards)} safetensors files but neither {SINGLE} nor {INDEX}"
+    numbered = [found for name in shards if (found := re.fullmatch(r".*-(\d+)-of-(\d+)\.safetensors", name))]
+    hint = f"Keep the one that is meant and name it {SINGLE}."
+    if len(numbered) == len(shards):
+        missing = first_missing({int(found[1]) for found in numbered}, 1, max(int(found[2]) for found in numbered))
+        hint = "Restore the index, as by downloading it again; without it a missing tensor would go unnoticed."
+        if missing is not None:
+            hint = f"Shard {missing} is missing too; download or save the model again."
+    return CheckpointError(what, where=str(root), hint=hint)
