@@ -1,146 +1,287 @@
-"""Do the models of a recipe fit together? Names, shapes and element types, compared before any weight is read."""
+"""Do the models of a recipe fit together? Names, shapes and element types, compared before any weight is merged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from rlmerge.checkpoint import Checkpoint, Source, open_checkpoint
 from rlmerge.errors import RecipeError, RequestError
-from rlmerge.kernels.dtypes import MERGEABLE
-from rlmerge.options import Options
+from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
+from rlmerge.methods.method import Method
 from rlmerge.recipe import ModelRef, Recipe
+
+from .heads import settle_heads
+from .names import rename_like, unwrap
 
 _SHOWN = 5
 """Mismatches listed one by one; the rest are counted."""
 
+FOUND_SHARE = 0.5
+"""Share of the base's parameters that the experts must hold; with fewer these are other models."""
+
+_DERIVED = re.compile(
+    r"(^|\.)(rotary_emb\.inv_freq|rotary_pos_emb\.inv_freq|position_ids|(attn|attention)\.masked_bias)$"
+)
+_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
+_HEADS = re.compile(r"(^|\.)(v_head|value_head|score|reward_head|critic_head)\.")
+
+Tensors = Mapping[str, Source]
+View = Callable[[Checkpoint], Tensors]
+
 
 @dataclass
 class Pairs:
-    """Matched tensors by output name, and what is worth a warning."""
+    """Matched tensors by output name: the base's, if any, and the experts', which are none where it is copied.
+
+    ``untied`` says that the output has a head of its own although the models' configuration ties it to the embedding.
+    ``names`` are each model's tensors as they were read, by output name.
+    """
 
     matched: dict[str, tuple[Source | None, tuple[Source, ...]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    untied: bool = False
 
 
-def open_models(recipe: Recipe) -> tuple[Checkpoint | None, tuple[Checkpoint, ...]]:
-    """The base, if any, and the experts; a model named twice is opened once. RecipeError with all that cannot be."""
-    named: dict[str, ModelRef] = {}
-    for model in (*([recipe.base] if recipe.base else []), *(expert.model for expert in recipe.experts)):
-        named.setdefault(model.identity, model)
+def open_models(recipe: Recipe) -> tuple[Recipe, Checkpoint | None, tuple[Checkpoint, ...]]:
+    """The base, if any, and the experts; a model named twice is opened once. RecipeError with all that cannot be.
+
+    An expert that turns out to be the base under another name is no expert, unless the method averages weights: the
+    recipe comes back without it.
+    """
     opened: dict[str, Checkpoint] = {}
     problems: list[RequestError] = []
-    for identity, model in named.items():
-        try:
-            opened[identity] = open_checkpoint(model.reference, revision=model.revision)
-        except RequestError as error:
-            problems.append(error)
+
+    def look(model: ModelRef, base: Checkpoint | None) -> Checkpoint | None:
+        if model.identity not in opened:
+            try:
+                opened[model.identity] = open_checkpoint(model.reference, revision=model.revision, base=base)
+            except RequestError as error:
+                problems.append(error)
+                return None
+        return opened[model.identity]
+
+    base = look(recipe.base, None) if recipe.base else None
+    experts = [look(expert.model, base) for expert in recipe.experts]
     if problems:
         raise problems[0] if len(problems) == 1 else RecipeError(problems)
-    base = opened[recipe.base.identity] if recipe.base else None
-    return base, tuple(opened[expert.model.identity] for expert in recipe.experts)
+    found = [model for model in experts if model is not None]
+    if base is None or recipe.method.base == "ignored":
+        return recipe, base, tuple(found)
+    kept = [not is_same_model(base, expert) for expert in found]
+    if all(kept):
+        return recipe, base, tuple(found)
+    warnings = [
+        f"{expert.reference} is the base itself ({_sameness(base, expert)}), so it has no task vector and is no expert"
+        for expert, keep in zip(found, kept, strict=True)
+        if not keep
+    ]
+    left = tuple(source for source, keep in zip(recipe.experts, kept, strict=True) if keep)
+    _check_left(recipe.method, len(left), base, recipe.origin)
+    fewer = replace(recipe, experts=left, warnings=(*recipe.warnings, *warnings))
+    return fewer, base, tuple(expert for expert, keep in zip(found, kept, strict=True) if keep)
 
 
-def pair_tensors(recipe: Recipe, base: Checkpoint | None, experts: Sequence[Checkpoint], options: Options) -> Pairs:
-    """Match tensors by name. RecipeError with every missing tensor and every shape or element type that differs."""
+def is_same_model(a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether two references lead to one model: the same directory, the same commit, or the same weights."""
+    return a is b or _sameness(a, b) is not None
+
+
+def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
+    if a.path == b.path:
+        return "the same directory"
+    if a.revision is not None and a.revision == b.revision:
+        return "the same commit"
+    alike = list(a.tensors) == list(b.tensors) or set(a.tensors) == set(b.tensors)
+    return "equal weights" if alike and a.fingerprint() == b.fingerprint() else None
+
+
+def _check_left(method: Method, experts: int, base: Checkpoint, origin: str | None) -> None:
+    if experts >= max(1, method.min_experts):
+        return
+    what = (
+        f"method '{method.name}' takes at least {max(1, method.min_experts)} expert(s) besides the base, not {experts}"
+    )
+    hint = f"The other models of the recipe are {base.reference} itself; did training save its weights?"
+    raise RequestError(what, where=origin or "recipe", hint=hint)
+
+
+def pair_tensors(
+    recipe: Recipe,
+    base: Checkpoint | None,
+    experts: Sequence[Checkpoint],
+    view: View = lambda model: model.tensors,
+) -> Pairs:
+    """Match tensors by name. RecipeError with every missing tensor and every shape or element type that differs.
+
+    ``view`` gives the tensors of a model as the merge is to see them.
+    """
     pairs = Pairs()
     models: list[Checkpoint] = [*([base] if base else []), *experts]
     for model in dict.fromkeys(models):
         pairs.warnings += model.warnings
-    reference = base or experts[0]
-    problems: list[RequestError] = []
-    mixed_allowed = bool(options.dtype or recipe.dtype or recipe.compat)
-    for name, info in reference.tensors.items():
-        if _is_spurious_head(info, reference):
+    seen = _seen(models, view, pairs)
+    pairs.untied = settle_heads(models, seen, pairs.warnings)
+    names, problems = _names(base, models, seen, pairs)
+    promoted: dict[str, list[str]] = {}
+    for name in names:
+        base_source = seen[0][name] if base else None
+        sources = tuple(tensors[name] for tensors in seen[1 if base else 0 :] if name in tensors)
+        if not sources or is_derived(name, base_source or sources[0]):
+            pairs.matched[name] = (base_source, ()) if base_source else (None, sources[:1])
             continue
-        absent = [expert for expert in experts if name not in expert.tensors]
-        if absent:
-            problems.append(_missing(name, absent[0], reference))
-            continue
-        found = tuple(expert.tensors[name] for expert in experts)
-        problem = _mismatch(info, found, reference, experts, mixed_allowed)
+        problem = _mismatch(base_source, sources, models, promoted)
         if problem is not None:
             problems.append(problem)
-        pairs.matched[name] = (info if base else None, found)
+        pairs.matched[name] = (base_source, sources)
     if problems:
         raise RecipeError(_shortened(problems))
-    for expert in dict.fromkeys(experts):
-        # The head that a tied expert repeats is not missed; a head of its own is.
-        extra = [
-            name
-            for name in expert.tensors
-            if name not in reference.tensors and not (name.endswith("lm_head.weight") and expert.tied_embeddings)
-        ]
-        if extra:
-            pairs.warnings.append(
-                f"{expert.reference} holds {len(extra)} tensors that {reference.reference} lacks, "
-                f"such as '{extra[0]}'; they are left out"
-            )
+    if not any(sources for _, sources in pairs.matched.values()):
+        raise RequestError(_NOTHING, where=experts[0].reference, hint="Merge models of one architecture.")
+    given = recipe.dtype or recipe.out_dtype
+    for types, examples in promoted.items() if not given else ():
+        pairs.warnings.append(
+            f"models store {_some(examples)} as {types}; merged tensors get the widest of these types. "
+            "Set out_dtype for another"
+        )
     return pairs
 
 
-def _is_spurious_head(info: Source, reference: Checkpoint) -> bool:
-    """An output head that a tied model repeats beside its input embedding; loading ignores it, so it is never written.
-
-    Some tied models store the shared matrix under the head's name alone; that one is kept.
-    """
-    return (
-        info.name.endswith("lm_head.weight")
-        and reference.tied_embeddings
-        and any("emb" in other or "wte" in other for other, x in reference.tensors.items() if x.shape == info.shape)
-    )
+_NOTHING = "shares no tensor with the other models"
 
 
-def _missing(name: str, expert: Checkpoint, reference: Checkpoint) -> RequestError:
-    return RequestError(
-        f"tensor '{name}' is missing; {reference.reference} has it",
-        where=expert.reference,
-        hint="Merge models of one architecture; LoRA adapters must be merged into their model first.",
-    )
+def _seen(models: Sequence[Checkpoint], view: View, pairs: Pairs) -> list[dict[str, Source]]:
+    """Each model's tensors under the first one's names."""
+    reference = unwrap(view(models[0]), models[0].reference)
+    pairs.warnings += [f"other names: {note}" for note in reference.notes]
+    seen = [dict(reference.tensors)]
+    known: dict[int, dict[str, Source]] = {id(models[0]): seen[0]}
+    for model in models[1:]:
+        if id(model) not in known:
+            found = rename_like(view(model), reference.tensors, model.reference)
+            pairs.warnings += [f"other names: {note}" for note in found.notes]
+            known[id(model)] = dict(found.tensors)
+        seen.append(dict(known[id(model)]))
+    return seen
+
+
+def _names(
+    base: Checkpoint | None, models: Sequence[Checkpoint], seen: Sequence[Tensors], pairs: Pairs
+) -> tuple[list[str], list[RequestError]]:
+    """The output's tensors, in the first model's order, and an error for each expert that lacks some of them."""
+    experts, theirs = (models[1:], seen[1:]) if base else (models, seen)
+    names = dict.fromkeys(seen[0]) if base else dict.fromkeys(name for tensors in seen for name in tensors)
+    chosen: list[str] = []
+    copied: list[str] = []
+    lacking: dict[str, list[str]] = {}
+    for name in names:
+        holders = [name in tensors for tensors in theirs]
+        if all(holders):
+            chosen.append(name)
+        elif base and not any(holders):
+            chosen.append(name)
+            if not is_derived(name, seen[0][name]):
+                copied.append(name)
+        elif is_derived(name, next(t[name] for t in seen if name in t)):
+            chosen.append(name)
+        elif base is None and _HEADS.search(name):
+            pairs.warnings.append(f"'{name}' is not in every model and is left out")
+        else:
+            chosen.append(name)
+            for expert, held in zip(experts, holders, strict=True):
+                if not held:
+                    lacking.setdefault(expert.reference, []).append(name)
+    problems = [_missing(reference, absent, base) for reference, absent in lacking.items()]
+    if base and not problems:
+        problems += _check_found(base, experts, seen[0], copied)
+        if copied:
+            pairs.warnings.append(f"no expert has {_some(copied)} of {base.reference}; copied from there")
+        for expert, tensors in dict(zip(experts, theirs, strict=True)).items():
+            extra = [name for name in tensors if name not in seen[0] and not is_derived(name, tensors[name])]
+            if extra:
+                what = f"{expert.reference} holds {_some(extra)} that {base.reference} lacks"
+                pairs.warnings.append(f"{what}; left out")
+    return chosen, problems
+
+
+def _check_found(
+    base: Checkpoint, experts: Sequence[Checkpoint], tensors: Tensors, copied: Sequence[str]
+) -> list[RequestError]:
+    total = sum(source.numel for source in tensors.values())
+    absent = sum(tensors[name].numel for name in copied)
+    if absent <= (1 - FOUND_SHARE) * total:
+        return []
+    what = f"holds only {1 - absent / total:.0%} of the parameters of {base.reference}; {_some(copied)} are missing"
+    hint = "Merge models of one architecture; is this the whole checkpoint?"
+    return [RequestError(what, where=experts[0].reference, hint=hint)]
+
+
+def is_derived(name: str, source: Source) -> bool:
+    """Whether a tensor is a buffer that models compute themselves: rotary frequencies, masks, position numbers."""
+    if _DERIVED.search(name):
+        return True
+    return bool(_MASK.search(name)) and (len(source.shape) == 4 or source.dtype.name in ("bool", "uint8"))
+
+
+def _missing(reference: str, names: Sequence[str], base: Checkpoint | None) -> RequestError:
+    hint = "Merge models of one architecture and one layout."
+    if base is None:
+        hint = "Name a base_model: tensors that no expert trained are then copied from it."
+    return RequestError(f"lacks {_some(names)} that other models of the recipe have", where=reference, hint=hint)
 
 
 def _mismatch(
-    info: Source,
-    found: Sequence[Source],
-    reference: Checkpoint,
-    experts: Sequence[Checkpoint],
-    mixed_allowed: bool,
+    base: Source | None,
+    sources: Sequence[Source],
+    models: Sequence[Checkpoint],
+    promoted: dict[str, list[str]],
 ) -> RequestError | None:
-    for other, expert in zip(found, experts, strict=True):
-        where = f"{expert.reference}: {info.name}"
-        if other.shape != info.shape:
+    """The problem of one tensor; element types that are merged in the widest of them are noted in ``promoted``."""
+    first, *others = [*([base] if base else []), *sources]
+    for other in others:
+        if other.shape != first.shape:
             return RequestError(
-                f"shape {list(other.shape)} differs from {list(info.shape)} in {reference.reference}",
-                where=where,
-                hint=_shape_hint(info, other),
+                f"shape {list(other.shape)} differs from {list(first.shape)} in {models[0].reference}",
+                where=other.where,
+                hint=_shape_hint(first, other),
             )
-        if other.dtype is info.dtype:
-            continue
-        if info.dtype in MERGEABLE and other.dtype in MERGEABLE:
-            if not mixed_allowed:
-                return RequestError(
-                    f"stored as {other.dtype.name}, but {reference.reference} stores {info.dtype.name}",
-                    where=where,
-                    hint="If that is intended, set dtype: float32 (or --dtype) and merge them in that precision.",
-                )
-            continue
-        return RequestError(f"stored as {other.dtype.name}, not {info.dtype.name}", where=where, hint=_QUANTISED)
-    if info.dtype.is_float or not info.dtype.name.startswith("float8"):
-        return None
-    return RequestError(
-        f"is {info.dtype.name}, which cannot be merged as it is",
-        where=f"{reference.reference}: {info.name}",
-        hint=_QUANTISED,
-    )
+        mergeable = first.dtype in MERGEABLE and other.dtype in MERGEABLE
+        if other.dtype is not first.dtype and not mergeable:
+            what = f"stored as {other.dtype.name}, not {first.dtype.name}"
+            return RequestError(what, where=other.where, hint=_QUANTISED)
+    if first.dtype.name.startswith("float8"):
+        what = f"is {first.dtype.name}, which cannot be merged as it is"
+        return RequestError(what, where=first.where, hint=_QUANTISED)
+    types = sorted({source.nominal.name for source in (first, *others)})
+    if len(types) > 1:
+        promoted.setdefault(" and ".join(types), []).append(first.name)
+    return None
+
+
+def widest(dtypes: Iterable[DType]) -> DType:
+    """The type that holds all values of ``dtypes``: their own, or float32 for two 16-bit ones."""
+    found = list(dict.fromkeys(dtypes))
+    if len(found) == 1:
+        return found[0]
+    return FLOAT64 if FLOAT64 in found else FLOAT32
 
 
 _QUANTISED = "Convert quantised models to bfloat16 first; merging quantised weights needs their scales."
 
 
-def _shape_hint(info: Source, other: Source) -> str:
-    if (len(info.shape) == 2 and info.shape[1:] == other.shape[1:] and "embed" in info.name) or "lm_head" in info.name:
-        return "The vocabularies differ; resize the expert's embedding to the base's vocabulary first."
+def _shape_hint(first: Source, other: Source) -> str:
+    if (
+        len(first.shape) == 2 and first.shape[1:] == other.shape[1:] and "embed" in first.name
+    ) or "lm_head" in first.name:
+        return "The vocabularies differ; set tokenizer_source to base, union or one of the models."
     return "These models are not of one architecture and size; they cannot be merged."
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown}{more})"
 
 
 def _shortened(problems: list[RequestError]) -> list[RequestError]:
