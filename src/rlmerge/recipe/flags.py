@@ -9,7 +9,8 @@ from rlmerge.errors import RequestError
 from rlmerge.recipe.load import registered
 from rlmerge.recipe.model import Recipe
 from rlmerge.recipe.parse import Lookup, build
-from rlmerge.recipe.tree import Node, failure, from_value
+from rlmerge.recipe.tree import Node, failure, from_value, text_node
+from rlmerge.recipe.words import printable
 from rlmerge.recipe.yaml_text import documents
 
 
@@ -32,12 +33,12 @@ def recipe_from_flags(
     RecipeError as for a file.
     """
     lookup = lookup or registered
-    top = {"merge_method": Node(method, "--method", text=method)}
+    top = {"merge_method": text_node(method, "--method")}
     if base is not None:
-        top["base_model"] = Node(base, "--base", text=base)
+        top["base_model"] = text_node(base, "--base")
     for key, name, flag in (("dtype", dtype, "--dtype"), ("out_dtype", out_dtype, "--out-dtype")):
         if name is not None:
-            top[key] = Node(name, flag, text=name)
+            top[key] = text_node(name, flag)
     if compat:
         top["compat"] = Node("mergekit", "--compat", text="mergekit")
     shared, own, inputs = _split_parameters(method, len(experts), parameters or {}, lookup)
@@ -50,8 +51,8 @@ def recipe_from_flags(
 def _model_entry(expert: str, own: Mapping[str, list[Node]], inputs: Mapping[str, list[Node]], index: int) -> Node:
     parameters = {name: values[index] for name, values in own.items()}
     directories = {name: values[index] for name, values in inputs.items()}
-    entry = {"model": Node(expert, expert, text=expert), **directories, "parameters": Node(parameters, "-p")}
-    return Node(entry, expert)
+    entry = {"model": text_node(expert, printable(expert)), **directories, "parameters": Node(parameters, "-p")}
+    return Node(entry, printable(expert))
 
 
 def _split_parameters(

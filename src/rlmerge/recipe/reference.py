@@ -11,7 +11,7 @@ from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.tree import Node
 from rlmerge.recipe.vocabulary import MODEL_KEYS
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)*")
 _REVISION = re.compile(r"[\w./-]+")
 _SPELL_OUT = "Spell it out: `model: {model: {path: ..., revision: ...}, lora: {path: ...}}`."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -18,6 +19,8 @@ MAX_DEPTH = 64
 
 MAX_BITS = 4096
 """Longest whole number: nobody means a longer one, and Python refuses to print one of 4300 digits."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Scalar = str | int | float | bool | None
 
@@ -54,6 +57,14 @@ def failure(what: str, where: str, hint: str | None = None) -> RecipeError:
     return RecipeError([RequestError(what, where=where, hint=hint)])
 
 
+def text_node(text: str, where: str) -> Node:
+    """A node of text; RecipeError for text that no file can hold, such as a file name that is not UTF-8."""
+    if _SURROGATE.search(text):
+        hint = "Give the file a name in UTF-8."
+        raise failure(f"'{printable(text, 80)}' holds characters that cannot be written down", where, hint)
+    return Node(text, where, text=text)
+
+
 def from_value(value: object, where: str = "recipe") -> Node:
     """The tree of plain Python data; places are written like ``models[1].parameters.weight``.
 
@@ -87,7 +98,9 @@ class _Reader:
             return Node([self.node(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(items)], where)
         if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > MAX_BITS:
             raise failure("the number is too long to read", where)
-        if value is None or isinstance(value, str | int | float | bool):
+        if isinstance(value, str):
+            return text_node(value, where)
+        if value is None or isinstance(value, int | float | bool):
             return Node(value, where, text=str(value))
         raise failure(f"a recipe cannot hold a {type(value).__name__}", where)
 
@@ -108,5 +121,5 @@ def _plain(value: object, where: str) -> object:
 
 def _key(key: object, where: str) -> str:
     if isinstance(key, str | int | float | bool):
-        return key if isinstance(key, str) else str(key)
+        return text_node(str(key), where).text
     raise failure(f"a key of a recipe must be text, not a {type(key).__name__}", where)
