@@ -32,11 +32,13 @@ METHODS = {
     m.name: m
     for m in (
         method("linear", WEIGHT, NORMALIZE, space="weights", base="ignored"),
+        method("karcher", space="weights", base="ignored"),
         method("task_arithmetic", WEIGHT, LAMBDA),
         method("ties", WEIGHT, DENSITY, LAMBDA, NORMALIZE),
         method("dare_linear", WEIGHT, DENSITY, LAMBDA, RESCALE, compat={"rescale": "l1"}),
         method("slerp", Parameter("t", None, "0 is the base, 1 the other model."), max_experts=1),
         method("nuslerp", WEIGHT, base="optional", min_experts=2, max_experts=2),
+        method("passthrough", Parameter("scale", 1.0, "Factor.", per="expert"), base="ignored", max_experts=1),
         method("plain"),
         method("measured", WEIGHT, inputs=("sensitivity",)),
     )
@@ -62,13 +64,26 @@ def load(lookup):
 
 
 @pytest.fixture
-def problems(load):
+def load_all(lookup):
+    from rlmerge.recipe import load_recipes
+
+    return lambda source: load_recipes(source, lookup=lookup)
+
+
+@pytest.fixture
+def problems(load_all):
     """The problems of a recipe that must fail, as (where, what, hint)."""
     from rlmerge.errors import RecipeError
 
     def read(source):
         with pytest.raises(RecipeError) as caught:
-            load(source)
+            load_all(source)
         return [(p.where, p.what, p.hint) for p in caught.value.problems]
 
     return read
+
+
+@pytest.fixture
+def warned(load):
+    """What a recipe that loads is warned of, without the places."""
+    return lambda source: [text.split(": ", 1)[1] for text in load(source).warnings]

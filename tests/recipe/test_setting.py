@@ -49,10 +49,18 @@ def test_only_is_the_value_that_never_varies():
 
 
 @pytest.mark.parametrize(
+    "value", [{"filter": "mlp", "value": [0.0, 1.0]}, {"value": 3.0}, {"filter": "*", "value": 1.0}]
+)
+def test_one_rule_alone_is_a_list_of_one(value):
+    assert read(value)[0] == read([value])[0] is not None
+
+
+@pytest.mark.parametrize(
     ("value", "what"),
     [
         ([], "must not be empty"),
-        ({"value": 1}, "must be a scalar"),
+        ({"filter": "mlp"}, "must be a scalar"),
+        ({"a": 1}, "must be a scalar"),
         ([1, {"filter": "mlp", "value": 2}], "plain values"),
         ([[1, 2], [3]], "plain values"),
         ([{"filter": "mlp"}], "needs a `value`"),

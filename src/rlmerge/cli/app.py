@@ -15,6 +15,7 @@ from rlmerge.errors import did_you_mean
 VERBS = {
     "merge": "Merge the models of a recipe into a new model directory.",
     "plan": "Say what a merge would read, write and need; write nothing.",
+    "migrate": "Explain a mergekit recipe line by line; write it with every value.",
     "verify": "Check an output directory against its manifest.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "eval": "Score base, experts and merges on tasks, and say what each merge kept.",

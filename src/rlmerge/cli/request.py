@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from rlmerge.cli.mergekit import mergekit_options, translate
 from rlmerge.cli.sizes import Size
 
 if TYPE_CHECKING:
@@ -61,18 +62,31 @@ _REQUEST = (
 
 
 def request_options(command: Command) -> Command:
-    """Add the arguments that describe a merge to a click command."""
+    """Add the arguments that describe a merge to a click command, and mergekit's names for them."""
     for add in reversed(_REQUEST):
         command = add(command)
-    return command
+    return mergekit_options(command)
 
 
 def read_request(request: dict[str, Any]) -> tuple[Recipe, Options]:
-    """The recipe and options of a command line; UsageError, RequestError or RecipeError when it asks for nonsense."""
+    """The one recipe and the options of a command line; as ``read_requests``, and RequestError where there are more."""
+    recipes, options = read_requests(request)
+    from rlmerge.recipe.load import only
+
+    return only(recipes), options
+
+
+def read_requests(request: dict[str, Any]) -> tuple[tuple[Recipe, ...], Options]:
+    """The recipes of a command line in the order in which they run, and the options of the run.
+
+    ``--dtype`` and ``--out-dtype`` speak of the last recipe, which makes the result. UsageError, RequestError or
+    RecipeError when the command line asks for nonsense.
+    """
     from rlmerge.options import Options
     from rlmerge.recipe import canonical_dtype
 
-    request = dict(request)
+    given = {name for name in request if _is_given(name)}
+    request, warnings = translate(request, given)
     inputs, parameters = request.pop("inputs"), request.pop("parameters")
     method, base = request.pop("method"), request.pop("base")
     types: dict[str, Any] = {
@@ -80,11 +94,12 @@ def read_request(request: dict[str, Any]) -> tuple[Recipe, Options]:
         for name in ("dtype", "out_dtype")
         if request[name]
     }
-    recipe = replace(_read_recipe(inputs, method, base, parameters), **types)
+    *stages, last = _read_recipes(inputs, method, base, parameters)
+    last = replace(last, warnings=(*warnings, *last.warnings), **types)
     options = request | types
-    if recipe.locked is not None:
-        options |= recipe.locked.fill({name: value for name, value in options.items() if _is_given(name)})
-    return recipe, Options(**options)
+    if last.locked is not None:
+        options |= last.locked.fill({name: value for name, value in options.items() if name in given})
+    return (*stages, last), Options(**options)
 
 
 def _is_given(name: str) -> bool:
@@ -92,18 +107,22 @@ def _is_given(name: str) -> bool:
     return _context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def _read_recipe(inputs: Sequence[str], method: str | None, base: str | None, parameters: Sequence[str]) -> Recipe:
-    from rlmerge.recipe import load_recipe, recipe_from_flags
+def _read_recipes(
+    inputs: Sequence[str], method: str | None, base: str | None, parameters: Sequence[str]
+) -> tuple[Recipe, ...]:
+    from rlmerge.recipe import load_recipes, recipe_from_flags
 
     if method is not None:
-        return recipe_from_flags(method, base, inputs, _split(parameters))
+        return (recipe_from_flags(method, base, inputs, _split(parameters)),)
     if base is not None or parameters:
         flag = "--base" if base is not None else "-p"
         raise click.UsageError(f"{flag} goes with --method; a recipe file says it itself", _context())
     if len(inputs) != 1:
         given = "no recipe is given" if not inputs else f"{len(inputs)} recipes are given"
-        raise click.UsageError(f"{given}; give one recipe file, or --method NAME and models", _context())
-    return load_recipe(Path(inputs[0]))
+        is_out = len(inputs) == 2 and not inputs[1].endswith((".yaml", ".yml"))
+        hint = f"; the output goes after -o: -o {inputs[1]}" if is_out else ""
+        raise click.UsageError(f"{given}; give one recipe file, or --method NAME and models{hint}", _context())
+    return load_recipes(Path(inputs[0]))
 
 
 def _split(parameters: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlmerge.errors import RequestError
+from rlmerge.recipe.words import printable
 
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32",
           "fp64": "float64", "double": "float64"}  # fmt: skip
@@ -14,5 +15,6 @@ def canonical_dtype(name: str, where: str) -> str:
     plain = name.strip().removeprefix("torch.")
     long = _SHORT.get(plain, plain)
     if long not in _LONG:
-        raise RequestError(f"'{name}' is not a type to merge in", where=where, hint=f"Known: {', '.join(_LONG)}.")
+        what = f"'{printable(name, 40)}' is not a type to merge in"
+        raise RequestError(what, where=where, hint=f"Known: {', '.join(_LONG)}.")
     return long

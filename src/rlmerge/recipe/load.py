@@ -1,176 +1,86 @@
-"""Where a recipe comes from: a file, text, Python data, or command-line flags."""
+"""Where recipes come from: a file, text, or Python data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from rlmerge.errors import RequestError, nearest
+from rlmerge.errors import RequestError
 from rlmerge.methods.method import Method
 from rlmerge.recipe.lock import is_lock, read_lock
 from rlmerge.recipe.model import Recipe
 from rlmerge.recipe.parse import Lookup, build
-from rlmerge.recipe.tree import MAX_BYTES, Node, failure, from_text, from_value
+from rlmerge.recipe.read import read_text
+from rlmerge.recipe.stages import build_stages
+from rlmerge.recipe.tree import Node, failure, from_value
+from rlmerge.recipe.words import printable
+from rlmerge.recipe.yaml_text import documents
+
+Source = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], *, lookup: Lookup | None = None) -> Recipe:
-    """Read and check a recipe, or the one in a lock file: a YAML file, YAML text (a str with a line break or brace), or
-    a mapping.
+def load_recipes(source: Source, *, lookup: Lookup | None = None) -> tuple[Recipe, ...]:
+    """Read and check the recipes of a file, or those in a lock file, in the order in which they run; the last makes the
+    result.
 
-    ``lookup(name) -> Method`` finds the method; by default it is rlmerge's registry. RecipeError carries every problem
-    at once, each with its line; RequestError says that there is no such file.
+    ``source`` is a YAML file, YAML text (a str with a line break or brace), a mapping, or a list of mappings. Where it
+    holds several, each but the result has a ``name``, which the others use like a model's.
+
+    ``lookup(name) -> Method`` finds a method; by default it is rlmerge's registry. RecipeError carries every problem at
+    once, each with its line; RequestError says that there is no such file.
     """
-    lookup = lookup or _registered
-    if isinstance(source, Mapping):
-        return _build(from_value(source), None, lookup)
-    if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
-        return _build(from_text(source, "recipe"), None, lookup)
-    path = Path(source)
-    return _build(from_text(_read(path), str(path)), str(path), lookup)
+    origin, found = read_documents(source)
+    return build_documents(found, origin, lookup or registered)
 
 
-def _build(root: Node, origin: str | None, lookup: Lookup) -> Recipe:
-    if is_lock(root):
-        return read_lock(root, lambda node: build(node, origin, lookup))
-    return build(root, origin, lookup)
+def build_documents(found: Sequence[Node], origin: str | None, lookup: Lookup) -> tuple[Recipe, ...]:
+    """The recipes of the documents of a file, which may be those of a lock."""
+    if not found:
+        raise failure("recipe is empty", origin or "recipe", "It needs at least `merge_method` and `models`.")
+
+    def one(node: Node, stages: Collection[str]) -> Recipe:
+        return build(node, origin, lookup, stages=stages)
+
+    if len(found) == 1 and is_lock(found[0]):
+        return read_lock(found[0], lambda nodes: build_stages(nodes, one))
+    return build_stages(found, one)
 
 
-def recipe_from_flags(
-    method: str,
-    base: str | None,
-    experts: Sequence[str],
-    parameters: Mapping[str, str | float | bool | Sequence[Any]] | None = None,
-    *,
-    dtype: str | None = None,
-    out_dtype: str | None = None,
-    compat: bool = False,
-    lookup: Lookup | None = None,
-) -> Recipe:
-    """The recipe a command line or a function call spells out.
-
-    Text values are YAML (``0.5``, ``true``, ``[0, 1]``). A comma-separated list is one value per expert for a parameter
-    that has one (``weight=0.5,0.3``), and a gradient over the layers for any other. Further inputs are directories,
-    one per expert (``sensitivity=DIR1,DIR2``). RecipeError as for a file.
-    """
-    lookup = lookup or _registered
-    top = {"merge_method": Node(method, "--method", text=method)}
-    if base is not None:
-        top["base_model"] = Node(base, "--base", text=base)
-    for key, name, flag in (("dtype", dtype, "--dtype"), ("out_dtype", out_dtype, "--out-dtype")):
-        if name is not None:
-            top[key] = Node(name, flag, text=name)
-    if compat:
-        top["compat"] = Node("mergekit", "--compat", text="mergekit")
-    shared, own, inputs = _split_parameters(method, len(experts), parameters or {}, lookup)
-    top["parameters"] = Node(shared, "-p")
-    models = [_model_entry(expert, own, inputs, index) for index, expert in enumerate(experts)]
-    top["models"] = Node(models, "models")
-    return build(Node(top, "--method"), None, lookup)
+def load_recipe(source: Source, *, lookup: Lookup | None = None) -> Recipe:
+    """As ``load_recipes`` of a source that holds one recipe; RequestError where it holds several."""
+    return only(load_recipes(source, lookup=lookup))
 
 
-def _model_entry(expert: str, own: Mapping[str, list[Node]], inputs: Mapping[str, list[Node]], index: int) -> Node:
-    parameters = {name: values[index] for name, values in own.items()}
-    directories = {name: values[index] for name, values in inputs.items()}
-    entry = {"model": Node(expert, expert, text=expert), **directories, "parameters": Node(parameters, "-p")}
-    return Node(entry, expert)
-
-
-def _split_parameters(
-    method: str, count: int, parameters: Mapping[str, Any], lookup: Lookup
-) -> tuple[dict[str, Node], dict[str, list[Node]], dict[str, list[Node]]]:
-    """Parameters for all experts, those given one by one, and the directories of further inputs."""
-    try:
-        per_expert = {p.name for p in lookup(method).parameters if p.per == "expert"}
-        directories = lookup(method).inputs
-    except RequestError:  # reading the recipe reports it, with everything else
-        per_expert, directories = set[str](), ()
-    shared: dict[str, Node] = {}
-    own: dict[str, list[Node]] = {}
-    inputs: dict[str, list[Node]] = {}
-    for name, value in parameters.items():
-        if name in directories:
-            inputs[name] = _directories(name, value, count)
-            continue
-        node = _flag_value(name, value)
-        listed = (isinstance(value, str) and "," in value and not value.lstrip().startswith("[")) or (
-            not isinstance(value, str) and isinstance(node.value, list)
+def only(recipes: tuple[Recipe, ...]) -> Recipe:
+    """The one recipe there is; RequestError where it needs others before it."""
+    if len(recipes) != 1:
+        names = ", ".join(printable(f"'{recipe.name}'", 60) for recipe in recipes[:-1][:5])
+        raise RequestError(
+            f"this holds {len(recipes)} recipes, and the result needs those before it: {names}",
+            where=recipes[-1].origin or "recipe",
+            hint="Here one recipe is needed: merge the named ones first, and write their directories in the last.",
         )
-        if name not in per_expert or not listed:
-            shared[name] = node
-        elif len(node.items) != count:
-            raise failure(
-                f"'{name}' has {len(node.items)} values for {count} experts",
-                f"-p {name}",
-                "Give one value for all, or one per expert in their order.",
-            )
-        else:
-            own[name] = node.items
-    return shared, own, inputs
+    return recipes[0]
 
 
-def _directories(name: str, value: Any, count: int) -> list[Node]:
-    """One directory per expert, from text with commas between them or from a sequence of paths."""
-    listed = value.split(",") if isinstance(value, str) and count > 1 else value
-    node = from_value(listed, f"-p {name}")
-    found = node.items or [node]
-    if len(found) != count:
-        what = f"'{name}' has {len(found)} directories for {count} experts"
-        raise failure(what, f"-p {name}", "Give one directory per expert, in their order.")
-    return found
+def read_documents(source: object) -> tuple[str | None, list[Node]]:
+    """The file that is read, if one is, and its documents."""
+    if isinstance(source, Mapping):
+        return None, [from_value(cast("Mapping[str, Any]", source))]
+    if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
+        return None, documents(source, "recipe")
+    if isinstance(source, str | PathLike):
+        path = Path(cast("str | PathLike[str]", source))
+        return printable(str(path)), documents(read_text(path), printable(str(path)))
+    if isinstance(source, list | tuple):
+        return None, [from_value(each, f"recipe[{index}]") for index, each in enumerate(cast("list[object]", source))]
+    what = f"a recipe is a file, YAML text or a mapping, not a {type(source).__name__}"
+    raise RequestError(what)
 
 
-def _flag_value(name: str, value: Any) -> Node:
-    where = f"-p {name}"
-    if not isinstance(value, str):
-        return from_value(value, where)
-    flow = f"[{value}]" if "," in value and not value.lstrip().startswith(("[", "{")) else value
-    if not flow.strip():
-        raise failure("needs a value", where, f"Write -p {name}=VALUE.")
-    return _relocated(from_text(flow, where), where)
-
-
-def _relocated(node: Node, where: str) -> Node:
-    """The same node without line numbers, which mean nothing in a flag."""
-    if isinstance(node.value, list):
-        return Node([_relocated(item, where) for item in node.value], where)
-    if isinstance(node.value, dict):
-        return Node({key: _relocated(entry, where) for key, entry in node.value.items()}, where)
-    return Node(node.value, where, text=node.text)
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise RequestError(
-                "this is a directory, not a recipe",
-                where=str(path),
-                hint="Give a YAML file, or name a method: --method NAME --base BASE EXPERT...",
-            )
-        if path.stat().st_size > MAX_BYTES:
-            raise failure(f"recipe is larger than {MAX_BYTES // 1_000_000} MB", str(path), "Is this file a recipe?")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise failure("recipe is not UTF-8 text", str(path), "Is this file a recipe?") from error
-    except FileNotFoundError as error:
-        raise RequestError("no such recipe file", where=str(path), hint=_near_files(path)) from error
-    except OSError as error:
-        raise RequestError(f"cannot read the recipe: {error.strerror}", where=str(path)) from error
-
-
-def _near_files(path: Path) -> str | None:
-    """A hint at the YAML file beside ``path`` that was most likely meant."""
-    folder = path.parent
-    if not folder.is_dir():
-        return f"There is no directory '{folder}'."
-    names = [entry.name for entry in folder.iterdir() if entry.suffix in {".yaml", ".yml"}]
-    close = nearest(path.name, names)
-    if close:
-        return f"Did you mean '{folder / close}'?"
-    return f"Recipes there: {', '.join(sorted(names)[:5])}." if names else None
-
-
-def _registered(name: str) -> Method:
+def registered(name: str) -> Method:
     """rlmerge's own registry, imported when first asked."""
     from rlmerge.methods import get
 

@@ -1,12 +1,13 @@
 """Reads the lock file of a merge: its recipe again, and what the merge was made of and with.
 
-A lock holds ``rlmerge_lock`` (the format, 1), ``recipe``, ``options``, ``inputs`` (base and experts, each with its
-fingerprint), ``versions``, and by name the further inputs of methods that take some.
+A lock holds ``rlmerge_lock`` (the format, 1), ``recipe`` (or the list of a file's recipes, the result last),
+``options``, ``inputs`` (the models in the order of ``Recipe.models``, each with its fingerprint), ``versions``, and by
+name the further inputs of methods that take some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from rlmerge.errors import RequestError
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.reference import ModelRef
 from rlmerge.recipe.tree import Node, failure
+from rlmerge.recipe.words import printable
 
 if TYPE_CHECKING:
     from rlmerge.recipe.model import Recipe
@@ -28,8 +30,8 @@ _KEYS = (MARK, "recipe", "options", "inputs", "versions")
 class Locked:
     """What a lock fixes beside the recipe.
 
-    ``options`` are those of ``rlmerge.Options`` that decide output bytes; ``models`` the fingerprints of base (if any)
-    and experts; ``further`` those of further inputs by name.
+    ``options`` are those of ``rlmerge.Options`` that decide output bytes; ``models`` the fingerprints of the recipe's
+    models in the order of ``Recipe.models``; ``further`` those of further inputs by name.
     """
 
     origin: str
@@ -54,54 +56,113 @@ def is_lock(root: Node) -> bool:
     return MARK in root.fields
 
 
-def read_lock(root: Node, build: Callable[[Node], Recipe]) -> Recipe:
-    """The recipe of a lock, as ``build`` makes it of the tree under ``recipe``, with what the lock fixes.
+def read_lock(root: Node, build: Callable[[Sequence[Node]], tuple[Recipe, ...]]) -> tuple[Recipe, ...]:
+    """The recipes of a lock, as ``build`` makes them of the trees under ``recipe``, with what the lock fixes.
 
     Hub models are pinned to the commits that were merged. RecipeError when the lock is damaged or of another format.
     """
     top, problems = root.fields, Problems()
-    if top[MARK].value != 1:
-        raise failure(f"lock format {top[MARK].text} is not known", top[MARK].where, "Use the rlmerge that wrote it.")
+    if top[MARK].value != 1 or top[MARK].value is True:
+        text = printable(top[MARK].text, 40)
+        raise failure(f"lock format {text} is not known", top[MARK].where, "Use the rlmerge that wrote it.")
     missing = [name for name in _KEYS if name not in top]
     if missing:
         raise failure(f"the lock lacks `{missing[0]}`", root.where, "It is damaged; copy it again.")
-    options = problems.fields(top["options"], OPTIONS, "`options` of a lock")
-    entries = top["inputs"].items
-    models = _fingerprints(top["inputs"], problems)
-    further = {name: _fingerprints(top[name], problems) for name in top if name not in _KEYS}
-    version = top["versions"].fields.get("rlmerge")
+    options = _read_options(top["options"], problems)
+    inputs = _read_inputs(top["inputs"], problems)
+    further = {name: _read_inputs(top[name], problems) for name in top if name not in _KEYS}
     problems.raise_if_any()
-    recipe = build(top["recipe"])
-    if len(models) != len(recipe.experts) + (recipe.base is not None):
+    recipes = build(top["recipe"].items or [top["recipe"]])
+    models = list(dict.fromkeys(m.identity for recipe in recipes for m in recipe.models if not m.stage))
+    if len(models) != len(inputs):
+        inputs = list(dict.fromkeys(inputs))  # a model that is listed twice may be noted twice
+    if len(models) != len(inputs):
         raise failure("the lock does not name every model of its recipe", top["inputs"].where)
-    commits = [entry.fields["revision"].value if "revision" in entry.fields else None for entry in entries]
-    if recipe.base is not None:
-        recipe = replace(recipe, base=_pinned(recipe.base, commits.pop(0)))
-    experts = [
-        replace(source, model=_pinned(source.model, commit))
-        for source, commit in zip(recipe.experts, commits, strict=True)
-    ]
-    values = {name: node.value for name, node in options.items()}
-    locked = Locked(root.where.rpartition(":")[0] or root.where, values, models, further)
-    return replace(recipe, experts=tuple(experts), locked=locked, warnings=recipe.warnings + _of_version(version))
+    by_identity = dict(zip(models, inputs, strict=True))
+
+    def pinned(model: ModelRef) -> ModelRef:
+        found = by_identity.get(model.identity)
+        if found is None:
+            return model
+        adapter = model.adapter
+        if adapter and found.adapter_revision:
+            adapter = replace(adapter, revision=found.adapter_revision)
+        return replace(model, revision=found.revision or model.revision, adapter=adapter)
+
+    origin = root.where.rpartition(":")[0] or root.where
+    warnings = _of_version(top["versions"].fields.get("rlmerge"))
+    named = {name: tuple(each.fingerprint for each in found) for name, found in further.items()}
+    return tuple(
+        replace(
+            recipe.map_models(pinned),
+            locked=Locked(
+                origin,
+                options,
+                tuple(by_identity[m.identity].fingerprint for m in recipe.models if not m.stage),
+                named if recipe is recipes[-1] else {},
+            ),
+            warnings=recipe.warnings + warnings,
+        )
+        for recipe in recipes
+    )
 
 
-def _fingerprints(node: Node, problems: Problems) -> tuple[str, ...]:
-    found: list[str] = []
-    for entry in node.items:
-        fingerprint = entry.fields.get("fingerprint")
-        text = problems.text(fingerprint, "a fingerprint") if fingerprint else None
-        found.append(text or "")
+def _read_options(node: Node, problems: Problems) -> dict[str, Any]:
+    """The options, each of its type; null is what was not given."""
+    fields = problems.fields(node, OPTIONS, "`options` of a lock")
+    found: dict[str, Any] = {}
+    for name, entry in fields.items():
+        owner = f"`{name}` of a lock"
+        if name == "seed":
+            found[name] = problems.whole(entry, owner, 0, 2**64 - 1)
+        elif name == "shard_size":
+            found[name] = problems.whole(entry, owner, 1, 2**62)
+        elif name == "rounding":
+            found[name] = problems.choice(entry, ("nearest", "stochastic"), owner)
+        elif name == "on_nonfinite":
+            found[name] = problems.choice(entry, ("error", "keep", "zero"), owner)
+        elif entry.value is not None:
+            found[name] = problems.choice(entry, ("bfloat16", "float16", "float32", "float64"), owner)
+        else:
+            found[name] = None
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A model or directory that was merged: its name, commit and fingerprint, and the commit of its adapter."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    adapter_revision: str | None
+
+
+def _read_inputs(node: Node, problems: Problems) -> list[_Input]:
+    found = [_read_input(entry, problems) for entry in node.items]
     if not found or not all(found):
         problems.add(node.where, "must list what was merged, each with its `fingerprint`")
-    return tuple(found)
+    return [each for each in found if each]
 
 
-def _pinned(model: ModelRef, commit: object) -> ModelRef:
-    return replace(model, revision=commit) if isinstance(commit, str) else model
+def _read_input(node: Node, problems: Problems) -> _Input | None:
+    fields = node.fields
+    if "fingerprint" not in fields:
+        return None
+    name = fields.get("model") or fields.get("directory")
+    adapter = fields["adapter"].fields if "adapter" in fields else {}
+    fingerprint = problems.text(fields["fingerprint"], "a fingerprint")
+    commits = _commit(fields, problems), _commit(adapter, problems)
+    return _Input(name.text if name else "", commits[0], fingerprint or "?", commits[1])
+
+
+def _commit(fields: Mapping[str, Node], problems: Problems) -> str | None:
+    node = fields.get("revision")
+    return problems.text(node, "a revision") if node and node.value is not None else None
 
 
 def _of_version(node: Node | None) -> tuple[str, ...]:
     if node is None or node.text == __version__:
         return ()
-    return (f"the lock was written by rlmerge {node.text}; this is {__version__}, whose bytes may differ",)
+    written = printable(node.text, 40)
+    return (f"the lock was written by rlmerge {written}; this is {__version__}, whose bytes may differ",)

@@ -1,53 +1,48 @@
-"""What a recipe is once read: a method, a base, experts, and the value of every parameter for every tensor."""
+"""What a recipe is once read: a method, modules of slices of models, and the value of every parameter anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from rlmerge.methods.method import Method, Parameter
+from rlmerge.recipe.chat import ChatTemplate
 from rlmerge.recipe.layers import layer_index
+from rlmerge.recipe.layout import Module, Slice, SliceSource
 from rlmerge.recipe.lock import Locked
-from rlmerge.recipe.parameters import default_value
+from rlmerge.recipe.parameters import Settings, default_value
 from rlmerge.recipe.reference import ModelRef
 from rlmerge.recipe.setting import Setting, Value
+from rlmerge.recipe.tokenizer import TokenizerSpec
 from rlmerge.recipe.tree import failure
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One expert, with the parameters given for it alone, and the directories of further inputs by their names."""
-
-    model: ModelRef
-    parameters: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
-    line: int | None = field(default=None, compare=False)
-    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. ``experts`` are the models that enter the formula, without the base.
+    """A checked recipe: one document of a file.
 
-    The exception is a method whose base is "ignored" (linear): there a base listed among the models is an expert like
-    any other, and ``base`` only says whose config and tokenizer to copy and what changes are counted against.
-    ``depth`` is the layer count a single whole-model slice claims, to be compared with the models'. ``text`` is
-    canonical YAML: reading it gives an equal recipe. ``locked`` is what a lock file fixes beside the recipe. Equality
-    ignores ``text``, ``origin``, ``warnings`` and ``locked``.
+    ``base`` is the model the experts are compared with, and says whose config and tokenizer to copy; a slice may have
+    another. Of a method whose base is "ignored" (linear) a listed base is an expert like any other. The ``models`` form
+    is one module without a name, of one slice without layer ranges. ``parameters`` are those for all modules. ``name``
+    is what other recipes of the file call its result. ``text`` is canonical YAML: reading it gives an equal recipe.
+    ``locked`` is what a lock file fixes beside the recipe. Equality ignores ``text``, ``origin``, ``warnings``,
+    ``locked`` and lines.
     """
 
     method: Method
     base: ModelRef | None
-    experts: tuple[Source, ...]
+    modules: tuple[Module, ...]
     parameters: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     dtype: str | None = None
     out_dtype: str | None = None
     compat: bool = False
-    chat_template: str | None = None
-    tokenizer_source: str | None = None
-    depth: int | None = None
+    tokenizer: TokenizerSpec | None = None
+    chat_template: ChatTemplate | None = None
+    name: str | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
     origin: str | None = field(default=None, compare=False)
     locked: Locked | None = field(default=None, compare=False)
@@ -60,53 +55,86 @@ class Recipe:
         return to_yaml(self)
 
     @property
-    def inputs(self) -> dict[str, tuple[str, ...]]:
-        """Directories of further inputs by name, one per expert; what the recipe does not give is left out."""
-        given = [name for name in self.method.inputs if all(name in expert.inputs for expert in self.experts)]
-        return {name: tuple(expert.inputs[name] for expert in self.experts) for name in given}
+    def slices(self) -> Iterable[tuple[Module, Slice]]:
+        """Every slice with its module, in the order of the output's layers."""
+        return ((module, each) for module in self.modules for each in module.slices)
 
-    def values(self, tensor: str, layers: int) -> dict[str, Any]:
-        """Every parameter of the method for one output tensor of a model with ``layers`` layers, keyed by argument.
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """Every model the recipe names, each once: base, then slice by slice, then tokenizer and chat template.
 
-        Numbers per tensor are floats, numbers per expert float64 arrays [K], booleans and choices as they are.
-        RecipeError when a filtered list without a catch-all leaves a parameter that has no default unset.
+        This is the order in which a lock lists them.
         """
-        position = self._position(tensor, layers)
+        named = [self.base] if self.base else []
+        named += [model for _, each in self.slices for model in each.models]
+        named += self.tokenizer.models if self.tokenizer else ()
+        named += [self.chat_template.model] if self.chat_template and self.chat_template.model else []
+        distinct: dict[str, ModelRef] = {}
+        for model in named:
+            distinct.setdefault(model.identity, model)
+        return tuple(distinct.values())
+
+    def map_models(self, change: Callable[[ModelRef], ModelRef]) -> Recipe:
+        """The same recipe of other models, as where each is pinned to a commit."""
+        return replace(
+            self,
+            base=change(self.base) if self.base else None,
+            modules=tuple(module.map_models(change) for module in self.modules),
+            tokenizer=self.tokenizer.map_models(change) if self.tokenizer else None,
+            chat_template=self.chat_template.map_model(change) if self.chat_template else None,
+        )
+
+    def values_at(
+        self, module: Module, part: Slice, *, output_name: str, source_names: Sequence[str], position: float
+    ) -> dict[str, Any]:
+        """Every parameter of the method for one output tensor of a slice, keyed by argument.
+
+        ``source_names`` is the tensor's name in each source, which filters of values per expert look at; those of all
+        others look at ``output_name``. ``position`` in [0, 1] is where on a gradient the tensor stands: i / (n - 1) at
+        layer i of the n of the slice (1 where n is 1), 0 outside the layers.
+
+        A source's value comes before the slice's, the module's and the recipe's, each where its rules hold. Numbers per
+        tensor are floats, numbers per expert float64 arrays [K], booleans and choices as they are. RecipeError when a
+        filtered list without a catch-all leaves a parameter that has no default unset.
+        """
+        levels = (part.parameters, module.parameters, self.parameters)
         values: dict[str, Any] = {}
         for parameter in self.method.parameters:
             if parameter.per == "expert" and not parameter.is_static:
-                each = [self._value(parameter, expert.parameters, tensor, position) for expert in self.experts]
-                values[parameter.argument] = np.array(each, dtype=np.float64)
+                values[parameter.argument] = np.array(
+                    [
+                        self._value(parameter, (source.parameters, *levels), name, position)
+                        for source, name in zip(part.sources, source_names, strict=True)
+                    ],
+                    dtype=np.float64,
+                )
             else:
-                values[parameter.argument] = self._value(parameter, {}, tensor, position)
+                values[parameter.argument] = self._value(parameter, levels, output_name, position)
         return values
 
-    def static(self) -> dict[str, Any]:
-        """The booleans and choices alone, which are the same for every tensor, keyed by argument."""
-        return {p.argument: self._value(p, {}, "", 0.0) for p in self.method.parameters if p.is_static}
+    def static(self, module: Module | None = None, part: Slice | None = None) -> dict[str, Any]:
+        """The booleans and choices alone, which are the same for every tensor of a slice, keyed by argument.
+
+        Without arguments: those of the first slice.
+        """
+        module = module or self.modules[0]
+        levels = ((part or module.slices[0]).parameters, module.parameters, self.parameters)
+        return {p.argument: self._value(p, levels, "", 0.0) for p in self.method.parameters if p.is_static}
 
     def unused_filters(self, tensors: Iterable[str]) -> tuple[str, ...]:
         """Filters that are no part of any of these tensor names: most likely typos."""
-        names = list(tensors)
-        settings = [*self.parameters.values(), *(s for e in self.experts for s in e.parameters.values())]
-        patterns = dict.fromkeys(r.pattern for s in settings for r in s.rules if r.pattern is not None)
-        return tuple(pattern for pattern in patterns if not any(pattern in name for name in names))
+        names = "\n".join(tensors)
+        levels: list[Settings] = [self.parameters]
+        for module in self.modules:
+            levels.append(module.parameters)
+            for each in module.slices:
+                levels += [each.parameters, *(source.parameters for source in each.sources)]
+        rules = [rule for level in levels for setting in level.values() for rule in setting.rules]
+        patterns = dict.fromkeys(rule.pattern for rule in rules if rule.pattern is not None)
+        return tuple(pattern for pattern in patterns if "\n" in pattern or pattern not in names)
 
-    def _position(self, tensor: str, layers: int) -> float:
-        """Where on a gradient a tensor stands: 0 at the first layer and outside the layers, 1 at the last."""
-        if self.depth is not None and layers != self.depth:
-            raise failure(
-                f"layer_range ends at {self.depth}, but the models have {layers} layers",
-                self.origin or "recipe",
-                "This version merges whole models: remove `slices` and list them under `models`.",
-            )
-        index = layer_index(tensor)
-        if index is None:
-            return 0.0
-        return min(1.0, index / (layers - 1)) if layers > 1 else 1.0
-
-    def _value(self, parameter: Parameter, own: Mapping[str, Setting], tensor: str, position: float) -> Value:
-        for settings in (own, self.parameters):
+    def _value(self, parameter: Parameter, levels: Sequence[Settings], tensor: str, position: float) -> Value:
+        for settings in levels:
             if (setting := settings.get(parameter.name)) and (value := setting.at(tensor, position)) is not None:
                 return value
         default = default_value(self.method, parameter, self.compat)
@@ -117,3 +145,54 @@ class Recipe:
                 "End the list with a `value` that has no filter.",
             )
         return default
+
+    # Recipes of whole models: one slice without ranges, or with one that claims to be all of them.
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every model takes part with all its layers, as far as the recipe itself can tell."""
+        return self._whole is not None
+
+    @property
+    def depth(self) -> int | None:
+        """The layer count that the one slice of whole models claims, to be compared with the models'."""
+        return self._whole.length if self._whole else None
+
+    @property
+    def experts(self) -> tuple[SliceSource, ...]:
+        """The models that enter the formula, without the base. RecipeError for slices and modules."""
+        return self._whole_or_fail().sources
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Directories of further inputs by name, one per expert; what the recipe does not give is left out."""
+        experts = self.experts
+        given = [name for name in self.method.inputs if all(name in expert.inputs for expert in experts)]
+        return {name: tuple(expert.inputs[name] for expert in experts) for name in given}
+
+    def values(self, tensor: str, layers: int) -> dict[str, Any]:
+        """``values_at`` for one tensor of a model with ``layers`` layers. RecipeError for slices and modules."""
+        whole = self._whole_or_fail()
+        if self.depth is not None and layers != self.depth:
+            what = f"layer_range ends at {self.depth}, but the models have {layers} layers"
+            raise failure(what, self.origin or "recipe", "Give the range that the models have.")
+        index = layer_index(tensor)
+        last = layers - 1
+        position = 0.0 if index is None else min(1.0, index / last) if last > 0 else 1.0
+        names = [tensor] * len(whole.sources)
+        return self.values_at(self.modules[0], whole, output_name=tensor, source_names=names, position=position)
+
+    @cached_property
+    def _whole(self) -> Slice | None:
+        if len(self.modules) != 1 or self.modules[0].name is not None or len(self.modules[0].slices) != 1:
+            return None
+        only = self.modules[0].slices[0]
+        taken = {source.layer_range for source in only.sources} | ({only.base_range} if only.base else set())
+        starts_at_0 = all(bounds is None or bounds[0] == 0 for bounds in taken)
+        return only if only.sources and len(taken) == 1 and starts_at_0 else None
+
+    def _whole_or_fail(self) -> Slice:
+        if self._whole is None:
+            what = "the recipe has slices or modules, so there is no one list of experts"
+            raise failure(what, self.origin or "recipe")
+        return self._whole

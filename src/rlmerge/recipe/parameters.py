@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import re
+from collections.abc import Callable, Mapping
 
 from rlmerge.errors import did_you_mean
 from rlmerge.methods.method import Method, Parameter
-from rlmerge.recipe.problems import Problems
+from rlmerge.recipe.problems import Problems, as_switch
 from rlmerge.recipe.setting import Setting, Value, read_setting
 from rlmerge.recipe.tree import Node
+from rlmerge.recipe.vocabulary import PLACES, is_seed, names_mergekit
+from rlmerge.recipe.words import near_miss
 
-Level = Literal["recipe", "model"]
-Settings = dict[str, Setting]
+Settings = Mapping[str, Setting]
+
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
 def default_value(method: Method, parameter: Parameter, compat: bool) -> float | bool | str | None:
@@ -21,35 +24,68 @@ def default_value(method: Method, parameter: Parameter, compat: bool) -> float |
     return method.compat.get(parameter.name, parameter.default) if compat else parameter.default
 
 
-def read_settings(node: Node | None, method: Method, compat: bool, level: Level, problems: Problems) -> Settings:
-    """The settings of one `parameters:` mapping, every value checked; reports unknown and misplaced names."""
-    if node is None or node.value is None:
-        return {}
-    if not isinstance(node.value, dict):
-        problems.add(node.where, "`parameters` must be a mapping of names to values")
-        return {}
-    settings: Settings = {}
-    for name, entry in node.value.items():
+def value_in_force(method: Method, parameter: Parameter, compat: bool, levels: tuple[Settings, ...]) -> Setting | None:
+    """The setting of a parameter at several levels, the innermost first, tensor by tensor, down to the default."""
+    found: Setting | None = None
+    for settings in levels:
+        if (setting := settings.get(parameter.name)) is not None:
+            found = found.otherwise(setting) if found else setting
+    default = default_value(method, parameter, compat)
+    if default is None:
+        return found
+    return found.otherwise(Setting.constant(default)) if found else Setting.constant(default)
+
+
+def read_settings(node: Node | None, method: Method, problems: Problems) -> Settings:
+    """The settings of one ``parameters:`` mapping above the models, every value checked; reports what means nothing."""
+    settings: dict[str, Setting] = {}
+    for name, entry in _entries(node, problems):
         if name not in method.names:
-            _report_unknown(name, entry, method, problems)
-            continue
-        parameter = method.parameter(name)
-        if level == "model" and (parameter.per == "tensor" or parameter.is_static):
-            problems.add(
-                entry.where,
-                f"'{name}' of method '{method.name}' has one value for all models",
-                "Move it to the recipe's top-level `parameters:`.",
-            )
-        elif setting := read_parameter(entry, method, parameter, compat, problems):
+            _foreign(name, entry, method, problems)
+        elif setting := read_parameter(entry, method, method.parameter(name), problems):
             settings[name] = setting
     return settings
 
 
-def read_parameter(
-    node: Node, method: Method, parameter: Parameter, compat: bool, problems: Problems
-) -> Setting | None:
+def read_own_settings(
+    node: Node | None, method: Method, in_force: Callable[[Parameter], Setting | None], problems: Problems
+) -> Settings:
+    """The settings beside one model. One that holds for all models may be repeated there, but not changed.
+
+    ``in_force`` gives the setting of a parameter for all models.
+    """
+    settings: dict[str, Setting] = {}
+    for name, entry in _entries(node, problems):
+        if name not in method.names:
+            _foreign(name, entry, method, problems)
+            continue
+        parameter = method.parameter(name)
+        setting = read_parameter(entry, method, parameter, problems)
+        if setting is None:
+            continue
+        if parameter.per == "expert" and not parameter.is_static:
+            settings[name] = setting
+        elif problems.lenient or setting == in_force(parameter):
+            what = f"'{name}' of method '{method.name}' has one value for all models: ignored here, as in mergekit"
+            problems.warn(entry.where, what)
+        else:
+            hint = "Move it to `parameters:` of the recipe, a module or a slice."
+            problems.add(entry.where, f"'{name}' of method '{method.name}' has one value for all models", hint)
+    return settings
+
+
+def _entries(node: Node | None, problems: Problems) -> list[tuple[str, Node]]:
+    if node is None or node.value is None:
+        return []
+    if not isinstance(node.value, dict):
+        problems.add(node.where, "`parameters` must be a mapping of names to values")
+        return []
+    return list(node.value.items())
+
+
+def read_parameter(node: Node, method: Method, parameter: Parameter, problems: Problems) -> Setting | None:
     """The setting of one parameter; None after reporting every value it cannot take."""
-    default = default_value(method, parameter, compat)
+    default = default_value(method, parameter, problems.lenient)
 
     def scalar(item: Node) -> Value | None:
         value = _convert(item, parameter, default)
@@ -73,47 +109,42 @@ def _convert(node: Node, parameter: Parameter, default: float | bool | str | Non
     value = node.value
     if isinstance(value, list | dict):
         return None
+    switch = as_switch(value)
     if parameter.choices:
-        if isinstance(value, bool) and "none" in parameter.choices:
-            others = [choice for choice in parameter.choices if choice != "none"]
-            on = str(default) if default in others else others[0]
-            return on if value else "none"
-        return node.text if node.text in parameter.choices else str(value) if isinstance(value, bool) else value
+        if value in parameter.choices or switch is None or "none" not in parameter.choices:
+            return str(value) if isinstance(value, bool) else value
+        others = [choice for choice in parameter.choices if choice != "none"]
+        return (str(default) if default in others else others[0]) if switch else "none"
     if isinstance(parameter.default, bool):
-        return bool(value) if value in (0, 1) and not isinstance(value, str) else value
+        return value if switch is None else switch
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**1023 else math.inf
     return value
 
 
-def _report_unknown(name: str, node: Node, method: Method, problems: Problems) -> None:
-    if _changes_nothing(name, node, method):
+def _foreign(name: str, node: Node, method: Method, problems: Problems) -> None:
+    """A name that is no parameter of the method: an error where something else was meant, else a warning."""
+    if name.startswith("x-") or problems.has_enough_of(node.where):
+        return
+    if is_seed(name):
+        problems.warn(node.where, f"'{name}' has no effect in a recipe; give --seed on the command line")
+        return
+    if name in ("dtype", "out_dtype"):
+        what = f"`{name}` has NO EFFECT among the parameters, as in mergekit: write it at the top level of the recipe"
+        problems.warn(node.where, what)
+        return
+    hint = did_you_mean(name, method.names) if problems.strict and not names_mergekit(name) else None
+    if name in method.inputs:
+        hint = f"Write `{name}:` beside each `model:`."
+    elif name in PLACES:
+        hint = f"`{name}` goes {PLACES[name]}."
+    elif not names_mergekit(name) and (meant := near_miss(name, method.names)):
+        hint = f"Did you mean '{meant}'?"
+    if hint is None or (problems.lenient and name not in method.inputs):
         problems.warn(node.where, f"'{name}' has no effect on {method.name}: ignored, as in mergekit")
     elif name in method.inputs:
-        problems.add(node.where, f"'{name}' is no parameter but a directory", f"Write `{name}:` beside each `model:`.")
-    elif method.names:
-        problems.add(node.where, f"method '{method.name}' has no parameter '{name}'", did_you_mean(name, method.names))
+        problems.add(node.where, f"'{name}' is no parameter but a directory", hint)
     else:
-        problems.add(node.where, f"method '{method.name}' has no parameters", f"Remove '{name}'.")
-
-
-def _changes_nothing(name: str, node: Node, method: Method) -> bool:
-    """True for what mergekit accepts and does not use, and for switching off what the method does not do."""
-    unused = {"int8_mask", *(("density", "rescale") if method.name == "task_arithmetic" else ())}
-    return name in unused or (name == "rescale" and node.value is False)
-
-
-def report_missing(
-    method: Method,
-    shared: Mapping[str, Setting],
-    own: Sequence[Mapping[str, Setting]],
-    where: str,
-    compat: bool,
-    problems: Problems,
-) -> None:
-    """Report the parameters without a default that the recipe leaves open for some expert."""
-    for parameter in method.parameters:
-        if default_value(method, parameter, compat) is not None or parameter.name in shared:
-            continue
-        if not own or any(parameter.name not in settings for settings in own):
-            problems.add(where, f"method '{method.name}' needs parameter '{parameter.name}'", parameter.help)
+        problems.add(node.where, f"method '{method.name}' has no parameter '{name}'", hint)

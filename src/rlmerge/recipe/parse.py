@@ -2,59 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.methods.method import Method
-from rlmerge.recipe.model import Recipe, Source
-from rlmerge.recipe.models import as_experts, check_count, check_inputs, read_listing
-from rlmerge.recipe.output import read_chat_template, read_dtype, read_tokenizer
-from rlmerge.recipe.parameters import Settings, read_settings, report_missing
+from rlmerge.recipe.chat import read_chat_template
+from rlmerge.recipe.dtypes import canonical_dtype
+from rlmerge.recipe.layout import Module
+from rlmerge.recipe.listing import Listing, read_base
+from rlmerge.recipe.model import Recipe
+from rlmerge.recipe.parameters import read_settings
 from rlmerge.recipe.problems import Problems
-from rlmerge.recipe.reference import read_model
-from rlmerge.recipe.tree import Node
+from rlmerge.recipe.reference import ModelRef
+from rlmerge.recipe.tokenizer import read_tokenizer
+from rlmerge.recipe.tree import Node, failure
+from rlmerge.recipe.vocabulary import RECIPE_KEYS
 
 Lookup = Callable[[str], Method]
 
-_KEYS = ("merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
-         "tokenizer_source", "tokenizer", "chat_template", "compat")  # fmt: skip
 
+def build(
+    root: Node, origin: str | None, lookup: Lookup, *, stages: Collection[str] = (), from_file: bool = True
+) -> Recipe:
+    """The recipe of a tree; RecipeError with every problem when there is any.
 
-def build(root: Node, origin: str | None, lookup: Lookup) -> Recipe:
-    """The recipe of a tree; RecipeError with every problem when there is any."""
-    problems = Problems()
+    ``stages`` are the names of the other recipes of the file. What is not ``from_file`` was written for rlmerge: there,
+    nothing is left to mergekit's habits of ignoring foreign keys and of averaging in a base that is not listed.
+    """
+    if "experts" in root.fields and "merge_method" not in root.fields:
+        what = "this describes a mixture of experts for mergekit-moe, not a merge"
+        raise failure(what, root.where, "rlmerge merges models of one shape; it builds no mixtures.")
+    compat = root.fields.get("compat")
+    lenient = compat is not None and compat.text == "mergekit"
+    problems = Problems(lenient=lenient, strict=not from_file and not lenient, stages=stages)
     method = _read_method(root, lookup, problems)
-    top = problems.fields(root, _KEYS, "the recipe", method.names if method else ())
+    top = problems.fields(root, RECIPE_KEYS, "the recipe", method.names if method else ())
     top = {name: node for name, node in top.items() if node.value is not None}
-    listing = read_listing(top, root, method, problems)
-    written_base = listing.base or top.get("base_model")
-    base = read_model(written_base, problems) if written_base else None
-    compat = _read_compat(top.get("compat"), problems)
-    dtype, out_dtype = read_dtype(top.get("dtype"), problems), read_dtype(top.get("out_dtype"), problems)
-    template = read_chat_template(top.get("chat_template"), problems)
-    donor = base or (listing.entries[0].model if listing.entries else None)
-    tokenizer = read_tokenizer(top, donor, problems)
-    if method is None:
+    _check_compat(top.get("compat"), problems)
+    base = read_base(top["base_model"], problems) if "base_model" in top else None
+    shared = read_settings(top.get("parameters"), method, problems) if method else {}
+    modules = Listing(method, base, shared, problems, from_file).read(top, root)
+    dtype, out_dtype = _read_dtype(top.get("dtype"), problems), _read_dtype(top.get("out_dtype"), problems)
+    tokenizer = read_tokenizer(top, problems)
+    named = _models(base.model if base else None, modules)
+    template = read_chat_template(top.get("chat_template"), {model.identity for model in named}, problems)
+    name = problems.text(top["name"], "`name`") if "name" in top else None
+    if method is None or len(problems):
         raise RecipeError(problems.errors)
-
-    shared = _read_shared(top.get("parameters"), listing.parameters, method, compat, problems)
-    experts: list[Source] = []
-    merged = as_experts(listing.entries, base, method, problems)
-    check_inputs(method, merged, problems)
-    for entry in merged:
-        own = read_settings(entry.parameters, method, compat, "model", problems)
-        experts.append(Source(entry.model, own, entry.node.line, entry.inputs))
-    if listing.entries:
-        check_count(method, base, len(experts), root.where, problems)
-        report_missing(method, shared, [expert.parameters for expert in experts], root.where, compat, problems)
-    if base and written_base:
-        _check_spectator_base(method, base.identity, experts, shared, written_base, problems)
-    problems.raise_if_any()
-    warnings = tuple(problems.warnings)
     return Recipe(
-        method, base, tuple(experts), shared, dtype, out_dtype, compat, template, tokenizer, listing.depth, warnings,
-        origin,
-    )  # fmt: skip
+        method=method,
+        base=base.model if base else _common_base(modules),
+        modules=modules,
+        parameters=shared,
+        dtype=dtype,
+        out_dtype=out_dtype,
+        compat=problems.lenient,
+        tokenizer=tokenizer,
+        chat_template=template,
+        name=name,
+        warnings=problems.warnings,
+        origin=origin,
+    )
+
+
+def _models(base: ModelRef | None, modules: Sequence[Module]) -> list[ModelRef]:
+    return [*([base] if base else []), *(model for m in modules for each in m.slices for model in each.models)]
+
+
+def _common_base(modules: Sequence[Module]) -> ModelRef | None:
+    """The base that all slices name, if they do."""
+    bases = [each.base for module in modules for each in module.slices]
+    first = bases[0]
+    return first if first and all(base and base.identity == first.identity for base in bases) else None
 
 
 def _read_method(root: Node, lookup: Lookup, problems: Problems) -> Method | None:
@@ -71,31 +90,18 @@ def _read_method(root: Node, lookup: Lookup, problems: Problems) -> Method | Non
         return None
 
 
-def _read_compat(node: Node | None, problems: Problems) -> bool:
+def _check_compat(node: Node | None, problems: Problems) -> None:
     if node and node.text != "mergekit":
         problems.add(node.where, f"`compat` can only be `mergekit`, not '{node.text}'")
-    return node is not None
 
 
-def _read_shared(top: Node | None, of_slice: Node | None, method: Method, compat: bool, problems: Problems) -> Settings:
-    """Parameters for all models: a slice's win over the top level's, tensor by tensor."""
-    outer = read_settings(top, method, compat, "recipe", problems)
-    inner = read_settings(of_slice, method, compat, "recipe", problems)
-    both = {name: setting.otherwise(outer[name]) for name, setting in inner.items() if name in outer}
-    return outer | inner | both
-
-
-def _check_spectator_base(
-    method: Method, base: str, experts: list[Source], shared: Settings, node: Node, problems: Problems
-) -> None:
-    """A base that is no model of the average: mergekit would add it, or stop because it has no weight."""
-    if method.base != "ignored" or method.max_experts == 1 or base in {e.model.identity for e in experts}:
-        return
-    if any(method.parameter(name).per == "expert" for name in shared):
-        problems.add(
-            node.where,
-            f"'{method.name}' averages the listed models, and the base is not among them",
-            "List the base under `models` to average it in as mergekit would, or give each model its own weight.",
-        )
-    else:
-        problems.warn(node.where, f"'{method.name}' averages only the listed models; the base is not among them")
+def _read_dtype(node: Node | None, problems: Problems) -> str | None:
+    """The canonical name of a float type; reports an unknown one."""
+    text = problems.text(node, "a dtype") if node else None
+    if node is None or text is None:
+        return None
+    try:
+        return canonical_dtype(text, node.where)
+    except RequestError as error:
+        problems.add(node.where, error.what, error.hint)
+        return None

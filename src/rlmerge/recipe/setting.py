@@ -84,6 +84,8 @@ def read_setting(node: Node, scalar: ReadScalar, problems: Problems) -> Setting 
     before = len(problems)
     if node.items and all(isinstance(item.value, dict) for item in node.items):
         rules = tuple(_read_rule(item, scalar, problems) for item in node.items)
+    elif "value" in node.fields:
+        rules = (_read_rule(node, scalar, problems),)
     else:
         rules = (Rule(None, _read_values(node, scalar, problems)),)
     return Setting(rules) if len(problems) == before else None
