@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent
 from rlmerge.errors import CheckpointError, did_you_mean
@@ -57,7 +58,9 @@ def read_header(file: Path) -> Header:
 def _read_raw(file: InputFile) -> bytes:
     """The JSON bytes of the header."""
     size = file.size
-    length = int.from_bytes(file.copy(0, min(8, size)), "little")
+    head = file.copy(0, min(HEAD, size))
+    refuse_disguise(head, str(file))
+    length = int.from_bytes(head[:8], "little")
     if size < 8 or length > MAX_HEADER or 8 + length > size:
         raise CheckpointError(_wrong_length(size, length), where=str(file), hint=_AGAIN)
     return file.copy(8, 8 + length)
