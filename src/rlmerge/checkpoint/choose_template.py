@@ -22,8 +22,8 @@ def choose_template(
 ) -> Templates | None:
     """The templates to write, None where those of the tokenizer's donor stay as they are.
 
-    ``leaders`` decide where the recipe has no ``wish``; what is lost of ``others`` is a warning. RequestError for a wish
-    that is no template, or one that does not compile.
+    ``leaders`` decide where the recipe has no ``wish``; what is lost of ``others`` is a warning.
+    RequestError for a wish that is no template, or one that does not compile.
     """
     present = _templates(vocabulary.donor)
     if wish is None:
@@ -48,7 +48,7 @@ def _wished(vocabulary: Vocabulary, wish: Templates | str, notes: list[str]) -> 
         return wish
     if wish != "auto":
         return Templates(named_template(wish))
-    texts = [t.default for member in vocabulary.members if (t := _templates(member)).default is not None]
+    texts = [_templates(member).default for member in vocabulary.members]
     stripped = [text.strip() for text in texts if text is not None]
     if not stripped:
         notes.append("no model has a chat template, so the output has none")
@@ -78,7 +78,8 @@ def _shared(
         missing = _missing(vocabulary, chatting[0], theirs)
         if missing:
             warnings.append(
-                f"the chat template of {chatting[0].name} uses {some_tokens(missing)}, which the output's tokenizer lacks"
+                f"the chat template of {chatting[0].name} uses {some_tokens(missing)}, "
+                "which the output's tokenizer lacks"
             )
         else:
             if theirs.default is not None and theirs.default != chosen.default:

@@ -16,8 +16,8 @@ _NEVER = re.compile(
     r"""_.* | architectures | auto_map | (torch_)?dtype | transformers_version | model_type | use_cache | return_dict.*
       | (output|return)_(attentions|hidden_states|router_logits|past) | problem_type | id2label | label2id | num_labels
       | finetuning_task | task_specific_params | tokenizer_class | prefix | torchscript | pruned_heads | use_bfloat16
-      | (quantization|compression)_config | attn_implementation | use_flash_attn.* | unsloth.* | gradient_checkpointing.*
-      | pretraining_tp | ep_size | chunk_size_feed_forward | (padded_)?vocab_size | n_vocab
+      | (quantization|compression)_config | attn_implementation | use_flash_attn.* | unsloth.*
+      | gradient_checkpointing.* | pretraining_tp | ep_size | chunk_size_feed_forward | (padded_)?vocab_size | n_vocab
       | (bos|eos|pad)_token_id | .*drop(out|_path|path)?(_.*)? | .*_pdrop | .*layerdrop | .*dropout.*
       | init(ializer)?_.* | .*_initializer.* | .*_init_(scale|std|value).* | rescale_prenorm_residual
       | .*(aux|z)_loss.* | .*loss_(coef|weight|type).* | .*_coefficient | router_jitter_noise | mask_(time|feature)_.*
@@ -57,7 +57,7 @@ class Difference:
 
 
 def compare_configs(ours: Config, theirs: Config) -> tuple[Difference, ...]:
-    """Every difference that counts, by key; rotary embeddings, windows and heads as they work, however they are spelt."""
+    """Every difference that counts, by key; rotary embeddings, windows and heads as they work, however spelt."""
     mine, other = _normal(ours), _normal(theirs)
     _expand(mine, other)
     _expand(other, mine)

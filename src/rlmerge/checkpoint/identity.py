@@ -1,4 +1,4 @@
-"""What an output is beside its weights: vocabulary, tokenizer, chat template, generation settings, configuration, files.
+"""What an output is beside its weights: vocabulary, tokenizer, chat template, generation, configuration, files.
 
 Planned from all models at once, before anything is written: every file is opened or rendered here, so that nothing new
 can be wrong with it when the weights are done.
@@ -39,9 +39,9 @@ _MAX_CONFIG = 2**28
 class Identity:
     """The plan of everything beside the weights.
 
-    ``files`` maps names in the output, some in folders, to a file to copy or to new content; ``config`` is what its
-    config.json says, to be rendered again after further edits (``rlmerge.checkpoint.config``). ``warnings`` name what is
-    lost or doubtful, ``notes`` what was taken from where.
+    ``files`` maps names in the output, some in folders, to a file to copy or to new content. ``config`` is what its
+    config.json says; ``with_config`` gives the files after further edits. ``warnings`` name what is lost or doubtful,
+    ``notes`` what was taken from where.
     """
 
     vocabulary: Vocabulary

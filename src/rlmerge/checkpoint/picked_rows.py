@@ -15,7 +15,7 @@ from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType, decode
 
 ZERO, MIX, PADDING = -1, -2, -3
-"""What stands in ``Rows.table`` for a row of zeros, one of ``Rows.mixes``, and the mean of the rows that are neither."""
+"""In place of a table: a row of zeros, one of ``Rows.mixes``, the mean of all rows that are no padding."""
 
 _BLOCK = 1 << 16
 """Elements whose mean is taken at a time."""

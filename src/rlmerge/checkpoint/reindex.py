@@ -17,9 +17,9 @@ _INDICES = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_id
             "full_attention_layers")  # fmt: skip
 """Lists that name layers by their number."""
 
-_PER_LAYER = ("block_types", "no_rope_layers", "num_query_heads", "num_kv_heads", "ffn_multipliers", "intermediate_size",
-              "activation_sparsity_pattern", "hybrid_override_pattern", "attention_chunk_size", "moe_layer_freq",
-              "sliding_window", "attention_types", "indexer_types")  # fmt: skip
+_PER_LAYER = ("block_types", "no_rope_layers", "num_query_heads", "num_kv_heads", "ffn_multipliers",
+              "intermediate_size", "activation_sparsity_pattern", "hybrid_override_pattern", "attention_chunk_size",
+              "moe_layer_freq", "sliding_window", "attention_types", "indexer_types")  # fmt: skip
 """Lists (or texts) with an entry for every layer, beside those whose name says ``layer``."""
 
 _PERIODS = ("attn_layer_period", "expert_layer_period", "full_attention_interval", "global_attn_every_n_layers",
@@ -97,7 +97,7 @@ def _explicit(section: dict[str, Any], count: int) -> dict[str, Any]:
         section["layer_types"] = [_type((i + 1) % every != 0) for i in range(count)]
     step, dense = section.get("decoder_sparse_step"), section.get("mlp_only_layers")
     if isinstance(step, int) and step > 1:
-        listed = dense if _is_indices(dense) else []
+        listed: list[int] = dense if isinstance(dense, list) else []
         section["mlp_only_layers"] = [i for i in range(count) if i in listed or (i + 1) % step]
         section["decoder_sparse_step"] = 1
     step = section.get("interleave_moe_layer_step")

@@ -54,7 +54,7 @@ def code_files(root: Path, configs: Mapping[str, Path | bytes], trusted: bool) -
 
 
 def _modules(name: str, content: Path | bytes) -> Iterator[str]:
-    """Modules of the model's own directory that a JSON file names; those of other repositories are loaded from there."""
+    """Modules of the model's own directory that a JSON file names; other repositories' are loaded from there."""
     data = content if isinstance(content, bytes) else read_bytes(content, _MAX_CONFIG)
     parsed = strictjson.parse(data, name, unique_keys=False)
     mapped = parsed.get("auto_map") if isinstance(parsed, dict) else None

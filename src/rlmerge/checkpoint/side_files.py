@@ -44,11 +44,11 @@ _PARTS = re.compile(r"\d+_[A-Za-z]+")
 _CHECKED = re.compile(r".*config.*\.json|special_tokens_map\.json|added_tokens\.json|modules\.json|chat_template\.json")
 
 _NO_LOSS = re.compile(
-    r"""\..* | .*\.(safetensors|bin|pt|pth|ckpt|pkl|gguf|distcp|npz|h5|msgpack|onnx|py|log|lock|yaml|yml|csv|png|jpe?g|svg)
-      | README.* | .*\.index\.json | MANIFEST\.json | .*results.*\.json | trainer_state\.json | scheduler\..* | rng_state.*
-      | training_.* | optimizer.* | adapter_.* | fsdp_config\.json | ds_config.* | deepspeed.* | .*quant.*config\.json
-      | latest | zero_to_fp32\.py | events\.out.* | wandb | runs | checkpoint-\d+ | global_step.* | original | assets
-      | onnx | openvino | figures | images""",
+    r"""\..* | .*\.(safetensors|bin|pt|pth|ckpt|pkl|gguf|distcp|npz|h5|msgpack|onnx|py|log|lock|ya?ml|csv|png|jpe?g)
+      | .*\.svg | README.* | .*\.index\.json | MANIFEST\.json | .*results.*\.json | trainer_state\.json
+      | scheduler\..* | rng_state.* | training_.* | optimizer.* | adapter_.* | fsdp_config\.json | ds_config.*
+      | deepspeed.* | .*quant.*config\.json | latest | zero_to_fp32\.py | events\.out.* | wandb | runs
+      | checkpoint-\d+ | global_step.* | original | assets | onnx | openvino | figures | images""",
     re.VERBOSE | re.IGNORECASE,
 )
 """What a merge makes itself, or what no reader of a model misses."""

@@ -1,4 +1,4 @@
-"""Where generation starts and stops: token ids in config.json and generation_config.json, in the output's vocabulary."""
+"""Where generation starts and stops: token ids in config.json and generation_config.json, as the output counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
-from rlmerge.checkpoint.config import find, render, with_values
+from rlmerge.checkpoint.config import find, render
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.token_table import shown
 from rlmerge.checkpoint.vocabulary import Member, Vocabulary
@@ -75,7 +75,7 @@ def generation_of(vocabulary: Vocabulary, leaders: Sequence[Member]) -> Generati
 
 
 def translated(vocabulary: Vocabulary, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A configuration of the first member in the output's ids, in all its parts; and the keys that found no id there."""
+    """A configuration of the first member in the output's ids, in all its parts; the keys that found no id there."""
     base = vocabulary.members[0]
     lost: list[str] = []
 
@@ -105,9 +105,9 @@ def _config_edits(vocabulary: Vocabulary, leaders: Sequence[Member]) -> dict[str
         mine = find(base.checkpoint.config or {}, key)
         value = stated[0] if stated and all(x == stated[0] for x in stated) else _translated(vocabulary, base, mine)
         id_ = _id(vocabulary, donor, key.removesuffix("_id"))
-        if donor is not base and id_ is not None and id_ not in _ids(value) and (value is not None or mine is not None):
-            if key == "eos_token_id" or not stated:
-                value = [id_, *value] if isinstance(value, list) else id_
+        named = (value is not None or mine is not None) and (key == "eos_token_id" or not stated)
+        if donor is not base and named and id_ is not None and id_ not in _ids(value):
+            value = [id_, *value] if isinstance(value, list) else id_
         if value != mine:
             edits[key] = value
     return edits

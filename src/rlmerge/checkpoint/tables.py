@@ -15,7 +15,7 @@ _EMBEDDING = re.compile(
     )\.weight""",
     re.VERBOSE,
 )
-"""Names by which families call the input embedding: Llama, NeoX, Mamba, RWKV, BERT and Bloom, InternLM, GPT, GPT-2, T5."""
+"""Names of the input embedding in Llama, NeoX, Mamba, RWKV, BERT and Bloom, InternLM, GPT, GPT-2, T5."""
 
 _HEAD = re.compile(
     r"""(.*\.)?(

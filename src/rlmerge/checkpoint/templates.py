@@ -36,7 +36,7 @@ _MISTRAL = """\
     {%- if message.role == 'system' and loop.first -%}
         {%- set turns.instructions = message.content ~ '\\n\\n' -%}
     {%- elif message.role != turns.expected -%}
-        {{- raise_exception('this format takes user and assistant turns in alternation, after at most one system turn') -}}
+        {{- raise_exception('user and assistant take turns in this format, after at most one system message') -}}
     {%- elif message.role == 'user' -%}
         {{- '[INST] ' ~ turns.instructions ~ message.content ~ ' [/INST]' -}}
         {%- set turns.instructions = '' -%}

@@ -27,8 +27,8 @@ def edited_tokenizer(
     """New content, by name, of those files among ``present`` that must change.
 
     ``appended`` tokens enter tokenizer.json and what repeats its added tokens. With ``templates`` those in
-    tokenizer_config.json are taken out, since they are written to files of their own. A ``fresh`` tokenizer comes from a
-    training run, whose truncation and padding are taken out.
+    tokenizer_config.json are taken out, since they are written to files of their own. A ``fresh`` tokenizer comes from
+    a training run, whose truncation and padding are taken out.
     """
     edited: dict[str, bytes] = {}
     if FAST in present and (appended or fresh):

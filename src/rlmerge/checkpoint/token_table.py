@@ -1,7 +1,7 @@
 """Which token has which id, from the files of a tokenizer nobody has vouched for, and the same file with tokens added.
 
-tokenizer.json is read once and kept as text with the places of its top-level values, so that an edit changes the list of
-added tokens and no other byte.
+An edit of tokenizer.json changes the list of added tokens and no other byte: only the places of its top-level values
+are looked for.
 """
 
 from __future__ import annotations

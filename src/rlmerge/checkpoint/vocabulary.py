@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -79,11 +79,11 @@ class Member:
 class Vocabulary:
     """An output's tokens and rows.
 
-    ``members`` are the models, the base (or what stands for it) first; ``own`` int [members, size] holds the row of each
-    for every output row, -1 where it has none. Such a member gets what ``given`` says, (member, row) or None for zeros,
-    else the base's row, else the mean of all there are; in rows that are ``forced`` every member does. ``kept`` says
-    whether rows without any token are filled like this too; they are the mean of a member's others if not. An output
-    ``by_position`` matches rows and ids by their number.
+    ``members`` are the models, the base (or what stands for it) first; ``own`` int [members, size] holds the row of
+    each for every output row, -1 where it has none. Such a member gets what ``given`` says, (member, row) or None
+    for zeros, else the base's row, else the mean of all there are; in rows that are ``forced`` every member does.
+    ``kept`` says whether rows without any token are filled like this too; they are the mean of a member's others if
+    not. An output ``by_position`` matches rows and ids by their number.
 
     ``donor`` is whose tokenizer files are copied, ``appended`` what is added to them. ``tokens`` counts ids in use.
     """
