@@ -10,7 +10,7 @@ import numpy as np
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.token_table import AddedToken, shown
 from rlmerge.checkpoint.tokenizer import FAST
-from rlmerge.checkpoint.vocabulary import Member, ModelToken, TokenizerSpec, Vocabulary, in_order, rows_of
+from rlmerge.checkpoint.vocabulary import Member, ModelToken, TokenizerSpec, Vocabulary, rows_of, unused_rows
 from rlmerge.errors import CheckpointError, RequestError, did_you_mean
 
 _SOME = 5
@@ -150,17 +150,14 @@ def _size(
 
 def _own(members: Sequence[Member], ids: Mapping[str, int], size: int, kept: bool) -> np.ndarray:
     """Each member's row for each output row, int32 [members, size]; -1 where it has none."""
-    order = in_order(ids)
-    own = np.stack([rows_of(member, order, size) for member in members])
+    own = np.stack([rows_of(member, ids, size) for member in members])
     if kept:
-        free = np.array([token is None for token in order[:size]] + [True] * (size - len(order)))
-        place = np.arange(size)
+        free, place = unused_rows(ids, size), np.arange(size)
         for index, member in enumerate(members):
             # A row without a token keeps its place, in other models than the base where it has none there either.
             spare = free & (place < member.rows)
             if index:
-                taken = np.fromiter(member.ids.values(), np.int64, len(member.ids))
-                spare[taken[taken < size]] = False
+                spare &= unused_rows(member.ids, size)
             own[index, spare] = place[spare]
     return own
 

@@ -9,7 +9,7 @@ from typing import Any
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.chat import Templates
 from rlmerge.checkpoint.paths import read_bytes
-from rlmerge.checkpoint.token_table import AddedToken, with_tokens, without_training
+from rlmerge.checkpoint.token_table import AddedToken, edited
 from rlmerge.checkpoint.tokenizer import CONFIG, FAST, MAX_TOKENIZER, Tokenizer
 
 _ADDED = "added_tokens.json"
@@ -30,33 +30,30 @@ def edited_tokenizer(
     tokenizer_config.json are taken out, since they are written to files of their own. A ``fresh`` tokenizer comes from
     a training run, whose truncation and padding are taken out.
     """
-    edited: dict[str, bytes] = {}
-    if FAST in present and (appended or fresh):
+    found: dict[str, bytes] = {}
+    if tokenizer.table is not None and FAST in present and (appended or fresh):
         path = tokenizer.root / FAST
-        original = data = read_bytes(path, MAX_TOKENIZER)
-        if fresh:
-            data = without_training(data, str(path))
-        data = with_tokens(data, str(path), appended)
+        new = [*tokenizer.table.further, *appended] if appended else ()
+        original = read_bytes(path, MAX_TOKENIZER)
+        data = edited(original, str(path), tokenizer.table.places, new, fresh)
         if data != original:
-            edited[FAST] = data
+            found[FAST] = data
     config = dict(tokenizer.config)
     if appended and isinstance(config.get(_DECODER), dict):
         config[_DECODER] = {**config[_DECODER], **{str(id): _entry(token) for token, id in appended}}
     if templates is not None:
         config.pop("chat_template", None)
     if config != tokenizer.config and CONFIG in present:
-        edited[CONFIG] = _json(config)
+        found[CONFIG] = _json(config)
     if appended and _ADDED in present:
         path = tokenizer.root / _ADDED
         listed = strictjson.parse(read_bytes(path, MAX_TOKENIZER), str(path), unique_keys=False)
-        edited[_ADDED] = _json({**listed, **{token.content: id for token, id in appended}})
-    return edited
+        found[_ADDED] = _json({**listed, **{token.content: id for token, id in appended}})
+    return found
 
 
 def _entry(token: AddedToken) -> dict[str, Any]:
-    entry = token.to_dict(0)
-    del entry["id"]
-    return entry
+    return {"content": token.content, **token.flags()}
 
 
 def _json(value: Any) -> bytes:

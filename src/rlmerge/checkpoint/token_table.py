@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn
 
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
@@ -19,6 +21,8 @@ from rlmerge.errors import CheckpointError
 MAX_ID = 2**22
 """Ids from here on are refused: no embedding has four million rows."""
 
+_EDITED = ("added_tokens", "truncation", "padding")
+_PIECE = 4096
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 _UNRULY = ("version", "truncation", "padding", "added_tokens", "model")
@@ -38,10 +42,15 @@ class AddedToken:
     rstrip: bool = False
     normalized: bool = False
 
-    def to_dict(self, id: int) -> dict[str, Any]:
-        """The entry of tokenizer.json's ``added_tokens``."""
-        flags = {name: getattr(self, name) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
-        return {"id": id, "content": self.content, **flags}
+    def flags(self) -> dict[str, bool]:
+        """The flags as tokenizer files name them."""
+        return {
+            "single_word": self.single_word,
+            "lstrip": self.lstrip,
+            "rstrip": self.rstrip,
+            "normalized": self.normalized,
+            "special": self.special,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +60,8 @@ class TokenTable:
     ``ids`` are those that the tokenizers library gives on loading: it counts added tokens on from the vocabulary,
     whatever id the file states. ``rules`` is a digest of all else that decides how text becomes tokens. ``fault`` says
     why two tokens may share a row, or stated ids are not those given. ``next_id`` is what a further added token gets.
+    ``places`` are first character and end of what an edit of tokenizer.json replaces, and ``further`` added tokens with
+    their ids that it lacks.
     """
 
     ids: Mapping[str, int]
@@ -58,6 +69,8 @@ class TokenTable:
     rules: str
     next_id: int
     fault: str | None = None
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, "tuple[int, int]"])
+    further: tuple[tuple[AddedToken, int], ...] = ()
 
     @property
     def count(self) -> int:
@@ -70,7 +83,9 @@ def read_table(data: bytes, where: str, further: Sequence[tuple[AddedToken, int]
 
     CheckpointError if it is no such file.
     """
-    parts = {name: value for name, (value, _, _) in _sections(_decoded(data, where), where).items()}
+    sections = _sections(_decoded(data, where), where)
+    parts = {name: value for name, (value, _, _) in sections.items()}
+    places = {name: sections[name][1:] for name in _EDITED if name in sections}
     model = parts.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         _refuse("has no model.vocab", where)
@@ -80,7 +95,10 @@ def read_table(data: bytes, where: str, further: Sequence[tuple[AddedToken, int]
         _refuse("added_tokens must be a list", where)
     rules = _rules(parts, model, scores)
     stated = [_added(entry, where) for entry in listed]
-    return _table(vocabulary, [*stated, *further], rules)
+    table = _table(vocabulary, [*stated, *further], rules)
+    listed = {token.content for token, _ in stated}
+    lacking = tuple((token, table.ids[token.content]) for token, _ in further if token.content not in listed)
+    return replace(table, places=places, further=lacking)
 
 
 def plain_table(vocabulary: Mapping[str, Any], added: Sequence[tuple[AddedToken, int]], where: str) -> TokenTable:
@@ -92,35 +110,53 @@ def plain_table(vocabulary: Mapping[str, Any], added: Sequence[tuple[AddedToken,
     return TokenTable(both, flags, "", max(both.values(), default=-1) + 1, _shared_id(both))
 
 
-def with_tokens(data: bytes, where: str, tokens: Iterable[tuple[AddedToken, int]]) -> bytes:
-    """tokenizer.json's content with entries added to ``added_tokens``; all its other bytes as they are."""
+def edited(
+    data: bytes,
+    where: str,
+    places: Mapping[str, tuple[int, int]],
+    tokens: Iterable[tuple[AddedToken, int]],
+    fresh: bool,
+) -> bytes:
+    """tokenizer.json's content with ``tokens`` added at ids, all its other bytes as they are.
+
+    ``places`` are those of its table. ``fresh`` takes out the truncation and padding that a training run may have left.
+    """
     text = _decoded(data, where)
-    sections = _sections(text, where)
-    entries = ",\n    ".join(json.dumps(token.to_dict(id), ensure_ascii=True) for token, id in tokens)
-    if not entries:
-        return data
-    if "added_tokens" in sections:
-        value, start, stop = sections["added_tokens"]
-        if value:
-            # Before the bracket that closes the list, after its last entry.
-            inner = text[start : stop - 1].rstrip()
-            edited = f"{inner},\n    {entries}\n  ]"
+    # Bytes in pieces, since one character beyond the basic plane makes every character of a text take four bytes.
+    entries = list(_entries(tokens))
+    spans = {name: span for name, span in places.items() if fresh or name == "added_tokens"}
+    pieces: list[bytes] = []
+    at = 0
+    if entries and "added_tokens" not in spans:
+        at = text.index("{") + 1
+        pieces = [text[:at].encode(), b'\n  "added_tokens": [', *entries, b"\n  ],"]
+    for name, (start, stop) in sorted(spans.items(), key=lambda span: span[1]):
+        pieces.append(text[at:start].encode())
+        at = stop
+        if name != "added_tokens":
+            pieces.append(b"null")
+        elif entries:
+            # After the last entry, before the bracket that closes the list.
+            listed = text[start:stop].rstrip("] \t\r\n") if text[start] == "[" else "["
+            pieces += [listed.encode(), b"" if listed == "[" else b",", *entries, b"\n  ]"]
         else:
-            edited = f"[\n    {entries}\n  ]"
-        return "".join((text[:start], edited, text[stop:])).encode()
-    opening = text.index("{") + 1
-    return "".join((text[:opening], f'\n  "added_tokens": [\n    {entries}\n  ],', text[opening:])).encode()
+            pieces.append(text[start:stop].encode())
+    return b"".join([*pieces, text[at:].encode()])
 
 
-def without_training(data: bytes, where: str) -> bytes:
-    """tokenizer.json's content with the truncation and padding taken out that a training run may have left."""
-    text = _decoded(data, where)
-    sections = _sections(text, where)
-    spans = [sections[name] for name in ("truncation", "padding") if name in sections]
-    for value, start, stop in sorted(spans, key=lambda span: -span[1]):
-        if value is not None:
-            text = f"{text[:start]}null{text[stop:]}"
-    return text.encode()
+def _entries(tokens: Iterable[tuple[AddedToken, int]]) -> Iterator[bytes]:
+    """Entries for ``added_tokens`` with commas between them, some thousand in a piece."""
+    waiting = iter(tokens)
+    comma = ""
+    while group := list(islice(waiting, _PIECE)):
+        yield (comma + ",".join(_entry(token, id) for token, id in group)).encode()
+        comma = ","
+
+
+def _entry(token: AddedToken, id: int) -> str:
+    content = encode_basestring_ascii(token.content)
+    flags = ", ".join(f'"{name}": {"true" if value else "false"}' for name, value in token.flags().items())
+    return f'\n    {{"id": {id}, "content": {content}, {flags}}}'
 
 
 def _decoded(data: bytes, where: str) -> str:
@@ -205,21 +241,20 @@ def _is_id(id: Any) -> bool:
 def _table(vocabulary: dict[str, int], stated: Sequence[tuple[AddedToken, int]], rules: str) -> TokenTable:
     """Numbers the added tokens as the tokenizers library does: in order, from the size of the vocabulary on."""
     fault = _shared_id(vocabulary)
-    ids = dict(vocabulary)
-    taken = set(vocabulary.values())
-    added: dict[str, AddedToken] = {}
+    last = max(vocabulary.values(), default=-1)
     free = len(vocabulary)
+    ids = vocabulary
+    added: dict[str, AddedToken] = {}
     for token, id in stated:
         added.setdefault(token.content, token)
         given = ids.get(token.content)
         if given is None:
             given = ids[token.content] = free
-            if given in taken:
-                fault = (
-                    fault or f"its ids have gaps, and {shown(token.content)} loads at the id {given} of another token"
+            free += 1
+            if given <= last:
+                fault = fault or (
+                    f"its vocabulary has gaps below {last}, so {shown(token.content)} loads with the id {given} there"
                 )
-            taken.add(given)
-        free = max(free, given + 1)
         if given != id:
             fault = fault or (
                 f"its ids have gaps or repeat: {shown(token.content)} is stated to be {id}, but loads as {given}"
@@ -241,9 +276,10 @@ def _shared_id(ids: Mapping[str, int]) -> str | None:
 def _rules(parts: Mapping[str, Any], model: dict[str, Any], scores: list[Any] | None) -> str:
     """Digest of normalizer, splitting, merges and the like, in whichever way a version of the library spells them."""
     digest = hashlib.sha256()
-    for merge in model.pop("merges", None) or ():
-        pair = merge if isinstance(merge, str) else " ".join(map(str, merge)) if isinstance(merge, list) else ""
-        digest.update(pair.encode("utf-8", "surrogatepass") + b"\n")
+    merges = model.pop("merges", None)
+    for begin in range(0, len(merges) if isinstance(merges, list) else 0, _PIECE):
+        piece = "\n".join(m if isinstance(m, str) else " ".join(map(str, m)) for m in merges[begin : begin + _PIECE])
+        digest.update(piece.encode("utf-8", "surrogatepass") + b"\n")
     rest = {name: value for name, value in parts.items() if name not in _UNRULY}
     digest.update(json.dumps([_said(rest), _said(model), scores], sort_keys=True).encode())
     return digest.hexdigest()

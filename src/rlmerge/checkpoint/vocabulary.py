@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -141,7 +141,7 @@ class Vocabulary:
         row = np.take_along_axis(own, first[None], axis=0)[0]
         row = np.where(own[0] >= 0, own[0], np.where(table >= 0, row, 0))
         if not self.kept:
-            table[self._without_token()] = PADDING
+            table[unused_rows(self.ids, self.size)] = PADDING
         mixed = np.flatnonzero(table == MIX)
         row[mixed] = np.arange(len(mixed))
         columns = own[1:, mixed].T
@@ -149,13 +149,6 @@ class Vocabulary:
         start = np.searchsorted(which, np.arange(len(mixed) + 1))
         counts = owners[mixed].astype(np.float64)
         return table, row, Mixes(start, picked + 1, columns[which, picked], np.ones(len(picked)), counts)
-
-    def _without_token(self) -> np.ndarray:
-        """Which output rows belong to no token, bool [size]."""
-        free = np.ones(self.size, bool)
-        ids = np.fromiter(self.ids.values(), np.int64, len(self.ids))
-        free[ids[ids < self.size]] = False
-        return free
 
     def _aligned(self, index: int, name: str, table: Source) -> Source:
         """One table of a member, row by row of the output."""
@@ -168,19 +161,19 @@ class Vocabulary:
         return table if same else PickedRows(table, sources, rows)
 
 
-def rows_of(member: Member, order: Iterable[str | None], size: int) -> np.ndarray:
-    """The row of a member for each token of an output, int32 [size]; -1 where it has none."""
-    ids = member.ids
+def unused_rows(ids: Mapping[str, int], size: int) -> np.ndarray:
+    """Which of ``size`` rows belong to no token, bool [size]."""
+    taken = np.fromiter(ids.values(), np.int64, len(ids))
+    free = np.ones(size, bool)
+    free[taken[taken < size]] = False
+    return free
+
+
+def rows_of(member: Member, ids: Mapping[str, int], size: int) -> np.ndarray:
+    """The row of a member for each row of an output with these ids, int32 [size]; -1 where it has none."""
+    rows = np.fromiter(member.ids.values(), np.int64, len(member.ids))
+    places = np.fromiter((ids.get(token, -1) for token in member.ids), np.int64, len(rows))
+    has = (places >= 0) & (places < size) & (rows < member.rows)
     found = np.full(size, -1, np.int32)
-    picked = [ids.get(token, -1) if token is not None else -1 for token in order]
-    found[: len(picked)] = picked[:size]
-    found[found >= member.rows] = -1
+    found[places[has]] = rows[has]
     return found
-
-
-def in_order(ids: Mapping[str, int]) -> list[str | None]:
-    """The tokens by id, None for an id without one."""
-    order: list[str | None] = [None] * (max(ids.values(), default=-1) + 1)
-    for token, id in ids.items():
-        order[id] = token
-    return order
