@@ -115,7 +115,7 @@ def plan_identity(
         shown = ", ".join(behind[:8]) + (f" and {len(behind) - 8} more" if len(behind) > 8 else "")
         notes.append(f"not copied from {first.reference}: {shown}")
     opened = {
-        name: content if isinstance(content, bytes) else open_side_file(content, name)
+        name: content if isinstance(content, bytes) else open_side_file(content)
         for name, content in sorted(files.items())
     }
     return Identity(vocabulary, opened, config, tuple(dict.fromkeys(warnings)), tuple(dict.fromkeys(notes)))

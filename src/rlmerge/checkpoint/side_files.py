@@ -87,8 +87,8 @@ def left_behind(root: Path, copied: Sequence[str]) -> list[str]:
     return found
 
 
-def open_side_file(path: Path, name: str) -> InputFile:
-    """A file to be copied as ``name``, with its stamp taken.
+def open_side_file(path: Path) -> InputFile:
+    """A file to be copied, with its stamp taken.
 
     CheckpointError if it cannot be read, is larger than ``MAX_SIDE_FILE``, is a Git LFS pointer or a saved web page, or
     is a configuration that is no JSON: what is copied would not load.
