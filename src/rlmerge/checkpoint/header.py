@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.pointer import HEAD, refuse_pointer
 from rlmerge.checkpoint.source import Extent
@@ -58,7 +59,9 @@ def read_header(file: Path) -> Header:
 def _read_raw(file: InputFile) -> bytes:
     """The JSON bytes of the header."""
     size = file.size
-    length = int.from_bytes(file.copy(0, min(8, size)), "little")
+    head = file.copy(0, min(HEAD, size))
+    refuse_disguise(head, str(file))
+    length = int.from_bytes(head[:8], "little")
     if size < 8 or length > MAX_HEADER or 8 + length > size:
         refuse_pointer(file.copy(0, min(HEAD, size)), file.path)
         raise CheckpointError(_wrong_length(size, length), where=str(file), hint=_AGAIN)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.errors import CheckpointError
 
 
@@ -23,6 +24,7 @@ def parse(data: bytes, where: str, *, unique_keys: bool = True) -> Any:
             raise CheckpointError(f"the key {twice!r} appears twice", where=where, hint="Write the file again.")
         return found
 
+    refuse_disguise(data[:HEAD], where)
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=object_of)
     except UnicodeDecodeError as error:
