@@ -10,12 +10,12 @@ from typing import Any
 from rlmerge._version import __version__
 from rlmerge.checkpoint import VerifyResult
 from rlmerge.checkpoint import verify as verify_directory
-from rlmerge.checkpoint.license import read_license, strictest
+from rlmerge.checkpoint.license import strictest
 from rlmerge.checkpoint.model import Checkpoint
-from rlmerge.merging import MergeResult, Plan, make_plan, run
+from rlmerge.merging import MergeResult, Plan, plan_stages, run, run_stages
 from rlmerge.options import Options
 from rlmerge.progress import Progress
-from rlmerge.recipe import Recipe, load_recipe
+from rlmerge.recipe import Recipe, load_recipes
 from rlmerge.report.card import model_card
 
 AnyRecipe = Recipe | str | PathLike[str] | Mapping[str, Any]
@@ -26,25 +26,45 @@ def merge(
 ) -> MergeResult:
     """Merge the models of ``recipe`` (a path, YAML text, mapping or ``Recipe``) into the new directory ``out``.
 
-    The path may be that of a merge's ``rlmerge.lock.yaml``: the same models then give the same weights again.
+    The path may be that of a merge's ``rlmerge.lock.yaml``: the same models then give the same weights again. A file of
+    several recipes runs stage by stage; ``keep_stages`` keeps the intermediate results in ``OUT.stages``.
 
     ``options`` are those of ``rlmerge.Options``. RequestError and its kin if the request or an input is wrong, with
     nothing written; RunError if the run failed and can be resumed.
     """
-    return run_plan(plan(recipe, out, **options), out, progress)
+    keep = bool(options.pop("keep_stages", False))
+    recipes, chosen = _read(recipe, options)
+    place = expanded(out)
+    return run_stages(plan_stages(recipes, place, chosen), chosen, run_plan, progress, keep)
 
 
 def plan(recipe: AnyRecipe, out: str | PathLike[str] | None = None, **options: Any) -> Plan:
-    """What ``merge`` would do and cost, from headers alone; every error of the recipe at once."""
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(_source(recipe))
-    if chosen.locked is not None:
-        options = chosen.locked.fill(options)
-    return make_plan(chosen, None if out is None else Path(out), Options.of(**options))
+    """What ``merge`` would do and cost, from headers alone; every error of the recipe at once.
+
+    Of a file of several recipes, the plan of the last; all others are planned too.
+    """
+    recipes, chosen = _read(recipe, options)
+    return plan_stages(recipes, None if out is None else expanded(out), chosen)[-1].plan
 
 
 def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
     """Carry out ``plan`` and write the model card."""
     return run(plan, Path(out), progress, _documents)
+
+
+def expanded(out: str | PathLike[str]) -> Path:
+    """An output directory as the user means it, ``~`` included."""
+    path = Path(out)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _read(recipe: AnyRecipe, options: dict[str, Any]) -> tuple[tuple[Recipe, ...], Options]:
+    recipes = (recipe,) if isinstance(recipe, Recipe) else load_recipes(_source(recipe))
+    locked = recipes[-1].locked
+    return recipes, Options.of(**(options if locked is None else locked.fill(options)))
 
 
 def verify(out: str | PathLike[str]) -> VerifyResult:
@@ -57,13 +77,12 @@ def _source(recipe: str | PathLike[str] | Mapping[str, Any]) -> str | Path | Map
 
 
 def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
-    models = plan.models
     text = model_card(
         result.to_dict(),
-        models=[_public_name(model) for model in models],
+        models=[_public_name(model) for model in plan.models],
         paper=plan.method.paper,
         recipe=plan.recipe.text,
-        license=strictest(read_license(model.path) for model in models),
+        license=strictest(plan.beside.licenses),
         version=__version__,
     )
     return {"README.md": text.encode()}

@@ -21,6 +21,7 @@ class Options:
     ``workers`` is the number of computing threads (None: one per usable core, at most 16). ``seed`` feeds every random
     number. ``dtype`` and ``out_dtype`` override the recipe's. ``shard_size`` is in bytes. ``on_nonfinite`` says whether
     NaN and infinity in a model stop the merge, pass through, or count as 0. ``cache`` keeps statistics between runs.
+    ``trust_code`` copies the Python files that a model's configuration names.
     Only ``seed``, ``dtype``, ``out_dtype``, ``rounding``, ``shard_size`` and ``on_nonfinite`` decide output bytes.
     """
 
@@ -35,6 +36,7 @@ class Options:
     force: bool = False
     on_nonfinite: Literal["error", "keep", "zero"] = "error"
     cache: bool = True
+    trust_code: bool = False
 
     @classmethod
     def of(cls, **given: Any) -> Options:
@@ -60,7 +62,7 @@ class Options:
         for name in ("dtype", "out_dtype"):
             if not isinstance(getattr(self, name), str | None):
                 raise RequestError(f"{name} must be the name of a type, not {getattr(self, name)!r}")
-        for name in ("resume", "force", "cache"):
+        for name in ("resume", "force", "cache", "trust_code"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.memory < MIN_MEMORY:

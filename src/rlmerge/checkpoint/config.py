@@ -1,4 +1,4 @@
-"""Reading and editing config.json, which is not trusted: values at the top or in the text model's part, never by transformers' defaults."""
+"""Reading and editing config.json: values at the top or in the text model's part, never by transformers' defaults."""
 
 from __future__ import annotations
 

@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
-from rlmerge.cli.request import FORMAT, read_request, request_options
+from rlmerge.cli.request import FORMAT, read_requests, request_options
 
 
 @click.command()
 @request_options
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write.")
+@click.option("--keep-stages", is_flag=True, help="Keep the results of a file's other recipes in OUT.stages.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
-def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
+def command(out: Path, quiet: bool, output_format: str, keep_stages: bool, **request: Any) -> None:
     """Merge the models of a recipe into a new model directory.
 
     The directory appears under its name only once it is complete. An interrupted merge continues with --resume.
@@ -25,15 +26,17 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     rlmerge merge recipe.yaml -o merged
     rlmerge merge --method ram --base BASE MATH CODE -p r=0.2 -o merged
     """
-    recipe, options = read_request(request)
-    from rlmerge.api import run_plan
+    recipes, options = read_requests(request)
+    from rlmerge.api import expanded, run_plan
     from rlmerge.cli.progress import show_progress
-    from rlmerge.merging import make_plan
+    from rlmerge.merging import plan_stages, run_stages
     from rlmerge.report.terminal import merge_text
 
-    plan = make_plan(recipe, out, options)
+    stages = plan_stages(recipes, expanded(out), options)
     with show_progress(quiet) as progress:
-        result = run_plan(plan, out, progress).to_dict()
+        for note in stages[-1].plan.beside.notes:
+            progress.message(f"note: {note}")
+        result = run_stages(stages, options, run_plan, progress, keep_stages).to_dict()
     if output_format == "json":
         emit_json(result)
     else:

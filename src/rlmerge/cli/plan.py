@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
-from rlmerge.cli.request import FORMAT, read_request, request_options
+from rlmerge.cli.request import FORMAT, read_requests, request_options
 
 
 @click.command()
@@ -20,11 +20,16 @@ def command(out: Path | None, output_format: str, **request: Any) -> None:
 
     Takes the arguments of `rlmerge merge` and finds everything that is wrong with them at once.
     """
-    recipe, options = read_request(request)
-    from rlmerge.merging import make_plan
+    recipes, options = read_requests(request)
+    from rlmerge.api import expanded
+    from rlmerge.merging import plan_stages
     from rlmerge.report.terminal import plan_text
 
-    plan = make_plan(recipe, out, options).to_dict()
+    stages = plan_stages(recipes, None if out is None else expanded(out), options)
+    plan = stages[-1].plan.to_dict()
+    plan["stages"] = [
+        {"name": stage.recipe.name, "out": str(stage.out), **stage.plan.to_dict()} for stage in stages[:-1]
+    ]
     if output_format == "json":
         emit_json(plan)
     else:

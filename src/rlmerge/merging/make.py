@@ -1,93 +1,123 @@
-"""Makes a plan from a recipe: opens the models, pairs their tensors, and checks every value before anything is read."""
+"""Makes a plan from a recipe: opens the models, matches their tensors, and checks every value beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from rlmerge.checkpoint import Checkpoint, OutputTensor, plan_shards
-from rlmerge.errors import RecipeError, RequestError
+from rlmerge.checkpoint import Checkpoint, InputFile, Source, plan_shards
+from rlmerge.checkpoint.config import with_dtype, with_tied
+from rlmerge.checkpoint.identity import Identity, plan_identity
+from rlmerge.checkpoint.license import read_license
+from rlmerge.checkpoint.reindex import reindexed
+from rlmerge.checkpoint.vocabulary import ModelToken, TokenizerSpec, TokenSpec
+from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT64, MERGEABLE, DType
 from rlmerge.kernels.rounding import STOCHASTIC
 from rlmerge.options import Options
-from rlmerge.recipe import Recipe, canonical_dtype, layer_count
+from rlmerge.recipe import ModelRef, Recipe, Zero, canonical_dtype
+from rlmerge.recipe import ModelToken as TokenOfModel
+from rlmerge.recipe import TokenizerSpec as AskedTokenizer
 
-from .job import Job
+from .heads import settle_heads
+from .jobs import JobMaker, Jobs, Wish
 from .locked import check_locked
-from .matching import open_models, pair_tensors
-from .measured import Inputs, inputs_of, open_inputs, require_inputs
+from .matching import see
+from .measured import Inputs, open_inputs, require_inputs
+from .opening import Models, open_models
 from .place import check_place, free_space
-from .plan import Plan
+from .plan import Beside, Plan
+
+View = Callable[[Checkpoint], Mapping[str, Source]]
 
 
-def make_plan(recipe: Recipe, out: Path | None, options: Options) -> Plan:
-    """Open the recipe's models and plan their merge; nothing is written and no weight is read.
+def make_plan(
+    recipe: Recipe, out: Path | None, options: Options, stages: Mapping[str, Checkpoint] | None = None
+) -> Plan:
+    """Open the recipe's models and plan their merge; nothing is written and no weight is merged.
 
-    CheckpointError if a model cannot be used; RecipeError with every mismatch between models and every value a method
-    refuses; RequestError if the output may not be created or would not fit on the disk, or the budget is too small.
+    ``stages`` are results of recipes before it, by name. CheckpointError if a model cannot be used; RecipeError with
+    every mismatch between models and every value a method refuses; RequestError if the output may not be created or
+    would not fit on the disk, or the budget is too small.
     """
-    base, experts = open_models(recipe)
-    models = [*([base] if base else []), *experts]
+    models = open_models(recipe, stages)
     if out is not None:
-        check_place(out, models, options.force)
-    inputs = open_inputs(recipe, base, experts)
+        check_place(out, models.opened.values(), options.force)
+    recipe = models.recipe
+    inputs = open_inputs(recipe, models.base, models.experts) if recipe.is_whole else {}
     further = {name: [(x.directory, x.fingerprint) for x in found] for name, found in inputs.items()}
-    check_locked(recipe, models, further)
-    return plan_models(recipe, base, experts, out, options, inputs)
+    check_locked(recipe, [models.of(model) for model in recipe.models if not model.stage], further)
+    identity = plan_identity(
+        models.base,
+        list(dict.fromkeys(models.experts)) or list(models.opened.values())[1:],
+        tokenizer=_tokenizer(recipe.tokenizer, models),
+        chat_template=_template(recipe, models),
+        trust_code=options.trust_code,
+        compat=recipe.compat,
+    )
+    return _plan(models, out, options, inputs, identity)
 
 
 def plan_models(
     recipe: Recipe,
     base: Checkpoint | None,
     experts: tuple[Checkpoint, ...],
-    out: Path | None,
     options: Options,
     inputs: Inputs = MappingProxyType({}),
 ) -> Plan:
-    """As ``make_plan``, of models and further inputs that are already open."""
-    require_inputs(recipe, inputs)
-    template = base or experts[0]
-    pairs = pair_tensors(recipe, base, experts, options)
-    layers = layer_count(template.tensors)
-    dtype = _out_dtype(recipe, options)
-    wide = _named(options.dtype or recipe.dtype, "--dtype") is FLOAT64
-    problems: dict[str, RequestError] = {}
-    jobs: dict[str, Job] = {}
-    models = tuple(range(len(experts)))
-    stages = recipe.method.statistics(len(experts), **recipe.static())
-    for name, (base_source, sources) in pairs.matched.items():
-        sample = base_source or sources[0]
-        if sample.dtype not in MERGEABLE:
-            jobs[name] = Job(OutputTensor(name, sample.dtype, sample.shape), None, base_source, sources, models)
-            continue
-        job = Job(
-            OutputTensor(name, dtype or sample.dtype, sample.shape),
-            recipe.method,
-            base_source,
-            sources,
-            models,
-            recipe.values(name, layers),
-            stages,
-            inputs_of(name, inputs),
-            wide,
-        )
-        known = {"experts": float(len(experts)), "numel": sample.numel, "wide": job.operands.real == np.float64}
-        job = replace(job, values={**job.values, **known})
-        for problem in recipe.method.check(job.values):
-            problems.setdefault(problem, RequestError(problem, where=f"{recipe.origin or 'recipe'}: {name}"))
-        jobs[name] = job
+    """The plan of a merge in memory, of models that are already open and have nothing beside their weights."""
+    named = [*([recipe.base] if recipe.base else []), *(expert.model for expert in recipe.experts)]
+    models = [*([base] if base else []), *experts]
+    opened = {model.identity: checkpoint for model, checkpoint in zip(named, models, strict=True)}
+    return _plan(Models(recipe, base, experts, opened), None, options, inputs, None)
+
+
+def _plan(models: Models, out: Path | None, options: Options, inputs: Inputs, identity: Identity | None) -> Plan:
+    recipe = models.recipe
+    if recipe.is_whole:
+        require_inputs(recipe, inputs)
+    template = models.base or models.experts[0]
+    view: View = identity.tensors if identity else lambda model: model.tensors
+    warnings = [*recipe.warnings, *(w for model in dict.fromkeys(models.opened.values()) for w in model.warnings)]
+    distinct = list(dict.fromkeys([template, *models.opened.values()]))
+    merged = [m for m in distinct if m is template or m in models.experts or m in _bases(models)]
+    seen = see(merged, view, warnings)
+    untied = settle_heads(merged, seen, warnings)
+    asked = Wish(
+        _named(options.dtype or recipe.dtype, "--dtype"),
+        _named(options.out_dtype or recipe.out_dtype, "--out-dtype"),
+        _named(options.dtype or recipe.dtype, "--dtype") is FLOAT64,
+    )
+    maker = JobMaker(models, {id(m): tensors for m, tensors in zip(merged, seen, strict=True)}, inputs, asked)
+    made = maker.make()
     if options.rounding == "stochastic":
-        _check_stochastic(jobs, problems)
-    if problems:
-        raise RecipeError(problems.values())
+        _check_stochastic(made)
+    maker.check()
+    jobs = made.jobs
     shards = plan_shards([job.output for job in jobs.values()], options.shard_size)
     ordered = {o.name: jobs[o.name] for shard in shards for o in shard.tensors}
-    warnings = (*recipe.warnings, *pairs.warnings, *_unused(recipe, ordered))
-    plan = Plan(recipe, options, base, experts, inputs, template, ordered, shards, out, warnings)
+    warnings += [*made.warnings, *(identity.warnings if identity else ()), *_unused(recipe, ordered)]
+    files = _files(identity, made, untied, models) if identity else {}
+    licenses = [read_license(model.side_root) for model in dict.fromkeys(models.opened.values())] if identity else []
+    beside = Beside(files, tuple(identity.notes) if identity else (), tuple(licenses))
+    plan = Plan(
+        recipe=recipe,
+        options=options,
+        base=models.base,
+        experts=models.experts,
+        opened=models.opened,
+        inputs=inputs,
+        template=template,
+        jobs=ordered,
+        shards=shards,
+        out=out,
+        warnings=tuple(dict.fromkeys(warnings)),
+        beside=beside,
+    )
     _check_scope(plan)
     _ = plan.sizing
     if out is not None:
@@ -95,21 +125,61 @@ def plan_models(
     return plan
 
 
+def _bases(models: Models) -> list[Checkpoint]:
+    return [models.of(part.base) for _, part in models.recipe.slices if part.base]
+
+
+def _tokenizer(asked: AskedTokenizer | None, models: Models) -> TokenizerSpec | None:
+    """The vocabulary a recipe asks for, with checkpoints for the models it names."""
+    if asked is None:
+        return None
+
+    def of(source: ModelRef | Zero | TokenOfModel | None) -> Any:
+        if isinstance(source, Zero):
+            return "zero"
+        if isinstance(source, ModelRef):
+            return ModelToken(models.of(source))
+        return None if source is None else ModelToken(models.of(source.model), source.token, source.token_id)
+
+    source = models.of(asked.source) if isinstance(asked.source, ModelRef) else asked.source
+    tokens = {token: TokenSpec(of(spec.source), spec.force) for token, spec in asked.tokens.items()}
+    return TokenizerSpec(source, tokens, asked.pad_to_multiple_of)
+
+
+def _template(recipe: Recipe, models: Models) -> Checkpoint | str | None:
+    template = recipe.chat_template
+    if template is None:
+        return None
+    return models.of(template.model) if template.model else template.text
+
+
+def _files(identity: Identity, made: Jobs, untied: bool, models: Models) -> Mapping[str, InputFile | bytes]:
+    """Every file beside the weights, the configuration adapted to what is written."""
+    config = identity.config
+    if config is None:
+        return identity.files
+    config = dict(config)
+    if untied:
+        config = with_tied(config, False)
+    for tower, layers in made.layers.items():
+        donor = next(models.of(model) for _, part in models.recipe.slices for model in part.models)
+        config = reindexed({**(donor.config or {}), **config}, layers, tower)
+    written = {job.output.dtype.name for job in made.jobs.values() if job.output.dtype in MERGEABLE}
+    template = models.base or models.experts[0]
+    stored = {source.nominal.name for source in template.tensors.values() if source.dtype in MERGEABLE}
+    if len(written) == 1 and written != stored:
+        config = with_dtype(config, *written)
+    return identity.with_config(config)
+
+
 def _named(name: str | None, where: str) -> DType | None:
     return None if name is None else BY_NAME[canonical_dtype(name, where)]
 
 
-def _out_dtype(recipe: Recipe, options: Options) -> DType | None:
-    """What merged tensors are stored in; None: each as in the base."""
-    if options.out_dtype or recipe.out_dtype:
-        return _named(options.out_dtype or recipe.out_dtype, "--out-dtype")
-    return _named(options.dtype or recipe.dtype, "--dtype")
-
-
-def _check_stochastic(jobs: Mapping[str, Job], problems: dict[str, RequestError]) -> None:
-    wrong = [job.output for job in jobs.values() if job.method is not None and job.output.dtype not in STOCHASTIC]
+def _check_stochastic(made: Jobs) -> None:
+    wrong = [j.output for j in made.jobs.values() if j.method is not None and j.output.dtype not in STOCHASTIC]
     if wrong:
-        problems["stochastic"] = RequestError(
+        made.problems["stochastic"] = RequestError(
             f"stochastic rounding writes bfloat16 or float16, but '{wrong[0].name}' would be {wrong[0].dtype.name}",
             hint="Set --out-dtype bfloat16, or leave --rounding at nearest: float32 keeps every change anyway.",
         )
@@ -117,20 +187,24 @@ def _check_stochastic(jobs: Mapping[str, Job], problems: dict[str, RequestError]
 
 def _check_scope(plan: Plan) -> None:
     """RequestError when a threshold over the whole model would have to follow a value that varies within it."""
-    merged = plan.merged
-    stages = merged[0].stages if merged else ()
-    names = {name for stage in stages for s in stage if s.over == "model" and s.reduce == "kth" for name in s.uses}
-    for name in sorted(names):
-        if any(not np.array_equal(t.values[name], merged[0].values[name]) for t in merged):
-            raise RequestError(
-                f"'{name}' varies from tensor to tensor, but its threshold is taken over the whole model",
-                where=plan.recipe.origin or "recipe",
-                hint=f"Give '{name}' one value, or set scope: tensor.",
-            )
+    scopes: dict[str, list[Any]] = {}
+    for job in plan.merged:
+        scopes.setdefault(job.scope, []).append(job)
+    for jobs in scopes.values():
+        names = {
+            n for stage in jobs[0].stages for s in stage if s.over == "model" and s.reduce == "kth" for n in s.uses
+        }
+        for name in sorted(names):
+            if any(not np.array_equal(job.values[name], jobs[0].values[name]) for job in jobs):
+                raise RequestError(
+                    f"'{name}' varies from tensor to tensor, but its threshold is taken over the whole model",
+                    where=plan.recipe.origin or "recipe",
+                    hint=f"Give '{name}' one value, or set scope: tensor.",
+                )
 
 
-def _unused(recipe: Recipe, jobs: Mapping[str, Job]) -> tuple[str, ...]:
-    return tuple(f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(jobs))
+def _unused(recipe: Recipe, tensors: Mapping[str, object]) -> Sequence[str]:
+    return [f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(tensors)]
 
 
 def _check_disk(plan: Plan, out: Path) -> None:

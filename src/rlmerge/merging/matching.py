@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from rlmerge.checkpoint import Checkpoint, Source, open_checkpoint
+from rlmerge.checkpoint import Checkpoint, Source
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
-from rlmerge.methods.method import Method
-from rlmerge.recipe import ModelRef, Recipe
 
-from .heads import settle_heads
 from .names import rename_like, unwrap
 
 _SHOWN = 5
@@ -33,100 +30,39 @@ View = Callable[[Checkpoint], Tensors]
 
 @dataclass
 class Pairs:
-    """Matched tensors by output name: the base's, if any, and the experts', which are none where it is copied.
-
-    ``untied`` says that the output has a head of its own although the models' configuration ties it to the embedding.
-    ``names`` are each model's tensors as they were read, by output name.
-    """
+    """Matched tensors by output name: the base's, if any, and the experts', which are none where it is copied."""
 
     matched: dict[str, tuple[Source | None, tuple[Source, ...]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    untied: bool = False
 
 
-def open_models(recipe: Recipe) -> tuple[Recipe, Checkpoint | None, tuple[Checkpoint, ...]]:
-    """The base, if any, and the experts; a model named twice is opened once. RecipeError with all that cannot be.
-
-    An expert that turns out to be the base under another name is no expert, unless the method averages weights: the
-    recipe comes back without it.
-    """
-    opened: dict[str, Checkpoint] = {}
-    problems: list[RequestError] = []
-
-    def look(model: ModelRef, base: Checkpoint | None) -> Checkpoint | None:
-        if model.identity not in opened:
-            try:
-                opened[model.identity] = open_checkpoint(model.reference, revision=model.revision, base=base)
-            except RequestError as error:
-                problems.append(error)
-                return None
-        return opened[model.identity]
-
-    base = look(recipe.base, None) if recipe.base else None
-    experts = [look(expert.model, base) for expert in recipe.experts]
-    if problems:
-        raise problems[0] if len(problems) == 1 else RecipeError(problems)
-    found = [model for model in experts if model is not None]
-    if base is None or recipe.method.base == "ignored":
-        return recipe, base, tuple(found)
-    kept = [not is_same_model(base, expert) for expert in found]
-    if all(kept):
-        return recipe, base, tuple(found)
-    warnings = [
-        f"{expert.reference} is the base itself ({_sameness(base, expert)}), so it has no task vector and is no expert"
-        for expert, keep in zip(found, kept, strict=True)
-        if not keep
-    ]
-    left = tuple(source for source, keep in zip(recipe.experts, kept, strict=True) if keep)
-    _check_left(recipe.method, len(left), base, recipe.origin)
-    fewer = replace(recipe, experts=left, warnings=(*recipe.warnings, *warnings))
-    return fewer, base, tuple(expert for expert, keep in zip(found, kept, strict=True) if keep)
-
-
-def is_same_model(a: Checkpoint, b: Checkpoint) -> bool:
-    """Whether two references lead to one model: the same directory, the same commit, or the same weights."""
-    return a is b or _sameness(a, b) is not None
-
-
-def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
-    if a.path == b.path:
-        return "the same directory"
-    if a.revision is not None and a.revision == b.revision:
-        return "the same commit"
-    alike = list(a.tensors) == list(b.tensors) or set(a.tensors) == set(b.tensors)
-    return "equal weights" if alike and a.fingerprint() == b.fingerprint() else None
-
-
-def _check_left(method: Method, experts: int, base: Checkpoint, origin: str | None) -> None:
-    if experts >= max(1, method.min_experts):
-        return
-    what = (
-        f"method '{method.name}' takes at least {max(1, method.min_experts)} expert(s) besides the base, not {experts}"
-    )
-    hint = f"The other models of the recipe are {base.reference} itself; did training save its weights?"
-    raise RequestError(what, where=origin or "recipe", hint=hint)
+def see(models: Sequence[Checkpoint], view: View, warnings: list[str]) -> list[dict[str, Source]]:
+    """Each model's tensors, as ``view`` gives them, under the first one's names; what was renamed is a warning."""
+    reference = unwrap(view(models[0]), models[0].reference)
+    warnings += [f"other names: {note}" for note in reference.notes]
+    known: dict[int, dict[str, Source]] = {id(models[0]): dict(reference.tensors)}
+    for model in models[1:]:
+        if id(model) not in known:
+            found = rename_like(view(model), reference.tensors, model.reference)
+            warnings += [f"other names: {note}" for note in found.notes]
+            known[id(model)] = dict(found.tensors)
+    return [known[id(model)] for model in models]
 
 
 def pair_tensors(
-    recipe: Recipe,
-    base: Checkpoint | None,
-    experts: Sequence[Checkpoint],
-    view: View = lambda model: model.tensors,
+    base: Checkpoint | None, experts: Sequence[Checkpoint], seen: Sequence[Tensors], *, promote: bool = True
 ) -> Pairs:
-    """Match tensors by name. RecipeError with every missing tensor and every shape or element type that differs.
+    """Match tensors of base, if any, and experts by name; ``seen`` are theirs in that order.
 
-    ``view`` gives the tensors of a model as the merge is to see them.
+    RecipeError with every missing tensor and every shape or element type that differs. ``promote`` warns of types
+    that differ and are widened; without it the output's type was chosen.
     """
     pairs = Pairs()
     models: list[Checkpoint] = [*([base] if base else []), *experts]
-    for model in dict.fromkeys(models):
-        pairs.warnings += model.warnings
-    seen = _seen(models, view, pairs)
-    pairs.untied = settle_heads(models, seen, pairs.warnings)
     names, problems = _names(base, models, seen, pairs)
     promoted: dict[str, list[str]] = {}
     for name in names:
-        base_source = seen[0][name] if base else None
+        base_source = seen[0].get(name) if base else None
         sources = tuple(tensors[name] for tensors in seen[1 if base else 0 :] if name in tensors)
         if not sources or is_derived(name, base_source or sources[0]):
             pairs.matched[name] = (base_source, ()) if base_source else (None, sources[:1])
@@ -136,34 +72,18 @@ def pair_tensors(
             problems.append(problem)
         pairs.matched[name] = (base_source, sources)
     if problems:
-        raise RecipeError(_shortened(problems))
+        raise RecipeError(shortened(problems))
     if not any(sources for _, sources in pairs.matched.values()):
         raise RequestError(_NOTHING, where=experts[0].reference, hint="Merge models of one architecture.")
-    given = recipe.dtype or recipe.out_dtype
-    for types, examples in promoted.items() if not given else ():
+    for types, examples in promoted.items() if promote else ():
         pairs.warnings.append(
-            f"models store {_some(examples)} as {types}; merged tensors get the widest of these types. "
+            f"models store {some(examples)} as {types}; merged tensors get the widest of these types. "
             "Set out_dtype for another"
         )
     return pairs
 
 
 _NOTHING = "shares no tensor with the other models"
-
-
-def _seen(models: Sequence[Checkpoint], view: View, pairs: Pairs) -> list[dict[str, Source]]:
-    """Each model's tensors under the first one's names."""
-    reference = unwrap(view(models[0]), models[0].reference)
-    pairs.warnings += [f"other names: {note}" for note in reference.notes]
-    seen = [dict(reference.tensors)]
-    known: dict[int, dict[str, Source]] = {id(models[0]): seen[0]}
-    for model in models[1:]:
-        if id(model) not in known:
-            found = rename_like(view(model), reference.tensors, model.reference)
-            pairs.warnings += [f"other names: {note}" for note in found.notes]
-            known[id(model)] = dict(found.tensors)
-        seen.append(dict(known[id(model)]))
-    return seen
 
 
 def _names(
@@ -196,11 +116,11 @@ def _names(
     if base and not problems:
         problems += _check_found(base, experts, seen[0], copied)
         if copied:
-            pairs.warnings.append(f"no expert has {_some(copied)} of {base.reference}; copied from there")
+            pairs.warnings.append(f"no expert has {some(copied)} of {base.reference}; copied from there")
         for expert, tensors in dict(zip(experts, theirs, strict=True)).items():
             extra = [name for name in tensors if name not in seen[0] and not is_derived(name, tensors[name])]
             if extra:
-                what = f"{expert.reference} holds {_some(extra)} that {base.reference} lacks"
+                what = f"{expert.reference} holds {some(extra)} that {base.reference} lacks"
                 pairs.warnings.append(f"{what}; left out")
     return chosen, problems
 
@@ -212,7 +132,7 @@ def _check_found(
     absent = sum(tensors[name].numel for name in copied)
     if absent <= (1 - FOUND_SHARE) * total:
         return []
-    what = f"holds only {1 - absent / total:.0%} of the parameters of {base.reference}; {_some(copied)} are missing"
+    what = f"holds only {1 - absent / total:.0%} of the parameters of {base.reference}; {some(copied)} are missing"
     hint = "Merge models of one architecture; is this the whole checkpoint?"
     return [RequestError(what, where=experts[0].reference, hint=hint)]
 
@@ -228,7 +148,7 @@ def _missing(reference: str, names: Sequence[str], base: Checkpoint | None) -> R
     hint = "Merge models of one architecture and one layout."
     if base is None:
         hint = "Name a base_model: tensors that no expert trained are then copied from it."
-    return RequestError(f"lacks {_some(names)} that other models of the recipe have", where=reference, hint=hint)
+    return RequestError(f"lacks {some(names)} that other models of the recipe have", where=reference, hint=hint)
 
 
 def _mismatch(
@@ -278,13 +198,15 @@ def _shape_hint(first: Source, other: Source) -> str:
     return "These models are not of one architecture and size; they cannot be merged."
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """How many tensors, with the first names."""
     shown = ", ".join(f"'{name}'" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown}{more})"
 
 
-def _shortened(problems: list[RequestError]) -> list[RequestError]:
+def shortened(problems: list[RequestError]) -> list[RequestError]:
+    """The first few problems and how many more there are."""
     if len(problems) <= _SHOWN:
         return problems
     return [*problems[:_SHOWN], RequestError(f"and {len(problems) - _SHOWN} more tensors that do not match")]

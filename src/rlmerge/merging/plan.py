@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rlmerge.checkpoint import Checkpoint, ShardPlan
+from rlmerge.checkpoint import Checkpoint, InputFile, ShardPlan
 from rlmerge.methods import Method
 from rlmerge.options import Options
 from rlmerge.recipe import Recipe
@@ -20,6 +20,19 @@ from .job import Job
 from .measured import Inputs
 from .place import free_space
 from .sizing import Sizing, size_of
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is written beside the weights: ``files`` by name, each opened or rendered when the plan was made.
+
+    ``notes`` say what was taken from where; ``licenses`` are those that the models' cards name, None where one does
+    not.
+    """
+
+    files: Mapping[str, InputFile | bytes]
+    notes: tuple[str, ...]
+    licenses: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -34,12 +47,14 @@ class Plan:
     options: Options
     base: Checkpoint | None
     experts: tuple[Checkpoint, ...]
+    opened: Mapping[str, Checkpoint]
     inputs: Inputs
     template: Checkpoint
     jobs: Mapping[str, Job]
     shards: tuple[ShardPlan, ...]
     out: Path | None
     warnings: tuple[str, ...]
+    beside: Beside
 
     @property
     def method(self) -> Method:
@@ -53,8 +68,8 @@ class Plan:
 
     @property
     def models(self) -> tuple[Checkpoint, ...]:
-        """Base, if any, and experts."""
-        return (*(() if self.base is None else (self.base,)), *self.experts)
+        """Every model that is read, each once: base, experts, and those that only give tokens or a template."""
+        return tuple(dict.fromkeys(self.opened.values()))
 
     @cached_property
     def sizing(self) -> Sizing:
@@ -118,5 +133,6 @@ class Plan:
             "seed": self.options.seed,
             "out": None if self.out is None else str(self.out),
             "warnings": list(self.warnings),
+            "notes": list(self.beside.notes),
             "digest": self.digest,
         }

@@ -78,7 +78,7 @@ def merge_states(
     twins = _twins(states)
     models = [_model(k, {n: v for n, v in s.items() if n not in twins}, on_device) for k, s in enumerate(states)]
     first = models[0] if has_base else None
-    plan = plan_models(recipe, first, tuple(models[1:] if has_base else models), None, options)
+    plan = plan_models(recipe, first, tuple(models[1:] if has_base else models), options)
     for text in plan.warnings:
         warnings.warn(text, stacklevel=3)
     merged = _merge(plan, backend, states[0])

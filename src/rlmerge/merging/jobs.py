@@ -1,0 +1,384 @@
+"""From matched models to jobs: modules, slices and layers of a recipe, with the values of every tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
+from rlmerge.errors import RecipeError, RequestError
+from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
+from rlmerge.methods.method import Stages
+from rlmerge.recipe import Module, Recipe, Slice
+
+from .job import Job
+from .matching import pair_tensors, shortened, some, widest
+from .measured import Inputs, inputs_of
+from .opening import Models
+from .towers import position, tower_depths, tower_of
+
+_BEFORE = re.compile(r"embed|wte|wpe|word_emb|position|tok_emb|patch|conv1|cls_token|rotary")
+"""Names of what a model does before its layers; the rest outside them comes after."""
+
+
+@dataclass
+class Jobs:
+    """Jobs by output name, warnings, the problems found, and the layers of each tower where slices chose them.
+
+    ``layers`` maps a tower to the first source's layer for each output layer.
+    """
+
+    jobs: dict[str, Job] = field(default_factory=dict[str, Job])
+    warnings: list[str] = field(default_factory=list[str])
+    problems: dict[str, RequestError] = field(default_factory=dict[str, RequestError])
+    layers: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the request says of types: ``dtype`` and ``out_dtype``, None where it does not, and float64 arithmetic."""
+
+    dtype: DType | None
+    out_dtype: DType | None
+    wide: bool
+
+
+class JobMaker:
+    """Makes the jobs of one recipe; ``seen`` are each model's tensors under the first model's names."""
+
+    def __init__(self, models: Models, seen: Mapping[int, Mapping[str, Source]], inputs: Inputs, wish: Wish) -> None:
+        self.models = models
+        self.recipe: Recipe = models.recipe
+        self.seen = seen
+        self.inputs = inputs
+        self.wish = wish
+        self.made = Jobs()
+        first = models.base or models.experts[0]
+        self.names = list(dict.fromkeys(name for model in self._models() for name in seen[id(model)]))
+        self.depths = tower_depths(seen[id(first)], first.config)
+        self.kept_wide: list[str] = []
+
+    def _models(self) -> Iterable[Checkpoint]:
+        return (*([self.models.base] if self.models.base else []), *self.models.experts)
+
+    def make(self) -> Jobs:
+        """All jobs. RecipeError with everything that is wrong with the slices."""
+        for number, (module, names) in enumerate(self._partition()):
+            if module is None:
+                self._copy(names)
+            elif module.is_whole or self.recipe.is_whole:
+                self._whole(module, names, str(number) if number else "")
+            else:
+                self._sliced(module, names, str(number))
+        if self.kept_wide:
+            self.made.warnings.append(
+                f"{some(self.kept_wide)} stay float32, as in every model; name out_dtype to narrow them"
+            )
+        return self.made
+
+    # Modules
+
+    def _partition(self) -> list[tuple[Module | None, list[str]]]:
+        """Modules with the tensors they speak of; what none speaks of is copied from the base."""
+        modules = self.recipe.modules
+        if len(modules) == 1 and modules[0].name is None:
+            return [(modules[0], self.names)]
+        towers = list(dict.fromkeys(found[0] for name in self.names if (found := tower_of(name))))
+        taken: dict[str, str] = {}
+        parts: list[tuple[Module | None, list[str]]] = []
+        rest: Module | None = None
+        for module in modules:
+            prefix = module_prefix(module.name or "", self.names, towers)
+            if prefix is None:
+                known = ", ".join(dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *_heads(self.names)]))
+                self.made.problems[f"module {module.name}"] = RequestError(
+                    f"the models have no module '{module.name}'", where=self._at(module.line), hint=f"Modules: {known}."
+                )
+                continue
+            if prefix == "":
+                rest = module
+                parts.append((module, []))
+                continue
+            names = [
+                name for name in self.names if (name == prefix or name.startswith(f"{prefix}.")) and name not in taken
+            ]
+            taken.update(dict.fromkeys(names, module.name or ""))
+            parts.append((module, names))
+        left = [name for name in self.names if name not in taken]
+        if rest is not None:
+            parts = [(module, left if module is rest else names) for module, names in parts]
+        elif left:
+            parts.append((None, left))
+        return parts
+
+    def _copy(self, names: Sequence[str]) -> None:
+        """Tensors of no module."""
+        base = self.models.base
+        held = [name for name in names if base is not None and name in self.seen[id(base)]]
+        if base is None or len(held) < len(names):
+            absent = [name for name in names if name not in held]
+            what = f"no module speaks of {some(absent)}, and there is no base to copy them from"
+            self.made.problems["left"] = RequestError(what, where=self._at(None), hint="Name a base_model.")
+            return
+        self.made.warnings.append(f"no module speaks of {some(held)}; copied from {base.reference}")
+        for name in held:
+            self._add(name, self.seen[id(base)][name], (), (), None, None, "", 0.0, ())
+
+    # Whole models
+
+    def _whole(self, module: Module, names: Sequence[str], scope: str) -> None:
+        part = module.slices[0]
+        base = self.models.of(part.base) if part.base else self.models.base
+        experts = [self.models.of(source.model) for source in part.sources]
+        chosen = set(names)
+        if not experts:
+            for name in names:
+                if base is not None and name in self.seen[id(base)]:
+                    self._add(name, self.seen[id(base)][name], (), (), None, None, "", 0.0, ())
+            return
+        models = [*([base] if base else []), *experts]
+        seen = [{n: s for n, s in self.seen[id(m)].items() if n in chosen} for m in models]
+        promote = self.wish.dtype is None and self.wish.out_dtype is None
+        pairs = pair_tensors(base, experts, seen, promote=promote)
+        self.made.warnings += pairs.warnings
+        numbers = self._numbers(part, experts)
+        stages = self._stages(module, part)
+        claimed = part.length
+        if claimed is not None:
+            self._check_depth(part, claimed)
+        for name, (base_source, sources) in pairs.matched.items():
+            if sources and base_source is None and len(sources) < len(experts):
+                base_source, sources = sources[0], ()
+            where = position(name, self.depths)
+            self._add(name, base_source, sources, numbers, module, part, scope, where, stages)
+
+    def _check_depth(self, part: Slice, claimed: int) -> None:
+        depth = max(self.depths.values(), default=0)
+        if claimed != depth:
+            what = f"layer_range ends at {claimed}, but the models have {depth} layers"
+            raise RequestError(what, where=self._at(part.line), hint="Give the range that the models have.")
+
+    def _numbers(self, part: Slice, experts: Sequence[Checkpoint]) -> tuple[int, ...]:
+        """Which of the plan's experts each source is."""
+        if self.recipe.is_whole:
+            return tuple(range(len(experts)))
+        return tuple(self.models.experts.index(expert) for expert in experts)
+
+    def _stages(self, module: Module, part: Slice) -> Stages:
+        return self.recipe.method.statistics(len(part.sources), **self.recipe.static(module, part))
+
+    # Slices
+
+    def _sliced(self, module: Module, names: Sequence[str], scope: str) -> None:
+        towers = list(dict.fromkeys(found[0] for name in names if (found := tower_of(name))))
+        if len(towers) != 1:
+            shown = ", ".join(f"'{tower}'" for tower in towers) or "none"
+            what = f"slices need one tower of layers, and here are {len(towers)}: {shown}"
+            hint = "Use `modules` and give each tower its own slices or models."
+            self.made.problems[f"towers {scope}"] = RequestError(what, where=self._at(module.line), hint=hint)
+            return
+        (tower,) = towers
+        chosen, done = set(names), 0
+        layers: list[int] = []
+        slices = module.slices
+        for number, part in enumerate(slices):
+            inner = f"{scope}.{number}"
+            self._outside(module, part, chosen, inner, first=number == 0, last=number == len(slices) - 1)
+            done += self._layers(module, part, tower, chosen, inner, done, layers)
+        self.made.layers[tower] = layers
+
+    def _outside(self, module: Module, part: Slice, chosen: set[str], scope: str, *, first: bool, last: bool) -> None:
+        """Tensors before the layers come of the first slice, those after them of the last."""
+        if not first and not last:
+            return
+        models = [self.models.of(model) for model in part.models]
+        held = dict.fromkeys(n for m in models for n in self.seen[id(m)] if n in chosen and tower_of(n) is None)
+        for name in held:
+            before = bool(_BEFORE.search(name))
+            if (before and first) or (not before and last):
+                self._slice_job(module, part, name, dict.fromkeys(range(len(models)), name), scope, 0.0)
+
+    def _layers(
+        self, module: Module, part: Slice, tower: str, chosen: set[str], scope: str, done: int, layers: list[int]
+    ) -> int:
+        """The layers of one slice; how many they are."""
+        ranges = [*([part.base_range] if part.base else []), *(source.layer_range for source in part.sources)]
+        models = [self.models.of(model) for model in part.models]
+        length = part.length or 0
+        for model, bounds in zip(models, ranges, strict=True):
+            depth = tower_depths(self.seen[id(model)], model.config).get(tower, 0)
+            if bounds is not None and bounds[1] > depth:
+                what = f"layer_range [{bounds[0]}, {bounds[1]}] goes beyond the {depth} layers of {model.reference}"
+                hint = f"Give a range within [0, {depth}]."
+                self.made.problems[f"range {scope} {model.reference}"] = RequestError(
+                    what, where=self._at(part.line), hint=hint
+                )
+        if self.made.problems:
+            return length
+        start = [bounds[0] if bounds else 0 for bounds in ranges]
+        own = start[1 if part.base and part.sources else 0]
+        layers.extend(range(own, own + length))
+        for i in range(length):
+            suffixes = dict.fromkeys(
+                name.removeprefix(f"{tower}.{start[0] + i}.")
+                for name in self.seen[id(models[0])]
+                if name in chosen and name.startswith(f"{tower}.{start[0] + i}.")
+            )
+            for suffix in suffixes:
+                read = {k: f"{tower}.{begin + i}.{suffix}" for k, begin in enumerate(start)}
+                where = i / (length - 1) if length > 1 else 1.0
+                self._slice_job(module, part, f"{tower}.{done + i}.{suffix}", read, scope, where)
+        return length
+
+    def _slice_job(
+        self, module: Module, part: Slice, output: str, read: Mapping[int, str], scope: str, where: float
+    ) -> None:
+        models = [self.models.of(model) for model in part.models]
+        found: list[Source] = []
+        for k, model in enumerate(models):
+            source = self.seen[id(model)].get(read[k])
+            if source is None:
+                problem = RequestError(f"lacks '{read[k]}', which layer by layer belongs to it", where=model.reference)
+                self.made.problems.setdefault(f"lacks {model.reference}", problem)
+                return
+            found.append(source)
+        shapes = {source.shape for source in found}
+        if len(shapes) > 1:
+            said = ", ".join(f"{list(s.shape)} in {m.reference}" for s, m in zip(found, models, strict=True))
+            problem = RequestError(f"'{output}' has other shapes: {said}", where=self._at(part.line))
+            self.made.problems.setdefault(f"shape {output}", problem)
+            return
+        base = found.pop(0) if part.base else None
+        numbers = self._numbers(part, models[1 if part.base else 0 :])
+        names = [read[k] for k in range(1 if part.base else 0, len(models))]
+        stages = self._stages(module, part) if part.sources else ()
+        self._add(output, base, tuple(found), numbers, module, part, scope, where, stages, names)
+
+    # One job
+
+    def _add(
+        self,
+        name: str,
+        base: Source | None,
+        sources: tuple[Source, ...],
+        numbers: tuple[int, ...],
+        module: Module | None,
+        part: Slice | None,
+        scope: str,
+        where: float,
+        stages: Stages,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        sample = base or sources[0]
+        if module is None or part is None or not sources or sample.dtype not in MERGEABLE:
+            copied = base if not sources else None
+            sources_ = () if copied is not None else sources
+            numbers_ = numbers[: len(sources_)]
+            output = OutputTensor(name, sample.dtype, sample.shape)
+            self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers_))
+            return
+        values = self.recipe.values_at(
+            module, part, output_name=name, source_names=names or [name] * len(sources), position=where
+        )
+        output = OutputTensor(name, self._type(name, (*(() if base is None else (base,)), *sources)), sample.shape)
+        extras = inputs_of(name, self.inputs) if names is None else {}
+        job = Job(output, self.recipe.method, base, sources, numbers, values, stages, extras, self.wish.wide, scope)
+        known = {"experts": float(len(sources)), "numel": sample.numel, "wide": job.operands.real == np.float64}
+        job = replace(job, values={**values, **known})
+        for problem in self.recipe.method.check(job.values):
+            self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
+        self.made.jobs[name] = job
+
+    def _as_copy(self, job: Job) -> Job:
+        """A float tensor that is only copied is still stored as the output asks."""
+        (first, *others) = job.sources
+        if others or first.dtype not in MERGEABLE:
+            return job
+        dtype = self._type(job.name, (first,))
+        if dtype is first.dtype:
+            return job
+        from rlmerge.methods import get
+
+        values: dict[str, Any] = {"experts": 1.0, "numel": first.numel, "wide": self.wish.wide, "scale": np.ones(1)}
+        output = OutputTensor(job.name, dtype, job.output.shape)
+        return Job(output, get("passthrough"), None, (first,), job.models[:1] or (0,), values)
+
+    def _type(self, name: str, sources: Sequence[Source]) -> DType:
+        """What a merged tensor is stored as: what was asked for, else the widest of its models' types.
+
+        A tensor that all models keep in float32 is not narrowed by ``dtype``, only by ``out_dtype``.
+        """
+        own = widest(source.nominal for source in sources)
+        if self.wish.out_dtype is not None:
+            return self.wish.out_dtype
+        asked = self.wish.dtype
+        if asked is None:
+            return own
+        narrow = asked.itemsize < own.itemsize and own in (FLOAT32, FLOAT64)
+        if narrow and own is FLOAT32 and self._is_mixed and all(s.nominal is FLOAT32 for s in sources):
+            self.kept_wide.append(name)
+            return own
+        return asked
+
+    @property
+    def _is_mixed(self) -> bool:
+        """Whether the first model stores most of its weights in 16 bits, so that float32 is a choice."""
+        first = self.models.base or self.models.experts[0]
+        sizes = [(s.nominal.itemsize, s.numel) for s in first.tensors.values() if s.dtype.is_float]
+        return 2 * sum(n for size, n in sizes if size == 2) > sum(n for _, n in sizes)
+
+    def _at(self, line: int | None) -> str:
+        origin = self.recipe.origin or "recipe"
+        return f"{origin}:{line}" if line else origin
+
+    def check(self) -> None:
+        """RecipeError with every problem."""
+        if self.made.problems:
+            raise RecipeError(shortened(list(self.made.problems.values())))
+
+
+_ALIASES = {
+    "text_decoder": ("language_model", "text_model", "decoder", "model"),
+    "decoder": ("decoder", "text_model", "language_model"),
+    "multi_modal_projector": ("multi_modal_projector", "mm_projector", "projector", "connector"),
+    "vision_tower": ("vision_tower", "visual", "vision_model", "vision_encoder"),
+    "vision_model": ("vision_model", "visual", "vision_tower"),
+    "encoder": ("encoder",),
+    "shared": ("shared",),
+}
+"""mergekit's names of modules, and parts of tensor names that they stand for."""
+
+
+def module_prefix(name: str, tensors: Sequence[str], towers: Sequence[str]) -> str | None:
+    """The prefix of the tensors of a module: '' for the whole or the rest of a model, None if there is none.
+
+    ``name`` may be the prefix itself, a part of it that only one has, or mergekit's name.
+    """
+    if name in ("default", ""):
+        return ""
+    if any(tensor == name or tensor.startswith(f"{name}.") for tensor in tensors):
+        return name
+    prefixes = dict.fromkeys(p for tensor in tensors for p in _prefixes(tensor))
+    for part in _ALIASES.get(name, (name,)):
+        exact = [p for p in prefixes if p.rpartition(".")[2] == part]
+        if exact:
+            return min(exact, key=len)
+    if name == "text_decoder":
+        return ""
+    holding = [tower for tower in towers if name in tower]
+    return holding[0] if len(holding) == 1 else None
+
+
+def _prefixes(tensor: str) -> list[str]:
+    """Prefixes of a tensor's name before its layers."""
+    found = tower_of(tensor)
+    parts = (found[0] if found else tensor.rpartition(".")[0]).split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _heads(tensors: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name in tensors if tower_of(name) is None))

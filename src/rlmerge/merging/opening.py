@@ -1,0 +1,160 @@
+"""Opens the models of a recipe, each once, and finds out which of them are one model under several names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+
+from rlmerge.checkpoint import Checkpoint, open_checkpoint
+from rlmerge.errors import RecipeError, RequestError
+from rlmerge.recipe import ModelRef, Module, Recipe, Slice
+
+NAMED_BASE = ("adapter",)
+"""Formats that name the model they belong to."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a recipe: ``recipe`` as it is to be merged, without experts that are the base itself.
+
+    ``experts`` are those of the recipe's one list, or of recipes with slices and modules each model once.
+    """
+
+    recipe: Recipe
+    base: Checkpoint | None
+    experts: tuple[Checkpoint, ...]
+    opened: Mapping[str, Checkpoint]
+
+    def of(self, model: ModelRef) -> Checkpoint:
+        """The checkpoint of a model that the recipe names."""
+        return self.opened[model.identity]
+
+
+def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) -> Models:
+    """Every model a recipe names, from headers alone; ``stages`` are the results of recipes before it, by name.
+
+    An expert that turns out to be the base under another name is no expert, unless the method averages weights.
+    RecipeError with all models that cannot be opened.
+    """
+    opening = _Opening(recipe, stages or {})
+    for model in recipe.models:
+        opening.open(model)
+    if opening.problems:
+        raise opening.problems[0] if len(opening.problems) == 1 else RecipeError(opening.problems)
+    opened = opening.opened
+    base = opened[recipe.base.identity] if recipe.base else None
+    if recipe.method.base != "ignored":
+        recipe = _without_bases(recipe, opened)
+    if recipe.is_whole:
+        experts = tuple(opened[expert.model.identity] for expert in recipe.experts)
+    else:
+        named = (source.model for _, part in recipe.slices for source in part.sources)
+        experts = tuple(dict.fromkeys(opened[model.identity] for model in named))
+    return Models(recipe, base, experts, opened)
+
+
+class _Opening:
+    def __init__(self, recipe: Recipe, stages: Mapping[str, Checkpoint]) -> None:
+        self.recipe = recipe
+        self.stages = stages
+        self.opened: dict[str, Checkpoint] = {}
+        self.problems: list[RequestError] = []
+
+    def open(self, model: ModelRef) -> Checkpoint | None:
+        if model.identity in self.opened:
+            return self.opened[model.identity]
+        try:
+            found = self._open(model)
+        except RequestError as error:
+            self.problems.append(error)
+            return None
+        # Two spellings may lead to one directory; then it is one model.
+        twin = next((x for x in self.opened.values() if (x.path, x.format) == (found.path, found.format)), None)
+        if twin is not None and model.adapter is None and twin.reference != str(model):
+            found = twin if "+" not in twin.reference else found
+        self.opened[model.identity] = found
+        return found
+
+    def _open(self, model: ModelRef) -> Checkpoint:
+        if model.stage:
+            below = self.stages[model.reference]
+        elif model.adapter is None:
+            return open_checkpoint(model.reference, revision=model.revision, base=self._base_for(model))
+        else:
+            plain = self.open(replace(model, adapter=None))
+            if plain is None:
+                raise self.problems.pop()
+            below = plain
+        if model.adapter is None:
+            return below
+        found = open_checkpoint(model.adapter.reference, revision=model.adapter.revision, base=below)
+        return replace(found, reference=str(model))
+
+    def _base_for(self, model: ModelRef) -> Checkpoint | None:
+        """What a directory of changes belongs to: the recipe's base, else the model that the directory names."""
+        base = self.recipe.base
+        if base is not None and base.identity != model.identity:
+            return self.open(base)
+        named = named_base(Path(model.reference).expanduser())
+        return None if named is None else self.open(ModelRef.parse(named))
+
+
+def named_base(root: Path) -> str | None:
+    """The model that a directory of changes says it was made of; None where it says nothing, or is something else."""
+    if not root.is_dir():
+        return None
+    names = sorted(entry.name for entry in root.iterdir())
+    for module in NAMED_BASE:
+        found = import_module(f"rlmerge.checkpoint.formats.{module}").named_base(root, names)
+        if found is not None:
+            return found
+    return None
+
+
+def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
+    """The recipe without sources that are the base of their slice, and a warning for each."""
+    warnings: list[str] = []
+    modules: list[Module] = []
+    for module in recipe.modules:
+        slices: list[Slice] = []
+        for part in module.slices:
+            base = opened[part.base.identity] if part.base else None
+            kept = part.sources
+            if base is not None:
+                same = {s.model.identity: _sameness(base, opened[s.model.identity]) for s in part.sources}
+                kept = tuple(
+                    s for s in part.sources if same[s.model.identity] is None or s.layer_range != part.base_range
+                )
+                warnings += [
+                    f"{s.model} is the base itself ({same[s.model.identity]}): it has no task vector and is no expert"
+                    for s in part.sources
+                    if s not in kept
+                ]
+                if part.sources and len(kept) < max(1, recipe.method.min_experts):
+                    _refuse_count(recipe, len(kept), base)
+            slices.append(replace(part, sources=kept))
+        modules.append(replace(module, slices=tuple(slices)))
+    if not warnings:
+        return recipe
+    return replace(recipe, modules=tuple(modules), warnings=(*recipe.warnings, *dict.fromkeys(warnings)))
+
+
+def _refuse_count(recipe: Recipe, experts: int, base: Checkpoint) -> None:
+    least = max(1, recipe.method.min_experts)
+    what = f"method '{recipe.method.name}' takes at least {least} expert(s) besides the base, not {experts}"
+    hint = f"The other models of the recipe are {base.reference} itself; did training save its weights?"
+    raise RequestError(what, where=recipe.origin or "recipe", hint=hint)
+
+
+def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
+    """In what way two references lead to one model; None if they do not."""
+    if a is b or (
+        (a.path, a.format) == (b.path, b.format) and set(a.tensors) == set(b.tensors) and a.format == "safetensors"
+    ):
+        return "the same directory"
+    if a.revision is not None and a.revision == b.revision and a.format == b.format == "safetensors":
+        return "the same commit"
+    alike = set(a.tensors) == set(b.tensors) and a.nbytes == b.nbytes
+    return "equal weights" if alike and a.fingerprint() == b.fingerprint() else None
