@@ -15,7 +15,7 @@ from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.adapter_config import NAME, AdapterConfig, read_adapter_config
 from rlmerge.checkpoint.formats.adapter_keys import Module, group
 from rlmerge.checkpoint.formats.adapter_names import BaseNames
-from rlmerge.checkpoint.formats.adapter_sources import Changed, Replaced, Shifted, TrainedRows, Untied, Update
+from rlmerge.checkpoint.formats.adapter_sources import Changed, Replaced, Shifted, TiedRows, TrainedRows, Untied, Update
 from rlmerge.checkpoint.formats.adapter_updates import Factors, expert_tensors, layer_tensor
 from rlmerge.checkpoint.header import read_header
 from rlmerge.checkpoint.paths import inside
@@ -117,7 +117,7 @@ class _Assembly:
                 # PEFT trains the same rows of both tables of a tied pair.
                 if head in self._base.tensors:
                     table = self._base.tensors[head]
-                    self._changed[head] = TrainedRows(head, rows.module, table, table, rows.indices, rows.value)
+                    self._changed[head] = TiedRows(head, rows.path, table, table, rows.indices, rows.value)
             elif isinstance(rows, TrainedRows) and not isinstance(self._changed[head], TrainedRows):
                 # PEFT wraps the trained rows around the head's update, which then has no effect; nobody wants that.
                 what = "trains single rows of the embedding and an update of the head that is tied to it"
@@ -126,7 +126,7 @@ class _Assembly:
             else:
                 if head not in self._changed and head not in self._base.tensors:
                     table = self._table(head)
-                    self._changed[head] = Untied(head, head.removesuffix(".weight"), table, table)
+                    self._changed[head] = Untied(head, head, table, table)
                 settings = _untied(settings)
                 warnings.append(
                     f"{self._where} trained the two tied embeddings apart, so the result stores {head} of its own"
@@ -172,20 +172,22 @@ class _Assembly:
         return self._changed.get(name, tensor)
 
     def _replace(self, module: Module, parameter: str, value: Source, key: str) -> None:
-        name, tensor = self._find(f"{module.name}.{parameter}", key)
+        path = f"{module.name}.{parameter}"
+        name, tensor = self._find(path, key)
         if value.shape != tensor.shape:
             raise self._misfit(key, value.shape, name, tensor)
-        self._put(Replaced(name, module.name, tensor, value), key)
+        self._put(Replaced(name, path, tensor, value), key)
 
     def _add_rows(self, module: Module) -> None:
         value = module.take("rows")
         if value is None:
             return
-        name, tensor = self._find(f"{module.name}.weight", value.name)
+        path = f"{module.name}.weight"
+        name, tensor = self._find(path, value.name)
         rows = self._config.rows(module.name)
         if not rows or len(tensor.shape) != 2 or value.shape != (len(rows), tensor.columns) or max(rows) >= tensor.rows:
             raise self._misfit(f"{value.name} (rows {list(rows)[:5]})", value.shape, name, tensor)
-        self._put(TrainedRows(name, module.name, tensor, self._ground(name, tensor), rows, value), value.name)
+        self._put(TrainedRows(name, path, tensor, self._ground(name, tensor), rows, value), value.name)
 
     def _add_product(self, module: Module, first: str, second: str, *, is_embedding: bool) -> None:
         if first not in module.parts or second not in module.parts:
@@ -218,7 +220,8 @@ class _Assembly:
             self._shift(module, bias, scale)
 
     def _shift(self, module: Module, bias: Source, scale: float) -> None:
-        name = self._names.find(f"{module.name}.bias")
+        path = f"{module.name}.bias"
+        name = self._names.find(path)
         if name is None:
             hint = "Merge it with PEFT, into a model that has a place for the bias."
             what = f"{bias.name!r} adds a bias (lora_bias) to {module.name}, which has none in the base"
@@ -226,7 +229,7 @@ class _Assembly:
         tensor = self._base.tensors[name]
         if bias.numel != tensor.numel:
             raise self._misfit(bias.name, bias.shape, name, tensor)
-        self._put(Shifted(name, module.name, tensor, self._ground(name, tensor), bias, scale), bias.name)
+        self._put(Shifted(name, path, tensor, self._ground(name, tensor), bias, scale), bias.name)
 
     def _add_experts(self) -> None:
         for module, factors in self._experts.items():

@@ -28,6 +28,8 @@ _STACKED = {
 }
 """A parameter that holds all experts in memory, and what its rows are on disk: one module after the other."""
 
+_POSITIONS = {"wpe", "embed_positions", "position_embedding", "position_embeddings"}
+
 _INDEX = re.compile(r"\d+")
 _MAX_COMPARED = 2000
 
@@ -56,6 +58,11 @@ class Stack:
     cols: int
     slabs: tuple[Slab, ...]
     whole: bool
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor is looked up by index, to judge by its name."""
+    return _core(name) in _EMBEDDINGS or name.rpartition(".")[0].rpartition(".")[2] in _POSITIONS
 
 
 class BaseNames:
@@ -149,6 +156,14 @@ class BaseNames:
         for name in self.tensors:
             cores.setdefault(_core(name), []).append(name)
         return cores
+
+
+def unwrapped(name: str) -> str:
+    """``name`` from the first part on that does not just wrap a model."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        parts.pop(0)
+    return ".".join(parts)
 
 
 def _core(name: str) -> str:

@@ -22,22 +22,23 @@ _SUM_ROWS = 256
 
 
 class Changed(Source):
-    """A tensor that an adapter changes: what it is called in the base, and the type that the base stores it in.
+    """The tensor ``name`` of ``base``, which an adapter calls ``path`` and changes from what ``ground`` holds.
 
-    ``module`` is the adapter's name of the module that holds it.
+    ``base`` is the tensor that a tied head shares, where the head has none of its own; ``ground`` is the same, or the
+    copy that the adapter brings. Values are nominally of the base's type.
     """
 
-    def __init__(self, name: str, module: str, base: Source, ground: Source) -> None:
+    def __init__(self, name: str, path: str, base: Source, ground: Source) -> None:
         self.name = name
-        self.module = module
-        self.shape = base.shape
+        self.path = path
+        self.base = base
         self.ground = ground
+        self.shape = base.shape
         self.dtype = FLOAT64 if ground.dtype is FLOAT64 else FLOAT32
-        self._nominal = base.nominal
 
     @property
     def nominal(self) -> DType:
-        return self._nominal
+        return self.base.nominal
 
     @property
     def parts(self) -> tuple[Source, ...]:
@@ -72,8 +73,8 @@ class Changed(Source):
 class Replaced(Changed):
     """A parameter that was trained as a whole: ``ground`` holds its new values, in the type they were saved in."""
 
-    def __init__(self, name: str, module: str, base: Source, value: Source) -> None:
-        super().__init__(name, module, base, value)
+    def __init__(self, name: str, path: str, base: Source, value: Source) -> None:
+        super().__init__(name, path, base, value)
         self.dtype = value.dtype
 
     @property
@@ -94,8 +95,8 @@ class Untied(Replaced):
 class Shifted(Changed):
     """A bias plus ``scale`` times the bias of an update."""
 
-    def __init__(self, name: str, module: str, base: Source, ground: Source, value: Source, scale: float) -> None:
-        super().__init__(name, module, base, ground)
+    def __init__(self, name: str, path: str, base: Source, ground: Source, value: Source, scale: float) -> None:
+        super().__init__(name, path, base, ground)
         self.value = value
         self.scale = scale
 
@@ -115,10 +116,8 @@ class Shifted(Changed):
 class TrainedRows(Changed):
     """An embedding of which some rows were trained: row ``rows[i]`` is row ``i`` of ``value`` [count, columns]."""
 
-    def __init__(
-        self, name: str, module: str, base: Source, ground: Source, rows: Sequence[int], value: Source
-    ) -> None:
-        super().__init__(name, module, base, ground)
+    def __init__(self, name: str, path: str, base: Source, ground: Source, rows: Sequence[int], value: Source) -> None:
+        super().__init__(name, path, base, ground)
         self.indices = tuple(rows)
         self.value = value
         self._order = sorted(range(len(rows)), key=rows.__getitem__)
@@ -141,6 +140,10 @@ class TrainedRows(Changed):
 
     def fingerprint(self, whole: bool) -> bytes:
         return combined("rows", self.parts, whole, rows=self.indices)
+
+
+class TiedRows(TrainedRows):
+    """The same rows of the head's stored table, which is tied to the embedding whose rows were trained."""
 
 
 @dataclass(eq=False)
@@ -225,7 +228,7 @@ class LowRank(Changed):
         right: Factor,
         shape: tuple[int, int, int],
     ) -> None:
-        super().__init__(name, update.module, base, ground)
+        super().__init__(name, f"{update.module}.weight", base, ground)
         self.update = update
         self.left = left
         self.right = right
