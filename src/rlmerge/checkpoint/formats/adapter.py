@@ -169,7 +169,8 @@ class _Assembly:
 
     def _ground(self, name: str, tensor: Source) -> Source:
         """What an update of ``name`` is added to: the layer's own copy where the adapter holds one."""
-        return self._changed.get(name, tensor)
+        earlier = self._changed.get(name)
+        return earlier if isinstance(earlier, Replaced) else tensor
 
     def _replace(self, module: Module, parameter: str, value: Source, key: str) -> None:
         path = f"{module.name}.{parameter}"

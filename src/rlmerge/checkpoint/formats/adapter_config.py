@@ -213,9 +213,8 @@ def _tokens(value: Any, where: str) -> Mapping[str, tuple[int, ...]] | None:
     if not all(isinstance(rows, list) and all(_is_index(row) for row in rows) for rows in listed.values()):
         what = "trainable_token_indices must be a list of row numbers, or map modules to such lists"
         raise CheckpointError(what, where=where, hint=_AGAIN)
-    twice = next((name for name, rows in listed.items() if len(set(rows)) < len(rows)), None)
-    if twice is not None:
-        raise CheckpointError(f"trainable_token_indices lists a row of {twice} twice", where=where, hint=_AGAIN)
+    if any(len(set(rows)) < len(rows) for rows in listed.values()):
+        raise CheckpointError("trainable_token_indices lists a row twice", where=where, hint=_AGAIN)
     return {name: tuple(rows) for name, rows in listed.items()}
 
 
