@@ -1,4 +1,4 @@
-"""Adapter directories written by hand, tensors of opened checkpoints, and the logits that transformers gives of them."""
+"""Adapter directories written by hand, tensors of opened checkpoints, and logits by transformers."""
 
 from __future__ import annotations
 

@@ -82,11 +82,8 @@ def test_a_base_is_needed():
     assert named_base(MADE / "llama" / "plain", ["adapter_config.json"]) == "base"
 
 
-BASE = {
-    "model.layers.0.q.weight": np.ones((4, 6)),
-    "model.layers.0.q.bias": np.ones(4),
-    "model.norm.weight": np.ones(6),
-}
+Q = "model.layers.0.q"
+BASE = {f"{Q}.weight": np.ones((4, 6)), f"{Q}.bias": np.ones(4), "model.norm.weight": np.ones(6)}
 
 
 @pytest.fixture
@@ -102,9 +99,6 @@ def adapter(tmp_path, base):
         return open_checkpoint(write_adapter(tmp_path / "adapter", tensors, **config), base=base)
 
     return call
-
-
-Q = "model.layers.0.q"
 
 
 def test_by_hand(adapter):
@@ -232,7 +226,7 @@ def test_experts_of_another_size_are_refused():
 
 
 def test_experts_that_the_base_has_not_are_refused():
-    with pytest.raises(CheckpointError, match="changes model.layers.0.mlp.experts.weight, which the base has not"):
+    with pytest.raises(CheckpointError, match=r"changes model.layers.0.mlp.experts.weight, which the base has not"):
         open_checkpoint(MADE / "gpt-oss" / "transposed", base=open_checkpoint(MADE / "llama" / "base"))
 
 
@@ -247,11 +241,11 @@ def test_experts_without_target_parameters_are_refused(tmp_path):
 def test_missing_files_are_named(tmp_path, base):
     folder = write_adapter(tmp_path / "adapter", factors(Q, 4, 6))
     (folder / "adapter_config.json").rename(folder / "kept.json")
-    with pytest.raises(CheckpointError, match="holds adapter weights but no adapter_config.json"):
+    with pytest.raises(CheckpointError, match=r"holds adapter weights but no adapter_config.json"):
         open_checkpoint(folder, base=base)
     (folder / "kept.json").rename(folder / "adapter_config.json")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="has adapter_config.json but no weights"):
+    with pytest.raises(CheckpointError, match=r"has adapter_config.json but no weights"):
         open_checkpoint(folder, base=base)
     (folder / "adapter_model.bin").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="pickle"):
@@ -268,7 +262,7 @@ def test_a_name_that_could_mean_two_tensors_is_refused(tmp_path):
     tensors = {f"{tower}.layers.0.q.weight": np.ones((4, 6)) for tower in ("language_model.model", "vision_model")}
     base = open_checkpoint(write_model(tmp_path / "base", tensors))
     adapter = write_adapter(tmp_path / "adapter", factors("model.layers.0.q", 4, 6))
-    with pytest.raises(CheckpointError, match="could be language_model.model.layers.0.q.weight or vision_model"):
+    with pytest.raises(CheckpointError, match=r"could be language_model.model.layers.0.q.weight or vision_model"):
         open_checkpoint(adapter, base=base)
 
 

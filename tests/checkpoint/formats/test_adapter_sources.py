@@ -1,4 +1,4 @@
-"""Sources that compute what an adapter makes of a tensor: float64 references, the same bits for every cut and thread."""
+"""Sources that compute what an adapter makes of a tensor: float64 references, the same bits for cuts and threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
