@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from rlmerge import __version__
+from rlmerge._version import __version__
 from rlmerge.adapters.dense import DenseSum, squared_distance, sum_pieces
 from rlmerge.adapters.differences import Difference, differences
 from rlmerge.adapters.lowrank import ROUNDS, Extracted, extract
@@ -24,6 +24,7 @@ from rlmerge.checkpoint.formats.adapter_output import NewAdapter, NewTensor, wri
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import RequestError
+from rlmerge.kernels import ARITHMETIC
 from rlmerge.kernels.dtypes import FLOAT32, MERGEABLE, DType
 from rlmerge.progress import Progress, Quiet
 
@@ -72,7 +73,16 @@ def extract_lora(
     if not adapter.ranks:
         where, hint = expert.reference, "Check that base and expert are the models you mean."
         raise RequestError("changes no matrix of the base, and an adapter needs one", where=where, hint=hint)
-    settings = [__version__, rank, dtype.name, sorted(exclude), whole_embeddings, base.edition, expert.edition]
+    settings = [
+        __version__,
+        ARITHMETIC,
+        rank,
+        dtype.name,
+        sorted(exclude),
+        whole_embeddings,
+        base.edition,
+        expert.edition,
+    ]
     digest = xxhash.xxh3_128_hexdigest(json.dumps(settings).encode())
     names = [name.removesuffix(".weight") for name, tensor in base.tensors.items() if len(tensor.shape) > 1]
     progress.start("extract", planner.nbytes)

@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from rlmerge import __version__
+from rlmerge._version import __version__
 from rlmerge.adapters.dense import row_pieces, sum_pieces
 from rlmerge.adapters.factors import Product
 from rlmerge.adapters.gather import Coefficients, Gathered, gather
@@ -24,6 +24,7 @@ from rlmerge.adapters.result import AdapterResult, ModuleResult
 from rlmerge.checkpoint.formats.adapter_output import NewAdapter, NewTensor, write_adapter
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.errors import RequestError
+from rlmerge.kernels import ARITHMETIC
 from rlmerge.kernels.dtypes import FLOAT32, DType
 from rlmerge.progress import Progress
 
@@ -60,7 +61,7 @@ def write_adapter_merge(
     if not adapter.ranks:
         hint = "Merge to full weights instead."
         raise RequestError("no update of low rank is left to write, and an adapter needs one", hint=hint)
-    settings = [__version__, rank, dtype.name, base_name, task]
+    settings = [__version__, ARITHMETIC, rank, dtype.name, base_name, task]
     identity = [base.edition, *(expert.edition for expert in experts)]
     weights = {name: list(coefficients(name)) for name in gathered.tensors}
     digest = xxhash.xxh3_128_hexdigest(json.dumps([settings, identity, weights], sort_keys=True).encode())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from rlmerge.checkpoint.files import InputFile
+from rlmerge.checkpoint.formats.latest import Latest
 from rlmerge.checkpoint.source import Scratch, Source, combined
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, DType, decode
 from rlmerge.kernels.lowrank import add_product
@@ -19,6 +18,12 @@ _CHUNK = 1 << 18
 
 _SUM_ROWS = 256
 """Rows added up at once where columns are measured; fixes the order of the sum."""
+
+_turned = Latest(4)
+"""Factors that lie the other way round on disk, as they are needed."""
+
+_gains = Latest(8)
+"""What DoRA multiplies with, for the tensors that are being read."""
 
 
 class Changed(Source):
@@ -209,7 +214,7 @@ class Factor:
         span = sum((length - 1) * step for length, step in axes) + 1
         flat = self.source.read(begin, begin + span)
         strides = [step * flat.itemsize for _, step in axes]
-        return np.lib.stride_tricks.as_strided(flat, [length for length, _ in axes], strides, writeable=False)
+        return np.ndarray([length for length, _ in axes], flat.dtype, flat, strides=strides)
 
 
 class LowRank(Changed):
@@ -250,8 +255,9 @@ class LowRank(Changed):
     @property
     def scratch(self) -> Scratch:
         below = super().scratch
-        copies = self.right.across != 1
-        fixed = self.update.rank * self.width * self.right.source.dtype.itemsize if copies else 0
+        copy = self.update.rank * self.width * self.right.source.dtype.itemsize
+        # One copy is kept, and one more may be made while others still read with it.
+        fixed = 2 * copy if self.right.across != 1 else 0
         gathered = self.update.rank * self.left.source.dtype.itemsize / self.width if self.left.is_gathered else 0
         return Scratch(below.fixed + fixed, below.per_element + gathered)
 
@@ -283,12 +289,18 @@ class LowRank(Changed):
         at, current, across = 0, -1, np.empty(0)
         for block, row, rows, column, columns in self._rectangles(start, stop):
             if block != current:
-                current, across = block, self.right.columns(block, self.width)
+                current, across = block, self._across(block)
             part = slice(at, at + rows * columns)
             left, right = self.left.rows(block, row, row + rows), across[:, column : column + columns]
             add_product(ground[part], left, right, self.update.scale, types, out[part])
             at = part.stop
         return out
+
+    def _across(self, block: int) -> np.ndarray:
+        """The right factor of a block, [rank, width] with contiguous rows."""
+        if self.right.across == 1:
+            return self.right.columns(block, self.width)
+        return _turned.get((self, block), lambda: self.right.columns(block, self.width))
 
     def _rectangles(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:
         """(block, first row, rows, first column, columns) of whole rows, and of the parts of rows at both ends."""
@@ -307,10 +319,8 @@ class LowRank(Changed):
 class Dora(LowRank):
     """A low-rank sum whose vectors of inputs, one an output, are scaled to trained lengths (Liu et al. 2024).
 
-    Lengths before scaling are measured once, in float64, by a pass over the tensor.
+    Lengths before scaling are measured in float64, by a pass over the tensor before its first values are given.
     """
-
-    _lock: threading.Lock
 
     def __init__(
         self,
@@ -325,7 +335,6 @@ class Dora(LowRank):
     ) -> None:
         super().__init__(name, base, ground, update, left, right, shape)
         self.magnitude = magnitude
-        self._lock = threading.Lock()
 
     @property
     def parts(self) -> tuple[Source, ...]:
@@ -339,7 +348,7 @@ class Dora(LowRank):
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         start, stop = self.span(start, stop)
-        values, gains = self._sum(start, stop), self._gains_once()
+        values, gains = self._sum(start, stop), _gains.get(self, self._measure)
         at = 0
         with np.errstate(over="ignore", invalid="ignore"):
             for _, row, rows, column, columns in self._rectangles(start, stop):
@@ -351,12 +360,7 @@ class Dora(LowRank):
     def fingerprint(self, whole: bool) -> bytes:
         return combined("dora", (super().fingerprint(whole),), whole)
 
-    def _gains_once(self) -> np.ndarray:
-        with self._lock:
-            return self._gains
-
-    @cached_property
-    def _gains(self) -> np.ndarray:
+    def _measure(self) -> np.ndarray:
         """What the vector of each output is multiplied with, in the type of the values."""
         squares = self._column_squares() if self.is_transposed else self._row_squares()
         lengths = np.sqrt(squares)
