@@ -47,12 +47,16 @@ def open_adapter(root: Path, names: Sequence[str], base: Checkpoint | None) -> O
     if NAME not in names:
         hint = f"Copy {NAME} beside it; without it the scale of the updates is unknown."
         raise CheckpointError(f"holds adapter weights but no {NAME}", where=str(root), hint=hint)
-    if WEIGHTS not in names:
-        hint = f"Download {WEIGHTS}, or save the adapter again with safe_serialization=True."
-        what = f"keeps its weights in a pickle ({PICKLED})" if PICKLED in names else f"has {NAME} but no weights"
-        raise CheckpointError(what, where=str(root), hint=hint)
-    header = read_header(inside(root, WEIGHTS))
-    return apply_adapter(header.tensors, str(root), read_adapter_config(root), base)
+    return apply_adapter(_weights(root, names), str(root), read_adapter_config(root), base)
+
+
+def _weights(root: Path, names: Sequence[str]) -> Mapping[str, Source]:
+    """The adapter's tensors by name."""
+    if WEIGHTS in names:
+        return read_header(inside(root, WEIGHTS)).tensors
+    hint = f"Download {WEIGHTS}, or save the adapter again with safe_serialization=True."
+    what = f"keeps its weights in a pickle ({PICKLED})" if PICKLED in names else f"has {NAME} but no weights"
+    raise CheckpointError(what, where=str(root), hint=hint)
 
 
 def apply_adapter(tensors: Mapping[str, Source], where: str, config: AdapterConfig, base: Checkpoint) -> Opened:
