@@ -220,6 +220,29 @@ def test_what_the_files_do_not_decide_is_refused(name):
         opened(name)
 
 
+def test_experts_as_peft_before_0_20_wrote_them(tmp_path):
+    """A [experts·r, out], B [in, r·experts] though experts lie as [experts, out, in]: Δ[e]ᵀ = s Σ B[:, r, e] A[e, r]."""
+    base = open_checkpoint(MADE / "mixtral" / "base")
+    rng = np.random.default_rng(0)
+    tensors, deltas = {}, {}
+    for depth, (parameter, out, inner) in enumerate((("down_proj", 16, 24), ("gate_up_proj", 48, 16))):
+        a, b = rng.standard_normal((3 * 2, out)), rng.standard_normal((inner, 2 * 3))
+        module = "model.layers.0.mlp.experts" + depth * ".base_layer"
+        tensors |= {f"{module}.lora_A.weight": a.astype(np.float32), f"{module}.lora_B.weight": b.astype(np.float32)}
+        deltas[parameter] = 2 * np.einsum("ire,ero->eoi", b.reshape(inner, 2, 3), a.reshape(3, 2, out))
+    targets = ["experts.gate_up_proj", "experts.down_proj"]
+    adapter = write_adapter(tmp_path / "adapter", tensors, target_parameters=targets)
+    found, before = values(open_checkpoint(adapter, base=base)), values(base)
+    for expert in range(3):
+        stem = f"model.layers.0.block_sparse_moe.experts.{expert}"
+        gate_up = deltas["gate_up_proj"][expert]
+        parts = {"w1": gate_up[:24], "w3": gate_up[24:], "w2": deltas["down_proj"][expert]}
+        for name, delta in parts.items():
+            expected = before[f"{stem}.{name}.weight"] + delta
+            # Factors and sums in float32, of numbers up to 30.
+            np.testing.assert_allclose(found[f"{stem}.{name}.weight"], expected, rtol=0, atol=2e-5)
+
+
 def test_experts_of_another_size_are_refused():
     with pytest.raises(CheckpointError, match=r"fit none of model.layers.0.mlp.experts.down_proj"):
         open_checkpoint(MADE / "mixtral" / "fused", base=open_checkpoint(MADE / "gpt-oss" / "base"))

@@ -198,6 +198,8 @@ def test_factors_that_do_not_fit_have_no_tensor():
     assert layer_tensor("w", BASE, BASE, update(OUT, IN + 1), False) is None
     assert layer_tensor("w", BASE, BASE, update(OUT, IN, is_embedding=True), False) is None
     assert layer_tensor("w", BIAS, BIAS, update(OUT, IN), False) is None
+    deep = Update("m", source("a", 3, IN), source("b", OUT, 3, 2), 1.0, 3)
+    assert layer_tensor("w", BASE, BASE, deep, False) is None
     assert layer_tensor("w", BASE, BASE, update(OUT, IN, magnitude=source("m", OUT + 1)), False) is None
 
 

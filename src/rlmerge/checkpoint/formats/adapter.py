@@ -20,6 +20,7 @@ from rlmerge.checkpoint.formats.adapter_updates import Factors, expert_tensors, 
 from rlmerge.checkpoint.header import read_header
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.source import Source
+from rlmerge.checkpoint.untied import untied_config
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import MERGEABLE
 
@@ -131,7 +132,7 @@ class _Assembly:
                 if head not in self._changed and head not in self._base.tensors:
                     table = self._table(head)
                     self._changed[head] = Untied(head, head, table, table)
-                settings = _untied(settings)
+                settings = untied_config(settings)
                 warnings.append(
                     f"{self._where} trained the two tied embeddings apart, so the result stores {head} of its own"
                     " (tie_word_embeddings: false)"
@@ -268,16 +269,6 @@ def _inner(a: Source) -> int:
 
 def _outer(b: Source) -> int:
     return b.shape[0] if math.prod(b.shape[2:]) == 1 else -1
-
-
-def _untied(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """``config`` of a model that stores both embeddings."""
-    if config is None:
-        return None
-    changed = {**config, "tie_word_embeddings": False}
-    if isinstance(config.get("text_config"), dict):
-        changed["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
-    return changed
 
 
 FORMATS = (Format(FORMAT, is_adapter, open_adapter, needs_base=True),)

@@ -20,7 +20,9 @@ def layer_tensor(name: str, base: Source, ground: Source, update: Update, fan_in
     where that is square ``fan_in_fan_out`` decides.
     """
     rank, shape = update.rank, base.shape
-    inner, outer = math.prod(update.a.shape[1:]), update.b.numel // rank
+    inner, outer = math.prod(update.a.shape[1:]), update.b.shape[0]
+    if math.prod(update.b.shape[2:]) != 1:
+        return None
     flat = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (0, 0)
     straight, turned = flat == (outer, inner), len(shape) == 2 and flat == (inner, outer)
     if update.is_embedding:
