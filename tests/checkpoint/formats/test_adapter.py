@@ -221,7 +221,7 @@ def test_what_the_files_do_not_decide_is_refused(name):
 
 
 def test_experts_as_peft_before_0_20_wrote_them(tmp_path):
-    """A [experts·r, out], B [in, r·experts] though experts lie as [experts, out, in]: Δ[e]ᵀ = s Σ B[:, r, e] A[e, r]."""
+    """A [experts·r, out], B [in, r·experts], experts as [experts, out, in]: Δ[e]ᵀ = s Σ B[:, r, e] A[e, r]."""
     base = open_checkpoint(MADE / "mixtral" / "base")
     rng = np.random.default_rng(0)
     tensors, deltas = {}, {}
