@@ -114,7 +114,7 @@ def test_other_processors_get_the_same_bits(monkeypatch, level, dtype, out, roun
         pytest.skip("no weaker processor of this family to compile for")
     here, counts = run(formula, dtype, out, rounding, tile(dtype))
     monkeypatch.setattr("rlmerge.kernels.program._kernels", {})
-    monkeypatch.setattr(jit, "_host", lambda: jit.Host(*weaker[level], converts_float16=False))
+    monkeypatch.setattr(jit, "find_host", lambda: jit.Host(*weaker[level], converts_float16=False))
     there, other = run(variant, dtype, out, rounding, tile(dtype))
     assert same_stored(there, here, out)
     assert np.array_equal(counts.counts, other.counts)
@@ -124,7 +124,7 @@ def test_other_processors_get_the_same_bits(monkeypatch, level, dtype, out, roun
 @pytest.mark.parametrize(("dtype", "out"), [(FLOAT16, FLOAT32), (FLOAT32, FLOAT16)])
 def test_float16_without_hardware_conversion_falls_back_to_numpy(monkeypatch, dtype, out):
     monkeypatch.setattr("rlmerge.kernels.program._kernels", {})
-    monkeypatch.setattr(jit, "_host", lambda: jit.Host("x86-64", "", converts_float16=False))
+    monkeypatch.setattr(jit, "find_host", lambda: jit.Host("x86-64", "", converts_float16=False))
     with pytest.raises(UntraceableError, match="cannot convert float16"):
         run(formula, dtype, out, "nearest", tile(dtype))
 
@@ -143,7 +143,7 @@ def test_which_processors_convert_float16(monkeypatch, triple, f16c, converts):
         get_host_cpu_name=lambda: "any",
     )
     monkeypatch.setattr(jit, "llvm", host)
-    assert jit._host().converts_float16 is converts
+    assert jit.find_host().converts_float16 is converts
 
 
 def test_arrays_that_do_not_fit_are_refused_before_anything_is_read():

@@ -65,7 +65,7 @@ class Kernel:
     """
 
     def __init__(self, program: Program) -> None:
-        host = _host()
+        host = find_host()
         if FLOAT16 in (*program.inputs, getattr(program.sink, "dtype", None)) and not host.converts_float16:
             raise UntraceableError("this processor cannot convert float16 to float32 by itself")
         text, self.slots = module(program)
@@ -74,7 +74,7 @@ class Kernel:
         self.real = np.dtype(np.float32 if program.real == "float" else np.float64)
         self._program = program
         self._numbers = len(program.used("param")), len(program.used("row"))
-        self._engine, address = _compile(text, host)
+        self._engine, address = compile_kernel(text, host)
         self._function = _FUNCTION(address)
 
     def __call__(
@@ -164,13 +164,14 @@ class Host:
     converts_float16: bool
 
 
-def _host() -> Host:
+def find_host() -> Host:
+    """The processor this process runs on."""
     features = llvm.get_host_cpu_features()
     native = not llvm.get_process_triple().startswith(("x86", "i386", "i686")) or bool(features.get("f16c"))
     return Host(llvm.get_host_cpu_name(), features.flatten(), native)
 
 
-def _compile(text: str, host: Host) -> tuple[llvm.ExecutionEngine, int]:
+def compile_kernel(text: str, host: Host) -> tuple[llvm.ExecutionEngine, int]:
     """Machine code for ``@kernel``. The IR is vectorised already: it needs registers for its slots and a clean-up."""
     with _lock:
         llvm.initialize_native_target()

@@ -17,7 +17,7 @@ from rlmerge.checkpoint.source import Source
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
 
-_MODULES: tuple[str, ...] = ("rank_files", "dcp_safetensors", "dcp", "zero", "torch_bin")
+_MODULES: tuple[str, ...] = ("adapter", "rank_files", "dcp_safetensors", "dcp", "zero", "torch_bin")
 
 
 @dataclass(frozen=True)
