@@ -20,6 +20,7 @@ from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.checkpoint.weights import INDEX, SINGLE, entries, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
+from rlmerge.kernels.dtypes import MERGEABLE
 
 _MAX_CONFIG = 16 * 2**20
 
@@ -96,6 +97,8 @@ def open_checkpoint(
     config, warnings = opened.config, list(opened.warnings)
     if config is None and (side / "config.json").exists():
         config = _read_config(side)
+    if kind is None and (decoded := _decoded(opened.tensors, config, root)):
+        opened, config, warnings = decoded, decoded.config, [*warnings, *decoded.warnings]
     if config is None:
         warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
     beside = find_side_files(side)
@@ -116,6 +119,20 @@ def _open_safetensors(root: Path, names: list[str]) -> Opened:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
     return Opened("safetensors", tensors, tuple(warnings))
+
+
+def _decoded(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root: Path) -> Opened | None:
+    """The model with quantised weights decoded; None for a plain one, for which nothing more is imported."""
+    text = (config or {}).get("text_config")
+    stated = {*(config or {}), *(text if isinstance(text, dict) else {})} & {
+        "quantization_config",
+        "compression_config",
+    }
+    if not stated and all(tensor.dtype in MERGEABLE for tensor in tensors.values()):
+        return None
+    from rlmerge.checkpoint.formats.quantised import decode_quantised
+
+    return decode_quantised(tensors, config, root)
 
 
 def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
