@@ -6,6 +6,7 @@ import pytest
 from rlmerge.checkpoint import fingerprint as module
 from rlmerge.checkpoint import read_header
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
+from rlmerge.checkpoint.source import samples
 from rlmerge.errors import CheckpointError
 
 
@@ -39,13 +40,13 @@ def test_blocks_of_a_large_tensor(tmp_path, write_raw):
     with file.open("r+b") as handle:
         handle.truncate(file.stat().st_size + count)
     [tensor] = read_header(file).tensors.values()
-    blocks = list(tensor._blocks(False))
-    assert blocks[0] == (tensor.start, 4096)
-    assert blocks[-1] == (tensor.stop - 4096, 4096)
+    blocks = list(samples(tensor.nbytes, False))
+    assert blocks[0] == (0, 4096)
+    assert blocks[-1] == (count - 4096, 4096)
     assert len(blocks) == 5
     gaps = [after[0] - before[0] for before, after in itertools.pairwise(blocks)]
     assert max(gaps) - min(gaps) <= 1 and max(gaps) <= 16 * 2**20
-    assert sum(length for _, length in tensor._blocks(True)) == count
+    assert sum(length for _, length in samples(tensor.nbytes, True)) == count
 
 
 def test_sampling_sees_the_sampled_blocks(tmp_path, write_raw, monkeypatch):

@@ -14,7 +14,7 @@ from rlmerge.checkpoint import hub, strictjson
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
-from rlmerge.checkpoint.header import Header, read_header
+from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
@@ -85,7 +85,7 @@ def open_checkpoint(
     text = os.fspath(reference)
     root, commit = _locate(text, revision)
     names = entries(root)
-    kind = None if SINGLE in names or INDEX in names else find_format(root, names)
+    kind = None if _is_plain(root, names) else find_format(root, names)
     if kind is None:
         opened = _open_safetensors(root, names)
     else:
@@ -105,6 +105,12 @@ def open_checkpoint(
     watched = tuple(InputFile(path) for path in beside)
     kinds = opened.format, side, watched
     return Checkpoint(text, root, commit, opened.tensors, config, beside, tuple(warnings), *kinds)
+
+
+def _is_plain(root: Path, names: list[str]) -> bool:
+    """Whether a directory is one of a Hugging Face model; an index can also be that of a published delta."""
+    is_delta = INDEX in names and b'"delta_encoding"' in read_bytes(inside(root, INDEX), MAX_HEADER)
+    return SINGLE in names or (INDEX in names and not is_delta)
 
 
 def _open_safetensors(root: Path, names: list[str]) -> Opened:
@@ -130,8 +136,10 @@ def _decoded(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, ro
     }
     if not stated and all(tensor.dtype in MERGEABLE for tensor in tensors.values()):
         return None
+    from rlmerge.checkpoint.formats.delta_slime import refuse_payload
     from rlmerge.checkpoint.formats.quantised import decode_quantised
 
+    refuse_payload(tensors, root)
     return decode_quantised(tensors, config, root)
 
 

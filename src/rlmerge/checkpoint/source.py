@@ -157,21 +157,13 @@ class Extent(Source):
 
     def fingerprint(self, whole: bool) -> bytes:
         digest = xxhash.xxh3_128()
-        for offset, length in self._blocks(whole):
-            digest.update(self.file.copy(offset, offset + length))
+        for offset, length in samples(self.nbytes, whole):
+            digest.update(self.file.copy(self.start + offset, self.start + offset + length))
         return digest.digest()
 
     def _bytes(self, start: int, stop: int | None) -> tuple[int, int]:
         start, stop = self.span(start, stop)
         return self.start + start * self.dtype.itemsize, self.start + stop * self.dtype.itemsize
-
-    def _blocks(self, whole: bool) -> Iterable[tuple[int, int]]:
-        """(offset in the file, length) of what is hashed."""
-        count = max(4, -(-self.nbytes // SPACING) + 1)
-        if whole or self.nbytes <= count * BLOCK:
-            return ((offset, min(_PIECE, self.stop - offset)) for offset in range(self.start, self.stop, _PIECE))
-        last = self.nbytes - BLOCK
-        return ((self.start + last * index // (count - 1), BLOCK) for index in range(count))
 
 
 class ArraySource(Source):
@@ -198,6 +190,15 @@ class ArraySource(Source):
 
     def fingerprint(self, whole: bool) -> bytes:
         return xxhash.xxh3_128_digest(self._flat.tobytes())
+
+
+def samples(nbytes: int, whole: bool) -> Iterable[tuple[int, int]]:
+    """(offset, length) of the bytes of a tensor that its fingerprint covers, in order."""
+    count = max(4, -(-nbytes // SPACING) + 1)
+    if whole or nbytes <= count * BLOCK:
+        return ((offset, min(_PIECE, nbytes - offset)) for offset in range(0, nbytes, _PIECE))
+    last = nbytes - BLOCK
+    return ((last * index // (count - 1), BLOCK) for index in range(count))
 
 
 def combined(kind: str, parts: Iterable[Source | bytes], whole: bool, **settings: object) -> bytes:

@@ -17,7 +17,7 @@ from rlmerge.checkpoint.source import Source
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
 
-_MODULES: tuple[str, ...] = ()
+_MODULES: tuple[str, ...] = ("delta", "delta_slime", "delta_skyrl", "delta_trl", "delta_grail")
 
 
 @dataclass(frozen=True)
