@@ -14,6 +14,8 @@ _INSTALL = {
     "trl": "pip install 'rlmerge[lab]'",
     "datasets": "pip install 'rlmerge[lab]'",
     "tokenizers": "pip install 'rlmerge[lab]'",
+    "zstandard": "pip install 'rlmerge[deltas]'",
+    "blake3": "pip install blake3",
 }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rlmerge.checkpoint.directory import SINGLE
@@ -32,15 +32,16 @@ class OutputTensor:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One file to be written: its name, and its tensors in the order in which their bytes lie."""
+    """One file to be written: its name, its tensors in the order in which their bytes lie, and its metadata."""
 
     name: str
     tensors: tuple[OutputTensor, ...]
+    metadata: Mapping[str, str] = field(default_factory=lambda: {"format": "pt"}, hash=False)
 
     @cached_property
     def header(self) -> bytes:
         """The file's first bytes: header length and JSON, padded so that the data begins at a multiple of 8."""
-        content: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        content: dict[str, object] = {"__metadata__": dict(self.metadata)}
         offset = 0
         for tensor in self.tensors:
             offsets = [offset, offset + tensor.nbytes]

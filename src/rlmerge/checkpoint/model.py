@@ -16,12 +16,13 @@ from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
-from rlmerge.checkpoint.header import Header, read_header
-from rlmerge.checkpoint.paths import inside, unreadable
+from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
+from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.checkpoint.weights import check_weights, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
+from rlmerge.kernels.dtypes import MERGEABLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def open_checkpoint(
     text = os.fspath(reference)
     root, commit = _locate(text, revision)
     names = entries(root)
-    kind = None if SINGLE in names or INDEX in names else find_format(root, names)
+    kind = None if _is_plain(root, names) else find_format(root, names)
     if kind is None:
         opened = _open_safetensors(root, names)
     else:
@@ -92,12 +93,20 @@ def open_checkpoint(
     config, warnings = opened.config, list(opened.warnings)
     if config is None:
         config = read_config(side)
+    if kind is None and (decoded := _decoded(opened.tensors, config, root)):
+        opened, config, warnings = decoded, decoded.config, [*warnings, *decoded.warnings]
     if config is None:
         warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
     beside = find_side_files(side)
     watched = tuple(InputFile(path) for path in beside)
     kinds = opened.format, side, watched
     return Checkpoint(text, root, commit, opened.tensors, config, beside, tuple(warnings), *kinds)
+
+
+def _is_plain(root: Path, names: list[str]) -> bool:
+    """Whether a directory is one of a Hugging Face model; an index can also be that of a published delta."""
+    is_delta = INDEX in names and b'"delta_encoding"' in read_bytes(inside(root, INDEX), MAX_HEADER)
+    return SINGLE in names or (INDEX in names and not is_delta)
 
 
 def _open_safetensors(root: Path, names: list[str]) -> Opened:
@@ -113,6 +122,22 @@ def _open_safetensors(root: Path, names: list[str]) -> Opened:
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
     check_weights(tensors, root)
     return Opened("safetensors", tensors, tuple(warnings))
+
+
+def _decoded(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root: Path) -> Opened | None:
+    """The model with quantised weights decoded; None for a plain one, for which nothing more is imported."""
+    text = (config or {}).get("text_config")
+    stated = {*(config or {}), *(text if isinstance(text, dict) else {})} & {
+        "quantization_config",
+        "compression_config",
+    }
+    if not stated and all(tensor.dtype in MERGEABLE for tensor in tensors.values()):
+        return None
+    from rlmerge.checkpoint.formats.delta_slime import refuse_payload
+    from rlmerge.checkpoint.formats.quantised import decode_quantised
+
+    refuse_payload(tensors, root)
+    return decode_quantised(tensors, config, root)
 
 
 def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:

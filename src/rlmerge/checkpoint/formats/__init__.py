@@ -17,7 +17,10 @@ from rlmerge.checkpoint.source import Source
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
 
-_MODULES: tuple[str, ...] = ("adapter", "rank_files", "dcp_safetensors", "dcp", "zero", "torch_bin")
+_MODULES: tuple[str, ...] = (
+    "adapter", "rank_files", "dcp_safetensors", "dcp", "zero", "torch_bin",
+    "delta", "delta_slime", "delta_skyrl", "delta_trl", "delta_grail",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

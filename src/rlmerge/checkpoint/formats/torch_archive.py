@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.disguise import refuse_disguise
+from rlmerge.checkpoint.files import InputFile
 from rlmerge.errors import CheckpointError
 
 _MAX_DIRECTORY = 64 * 2**20
