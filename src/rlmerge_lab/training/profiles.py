@@ -1,0 +1,172 @@
+"""How much the laboratory does: which experts, how large, how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from rlmerge.errors import RequestError, did_you_mean
+from rlmerge_lab.training.tasks import TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of training an expert from the base.
+
+    ``kind`` is reinforcement learning or supervised fine-tuning. ``rate`` multiplies the profile's learning rate.
+    ``weights`` is the type weights are held in while training; all experts are stored in bfloat16. ``data`` is where
+    supervised answers come from: the task's teacher, or the base's own correct samples. ``matched`` supervised training
+    stops once it is as accurate as the reinforced expert of the same seed and task. ``positives`` drops every negative
+    advantage.
+    """
+
+    name: str
+    about: str
+    kind: Literal["rl", "sft"]
+    rate: float = 1.0
+    weights: Literal["float32", "bfloat16"] = "float32"
+    data: Literal["teacher", "own"] = "teacher"
+    matched: bool = True
+    positives: bool = False
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("rl", "GRPO, float32 master weights", "rl"),
+        Arm("rl-bf16", "GRPO, weights held in bfloat16", "rl", weights="bfloat16"),
+        Arm("rl-positive", "GRPO without negative advantages", "rl", positives=True),
+        Arm("sft", "supervised on the teacher, same learning rate, matched accuracy", "sft"),
+        Arm("sft-high-lr", "supervised on the teacher, ten times the learning rate, matched accuracy", "sft", rate=10),
+        Arm("rft", "supervised on the base's own correct samples, matched accuracy", "sft", data="own"),
+        Arm("sft-long", "supervised on the teacher, for a fixed long time", "sft", matched=False),
+    )
+}
+"""Every arm by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Sizes of one run of the laboratory. Every seed trains its own base and its own experts."""
+
+    name: str
+    about: str
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...] = tuple(TASKS)
+    arms: tuple[str, ...] = tuple(ARMS)
+    # The base: a Llama decoder, trained on all tasks in these shares, with some slips, and stopped early.
+    hidden: int = 64
+    layers: int = 3
+    heads: int = 4
+    mlp: int = 176
+    base_steps: int = 6000
+    base_batch: int = 64
+    base_rate: float = 3e-3
+    slips: float = 0.2
+    shares: Mapping[str, float] = field(
+        default_factory=lambda: {"reverse": 0.12, "shift": 0.14, "steps": 0.4, "make": 0.25, "brackets": 0.09}
+    )
+    # Experts.
+    rate: float = 2e-4
+    rl_steps: int = 120
+    rl_prompts: int = 16
+    rl_samples: int = 8
+    sft_batch: int = 32
+    sft_limit: int = 600
+    long_steps: int = 400
+    # Questions of each task.
+    train: int = 1500
+    dev: int = 128
+    test: int = 256
+    # A language model on data sets of reasoning-gym, named with their settings, in place of character tasks. `model` is
+    # a directory or Hub id (None: SmolLM2-135M-Instruct); sizes and slips above are not used then.
+    gym: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    model: str | None = None
+    answer_tokens: int = 24
+    samples: int = 4
+    microbatch: int = 64
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Profile:
+        """The profile ``to_dict`` described."""
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        return cls(**values)
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "ci",
+            "whether everything runs; no claim rests on it",
+            seeds=(0,),
+            tasks=("reverse", "steps"),
+            hidden=32,
+            layers=2,
+            heads=2,
+            mlp=88,
+            base_steps=150,
+            rl_steps=6,
+            sft_limit=10,
+            long_steps=10,
+            train=200,
+            dev=24,
+            test=24,
+        ),
+        Profile(
+            "quick",
+            "three seeds of reinforced and supervised experts of three tasks, for a first look",
+            seeds=(0, 1, 2),
+            tasks=("reverse", "make", "brackets"),
+            arms=("rl", "sft"),
+            base_steps=2000,
+            shares={"reverse": 0.3, "make": 0.55, "brackets": 0.15},
+            rl_steps=60,
+        ),
+        Profile("full", "five seeds, every arm", seeds=(0, 1, 2, 3, 4)),
+        Profile(
+            "gpu",
+            "SmolLM2 or your own model on tasks of reasoning-gym",
+            seeds=(0, 1),
+            tasks=("chain_sum", "spell_backward", "countdown"),
+            gym={
+                "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+                "spell_backward": {"min_word_len": 3, "max_word_len": 5},
+                "countdown": {
+                    "min_numbers": 2,
+                    "max_numbers": 3,
+                    "min_value": 1,
+                    "max_value": 9,
+                    "min_target": 1,
+                    "max_target": 27,
+                    "operators": ["+", "-"],
+                },
+            },
+            shares={},
+            slips=0.0,
+            base_steps=60,
+            base_batch=32,
+            base_rate=5e-5,
+            rate=1e-5,
+            rl_steps=40,
+            sft_limit=120,
+            long_steps=120,
+            train=512,
+            dev=48,
+            test=96,
+        ),
+    )
+}
+"""Every profile by name."""
+
+
+def profile(name: str) -> Profile:
+    """The profile called ``name``; RequestError when there is none."""
+    if name not in PROFILES:
+        raise RequestError(f"no profile '{name}'", hint=did_you_mean(name, PROFILES))
+    return PROFILES[name]
