@@ -165,9 +165,8 @@ def _said(lab: Lab) -> str:
 def _report(found: dict[str, Any], out: Path, output_format: str) -> None:
     """Write the report to ``out`` and print it."""
     from rlmerge_lab.claims import judge
-    from rlmerge_lab.report.html import study_html
     from rlmerge_lab.report.markdown import study_markdown
-    from rlmerge_lab.report.terminal import study_text
+    from rlmerge_lab.report.study import study_html, study_text
     from rlmerge_lab.training.directory import write_text
 
     judged = judge(found).to_dict()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.request import FORMAT
+from rlmerge.errors import RequestError
 
 _SEED = click.option("--seed", default=0, show_default=True, help="Seed of every simulation.")
-_FORMAT = click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
 
 
 def _output(required: bool = False) -> Callable[[Any], Any]:
@@ -20,7 +21,13 @@ def _output(required: bool = False) -> Callable[[Any], Any]:
         "--output",
         type=click.Path(path_type=Path, file_okay=False),
         required=required,
-        help="Directory for figures (PNG, SVG), tables (CSV) and the result (JSON).",
+        help="Directory for figures (SVG), tables (CSV) and the result (JSON).",
+    )
+
+
+def _trials(count: int, each: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--trials", type=click.IntRange(min=1), default=count, show_default=True, help=f"Trials a {each}."
     )
 
 
@@ -34,13 +41,13 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True, help="Trials a scale.")
+@_trials(5, "scale")
 @_SEED
 @_output()
-@_FORMAT
-def sparsity(trials: int, seed: int, output: Path | None, form: str) -> None:
+@FORMAT
+def sparsity(**asked: Any) -> None:
     """Table 1, Figure 1: metrics of simulated task vectors from 1B to 405B."""
-    _run("sparsity", output, form, seed=seed, trials=trials)
+    _run("sparsity", **asked)
 
 
 @command.command()
@@ -52,87 +59,97 @@ def sparsity(trials: int, seed: int, output: Path | None, form: str) -> None:
 )
 @_SEED
 @_output()
-@_FORMAT
-def law(measured: tuple[str, ...], seed: int, output: Path | None, form: str) -> None:
+@FORMAT
+def law(measured: tuple[str, ...], **asked: Any) -> None:
     """Section 3.1: the law s(N) = 1 - a/N^b, its intervals, and real checkpoints beside it."""
-    from rlmerge_lab.scaling.measured import parse_measured
+    from rlmerge_lab.scaling.law import Measured
 
-    _run("law", output, form, seed=seed, measured=[parse_measured(text) for text in measured])
+    _run("law", measured=[Measured.parse(text) for text in measured], **asked)
 
 
 @command.command()
-@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Trials a sparsity.")
+@_trials(20, "sparsity")
 @_SEED
 @_output()
-@_FORMAT
-def merge(trials: int, seed: int, output: Path | None, form: str) -> None:
+@FORMAT
+def merge(**asked: Any) -> None:
     """Table 2, Figures 2 and 3: merge quality, with retention beside cosine."""
-    _run("merge", output, form, seed=seed, trials=trials)
+    _run("merge", **asked)
 
 
 @command.command()
 @_SEED
 @_output()
-@_FORMAT
-def anatomy(seed: int, output: Path | None, form: str) -> None:
+@FORMAT
+def anatomy(**asked: Any) -> None:
     """Table 3, Figure 4: sparsity by kind of tensor and depth."""
-    _run("anatomy", output, form, seed=seed)
+    _run("anatomy", **asked)
 
 
 @command.command()
-@click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True, help="Trials a scale.")
+@_trials(5, "scale")
 @_SEED
 @_output()
-@_FORMAT
-def agents(trials: int, seed: int, output: Path | None, form: str) -> None:
+@FORMAT
+def agents(**asked: Any) -> None:
     """Figure 5: overlap between simulated agents, beside chance."""
-    _run("agents", output, form, seed=seed, trials=trials)
+    _run("agents", **asked)
 
 
 @command.command()
-@click.option("--experts", type=click.IntRange(min=1), default=3, show_default=True, help="Agents to merge.")
+@click.option("--experts", "agents", type=click.IntRange(min=1), default=3, show_default=True, help="Agents to merge.")
 @_output()
-@_FORMAT
-def memory(experts: int, output: Path | None, form: str) -> None:
+@FORMAT
+def memory(**asked: Any) -> None:
     """Table 4, Figure 6: peak memory by formula, for real shapes, and by budget."""
-    _run("memory", output, form, agents=experts)
+    _run("memory", **asked)
 
 
 @command.command(name="all")
 @_SEED
 @_output(required=True)
-@_FORMAT
-def everything(seed: int, output: Path, form: str) -> None:
+@FORMAT
+def everything(seed: int, output: Path, output_format: str) -> None:
     """Every study, with one self-contained report.html."""
-    from rlmerge_lab.scaling import registry
-    from rlmerge_lab.scaling.render import files, html, terminal
+    from rlmerge_lab.report.scaling import scaling_files, scaling_html
+    from rlmerge_lab.scaling import STUDIES, run
 
-    outcomes: list[registry.Outcome] = []
-    for name in registry.STUDIES:
-        outcome = registry.run(name) if name == "memory" else registry.run(name, seed=seed)
-        files.write(outcome, output)
-        click.echo(f"{name}: {terminal.tally(outcome)} ({outcome.seconds:.1f} s)", err=True)
+    outcomes = []
+    for name in STUDIES:
+        outcome = run(name) if name == "memory" else run(name, seed=seed)
+        _write(output, scaling_files(outcome))
+        click.echo(f"{name}: {outcome.tally} ({outcome.seconds:.1f} s)", err=True)
         outcomes.append(outcome)
-    report = files.write_file(output / "report.html", html.page(outcomes, seed).encode())
-    if form == "json":
-        studies = [outcome.to_dict() for outcome in outcomes]
-        emit_json({"report": str(report), "seed": seed, "studies": studies})
+    (report,) = _write(output, {"report.html": scaling_html(outcomes, seed)})
+    if output_format == "json":
+        emit_json({"report": str(report), "seed": seed, "studies": [outcome.to_dict() for outcome in outcomes]})
     else:
         emit(f"Report: {report}")
 
 
-def _run(name: str, output: Path | None, form: str, **arguments: Any) -> None:
+def _run(name: str, output: Path | None, output_format: str, **arguments: Any) -> None:
     """Run one study, print it on stdout, and write its files when asked."""
-    from rich.console import Console
+    from rlmerge_lab.report.scaling import scaling_files, scaling_text
+    from rlmerge_lab.scaling import run
 
-    from rlmerge_lab.scaling import registry
-    from rlmerge_lab.scaling.render import files, terminal
-
-    outcome = registry.run(name, **arguments)
-    if form == "json":
+    outcome = run(name, **arguments)
+    if output_format == "json":
         emit_json(outcome.to_dict())
     else:
-        terminal.show(outcome, Console(width=width(), no_color=not color()))
+        emit(scaling_text(outcome, width=width(), color=color()))
     if output is not None:
-        for path in files.write(outcome, output):
+        for path in _write(output, scaling_files(outcome)):
             click.echo(f"wrote {path}", err=True)
+
+
+def _write(directory: Path, files: Mapping[str, str]) -> list[Path]:
+    """Write ``files`` into ``directory``, made when absent; RequestError naming the file when the system refuses."""
+    paths = [directory / name for name in files]
+    for path, text in zip(paths, files.values(), strict=True):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            what = f"cannot write: {error.strerror or error}"
+            raise RequestError(what, where=str(path), hint="Give another directory with -o.") from error
+    return paths

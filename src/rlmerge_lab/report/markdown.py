@@ -6,12 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlmerge.report.console import plain
-from rlmerge_lab.report import plots, sheets
-from rlmerge_lab.report.lines import MARKS, adjusted, beside_lines, claimed_line, control_line, figure_line
-from rlmerge_lab.report.plots import Picture
-from rlmerge_lab.report.sheets import Sheet
-from rlmerge_lab.report.standalone import standalone
-from rlmerge_lab.report.words import RULES, answers, facts, grouped, headline, many, scoring, tally
+
+from . import plots, sheets
+from .parts import Picture, Sheet
+from .standalone import standalone
+from .words import (
+    MARKS,
+    RULES,
+    adjusted,
+    answers,
+    beside_lines,
+    claimed_line,
+    control_line,
+    facts,
+    figure_line,
+    grouped,
+    headline,
+    many,
+    scoring,
+    tally,
+)
 
 Result = Mapping[str, Any]
 

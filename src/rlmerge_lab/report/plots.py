@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.report.curves import Curve, Point, curve_plot
 from rlmerge.report.dots import Dot, Dots, dot_plot
 from rlmerge.report.heat import heat_map
-from rlmerge_lab.report import sheets
-from rlmerge_lab.report.sheets import Sheet
-from rlmerge_lab.report.words import RULES
+
+from . import sheets
+from .parts import Picture, Sheet
+from .words import RULES
 
 Result = Mapping[str, Any]
 
@@ -19,18 +19,6 @@ COLORS = 12
 NEUTRAL = 10
 """A grey for pictures whose rows are the arms."""
 MAIN = ("rl", "sft")
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A chart: its anchor and file name, heading, how to read it, the SVG, its numbers, and what its colours mean."""
-
-    key: str
-    title: str
-    note: str
-    svg: str
-    sheet: Sheet
-    legend: tuple[tuple[str, int], ...] = ()
 
 
 def colors(study: Result) -> dict[str, int]:

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from rlmerge.report.tables import amount, interval_text
-from rlmerge_lab.report.lines import difference, probability
-from rlmerge_lab.report.words import ARMS, RULES
+
+from .parts import NONE, Sheet
+from .words import ARMS, RULES, difference, probability
 
 Result = Mapping[str, Any]
-NONE = "–"
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A table: what it shows, its head, and rows of as many cells; the first cell names its row."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def filled(self) -> Sheet:
-        """Without rows and columns that hold nothing."""
-        rows = [row for row in self.rows if any(cell != NONE for cell in row[1:])]
-        kept = [i for i in range(len(self.head)) if not i or any(row[i] != NONE for row in rows)]
-        return Sheet(self.caption, [self.head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def experts(judged: Result) -> Sheet:
@@ -177,15 +161,6 @@ def cell(found: Result | None, percent: bool) -> str:
 def seeds(found: Result | None) -> str:
     """The number of seeds behind a cell."""
     return NONE if found is None else str(found["n"])
-
-
-def verdicts(rows: Sequence[Result], shown: Callable[[Result], str]) -> Sheet:
-    """Claims with their sources, verdicts alone and among all, and the first deciding figure."""
-    cells = [
-        [row["claim"], row["source"], row["verdict"], row["adjusted"], "; ".join(map(shown, row["decides"]))]
-        for row in rows
-    ]
-    return Sheet("Verdicts", ["claim", "source", "verdict", "among all", "figure"], cells)
 
 
 def percent(value: float | None) -> str:

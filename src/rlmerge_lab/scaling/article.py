@@ -1,4 +1,4 @@
-"""The numbers printed in "Does Sparsity Persist?": what our own computations are held against."""
+"""What computations are held against: the numbers printed in "Does Sparsity Persist?", and published measurements."""
 
 from __future__ import annotations
 
@@ -99,3 +99,33 @@ TABLE_4 = (
     MemoryRow(70, 140.0, 560.0, 6.0, 93),
     MemoryRow(405, 810.0, 3240.0, 18.0, 180),
 )
+
+
+class Measurement(NamedTuple):
+    """Share of unchanged bfloat16 weights of real RL runs: lowest and highest reported, and their model sizes."""
+
+    label: str
+    billions_low: float
+    billions_high: float
+    low: float
+    high: float
+
+    @property
+    def billions(self) -> float:
+        """Geometric middle of the sizes."""
+        return (self.billions_low * self.billions_high) ** 0.5
+
+    @property
+    def middle(self) -> float:
+        return (self.low + self.high) / 2
+
+
+PUBLISHED_SOURCE = "arXiv 2505.11711 and 2511.08567, bfloat16 checkpoints, second-hand"
+PUBLISHED = (
+    Measurement("1.5B", 1.5, 1.5, 0.36, 0.54),
+    Measurement("4B", 4.0, 4.0, 0.79, 0.79),
+    Measurement("7–8B", 7.0, 8.0, 0.62, 0.80),
+    Measurement("14B", 14.0, 14.0, 0.68, 0.68),
+    Measurement("30B MoE", 30.0, 30.0, 0.92, 0.92),
+)
+"""Not of the paper: what others measured on real checkpoints, to be read beside its law."""

@@ -24,7 +24,7 @@ def test_human_output_goes_to_stdout_and_files_to_the_directory(tmp_path):
     done = invoke("memory", "-o", tmp_path / "out")
     assert done.exit_code == 0
     assert "not reproduced" in done.stdout and "wrote" not in done.stdout
-    assert "figure-6.png" in done.stderr
+    assert "figure-6.svg" in done.stderr
     assert (tmp_path / "out" / "figure-6.svg").exists()
 
 

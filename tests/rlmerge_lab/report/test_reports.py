@@ -7,9 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from rlmerge_lab.claims import judge
-from rlmerge_lab.report.html import study_html
 from rlmerge_lab.report.markdown import study_markdown
-from rlmerge_lab.report.terminal import study_text
+from rlmerge_lab.report.study import study_html, study_text
 from support.studies import SPLIT, study
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from rlmerge_lab.scaling import registry
+from rlmerge_lab.scaling import STUDIES, run
 
 
 @pytest.fixture(scope="session")
 def outcomes():
     """Outcomes by name."""
-    return {name: registry.run(name) for name in registry.STUDIES}
+    return {name: run(name) for name in STUDIES}
 
 
 @pytest.fixture(scope="session")

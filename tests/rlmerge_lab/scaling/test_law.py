@@ -1,73 +1,99 @@
-"""The law against its printed fit, hand-worked points, and fits to exact data."""
+"""Section 3.1's fits: printed values, intervals that cover them, the laws that explain them, and users' checkpoints."""
 
-from __future__ import annotations
+from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlmerge.errors import RequestError
-from rlmerge_lab.scaling.law import Law, fit, fit_log, r_squared, through
-
-SIZES = (1, 3, 7, 8, 14, 32, 70, 100, 200, 405)
-L0 = (0.9139, 0.9609, 0.9630, 0.9828, 0.9778, 0.9895, 0.9944, 0.9947, 0.9954, 0.9970)
-
-
-def test_least_squares_on_table_1_is_the_printed_law():
-    law = fit(SIZES, L0)
-    assert (round(law.a, 4), round(law.b, 3)) == (0.0848, 0.587)
-    assert round(r_squared(law, SIZES, L0), 3) == 0.965
-    assert [round(law.at(n), 3) for n in (70, 100, 405)] == [0.993, 0.994, 0.998]
+from rlmerge_lab.scaling import law
+from rlmerge_lab.scaling.law import Measured
+from rlmerge_lab.scaling.simulation import Law
+from rlmerge_lab.scaling.verdict import Verdict
+from support.claims import verdict
 
 
-def test_least_squares_is_a_minimum():
-    def squares(law):
-        return float(((np.array(L0) - law(SIZES)) ** 2).sum())
-
-    best = fit(SIZES, L0)
-    for da, db in ((1e-4, 0), (-1e-4, 0), (0, 1e-3), (0, -1e-3)):
-        assert squares(Law(best.a + da, best.b + db)) > squares(best)
-
-
-def test_two_calibration_points_fix_the_law():
-    law = through((3, 0.85), (7, 0.90))
-    assert (round(law.a, 3), round(law.b, 3), round(law.at(70), 3)) == (0.254, 0.479, 0.967)
-    assert law.at(3) == pytest.approx(0.85) and law.at(7) == pytest.approx(0.90)
+def test_the_printed_fit_and_its_intervals(results):
+    study = results["law"]
+    nls = study.fit("least squares")
+    assert (round(nls.law.a, 4), round(nls.law.b, 3), round(nls.r2, 3)) == (0.0848, 0.587, 0.965)
+    for bootstrap in study.bootstraps:
+        assert bootstrap.a.low < nls.law.a < bootstrap.a.high
+        assert bootstrap.b.low < nls.law.b < bootstrap.b.high
+        assert bootstrap.at_70.low < nls.at_70 < bootstrap.at_70.high
 
 
-@given(st.floats(0.02, 0.9), st.floats(0.05, 1.5))
-def test_every_fit_recovers_an_exact_law(a, b):
-    law = Law(a, b)
-    exact = law(SIZES).tolist()
-    for found in (fit(SIZES, exact), fit(SIZES, exact, [0.1] * 10), fit_log(SIZES, exact)):
-        assert (found.a, found.b) == pytest.approx((a, b), rel=1e-4)
+def test_the_zeros_behind_the_gini_column_follow_the_calibrated_law(results):
+    implied, calibrated = (results["law"].fit(name) for name in ("zeros by Gini", "calibration"))
+    assert implied.law.a == pytest.approx(calibrated.law.a, abs=0.01)
+    assert implied.law.b == pytest.approx(calibrated.law.b, abs=0.03)
+    assert implied.r2 > 0.99
 
 
-def test_log_log_is_a_line_through_the_logarithms():
-    # By hand: active shares 0.1 at 1 and 0.01 at 100 fall by a factor 10 over two decades.
-    law = fit_log((1, 100), (0.9, 0.99))
-    assert (law.a, law.b) == pytest.approx((0.1, 0.5))
+def test_vector_length_alone_makes_a_law(results):
+    assert results["law"].fit("constant zeros").law.b > 0.25
 
 
-def test_weights_pull_the_fit_towards_precise_points():
-    sizes, values = (1, 10, 100), (0.5, 0.9, 0.9)
-    assert abs(fit(sizes, values, (1, 1, 1e-3)).at(100) - 0.9) < abs(fit(sizes, values).at(100) - 0.9)
+def test_measured_checkpoints_are_fitted():
+    truth = Law(0.5, 0.3)
+    study = law.run(measured=[Measured(f"m{n}", n, truth.at(n)) for n in (1, 4, 16)], draws=2)
+    assert study.fit("measured").law.b == pytest.approx(0.3)
+    assert study.fit("measured").r2 == pytest.approx(1.0)
 
 
-def test_a_perfect_measurement_does_not_break_the_fit():
-    assert fit((1, 10), (0.9, 1.0)).at(10) == pytest.approx(1.0, abs=1e-6)
+def test_one_size_is_not_enough():
+    with pytest.raises(RequestError, match="two sizes"):
+        law.run(measured=[Measured("a", 7, 0.8), Measured("b", 7, 0.9)], draws=2)
+
+
+def test_bootstraps_repeat_by_seed():
+    std = [0.01] * 10
+    l0 = [Law(0.1, 0.5).at(n) for n in law.SIZES]
+    assert law.bootstraps(1, l0, std, 20) == law.bootstraps(1, l0, std, 20) != law.bootstraps(2, l0, std, 20)
+
+
+def with_fit(study, name, **changes):
+    return replace(study, fits=tuple(replace(f, **changes) if f.name == name else f for f in study.fits))
+
+
+def test_another_fit_is_not_the_printed_one(results):
+    other = with_fit(results["law"], "least squares", law=Law(0.1, 0.5), r2=0.9)
+    for statement in ("Coefficient a", "Exponent b", "Coefficient of", "The fitted law at 70B"):
+        assert verdict(law, statement, results["law"]) is Verdict.REPRODUCED
+        assert verdict(law, statement, other) is Verdict.NOT_REPRODUCED
+
+
+def test_a_law_below_the_published_values_would_describe_them(results):
+    low = with_fit(results["law"], "least squares", law=Law(0.9, 0.2))
+    assert verdict(law, "The law describes", low) is Verdict.REPRODUCED
 
 
 @pytest.mark.parametrize(
-    ("sizes", "values", "message"),
-    [((7, 7), (0.8, 0.9), "two sizes"), ((0, 7), (0.8, 0.9), "positive"), ((1, 7), (0.8, 1.2), "between 0 and 1")],
+    ("text", "billions", "sparsity"),
+    [
+        ("mine=7.6B:0.72", 7.6, 0.72),
+        ("mine=7600000000:72%", 7.6, 0.72),
+        ("mine=500M:.5", 0.5, 0.5),
+        ("mine=7.6e9:1", 7.6, 1.0),
+        ("mine=1T:0", 1000.0, 0.0),
+    ],
 )
-def test_impossible_requests_are_refused(sizes, values, message):
-    with pytest.raises(RequestError, match=message):
-        fit(sizes, values)
+def test_forms(text, billions, sparsity):
+    found = Measured.parse(text)
+    assert found.name == "mine"
+    assert (found.billions, found.sparsity) == pytest.approx((billions, sparsity))
 
 
-def test_log_log_refuses_a_sparsity_of_one():
-    with pytest.raises(RequestError, match="logarithm"):
-        fit_log((1, 10), (0.9, 1.0))
+@pytest.mark.parametrize(
+    "text", ["", "mine", "mine=7B", "=7B:0.5", "mine=7B:x", "mine=0B:0.5", "mine=7B:1.5", "a=7B:72"]
+)
+def test_anything_else_is_refused(text):
+    with pytest.raises(RequestError) as refusal:
+        Measured.parse(text)
+    assert refusal.value.where == "--measured" and refusal.value.exit_code == 2
+
+
+def test_the_users_checkpoints_stand_beside_the_published():
+    study = law.run(measured=[Measured("mine", 7.6, 0.72), Measured("big", 32, 0.8)], draws=2)
+    fits, _, published = law.tables(study)
+    assert fits.rows[-1][0] == "measured"
+    assert published.rows[-2] == ("mine (yours, 7.6B)", "72.0 %", "97.4 %")

@@ -1,12 +1,17 @@
-"""The mergers of Table 2 against independent float64 definitions written from the papers' equations."""
+"""The mergers of Table 2 against definitions written from the papers' equations, their scores, and the verdicts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rlmerge_lab.scaling.generator import rng, task_vectors
-from rlmerge_lab.scaling.merging import MERGERS, active_masks
+from rlmerge_lab.scaling import merging
+from rlmerge_lab.scaling.merging import active_masks, merge, quality
+from rlmerge_lab.scaling.simulation import rng, task_vectors
+from rlmerge_lab.scaling.verdict import Verdict
+from support.claims import verdict
 
 
 def reference_ram(tau, masks):
@@ -33,7 +38,8 @@ def reference_ties(tau, density):
 
 
 def merged(name, tau):
-    return MERGERS[name](tau, rng(0, 9))
+    (found,) = merge(name, [tau], seed=9)
+    return found
 
 
 @pytest.fixture(params=[0.7, 0.88, 0.95])
@@ -75,6 +81,14 @@ def test_dare_keeps_a_tenth_ten_times_as_large(tau):
     assert abs(kept.mean() - 0.1) < 5 * np.sqrt(0.09 / kept.size)
 
 
+def test_what_dare_drops_follows_from_its_seed_and_the_trial(tau):
+    first, second = merge("DARE", [tau, tau], seed=1)
+    assert not np.array_equal(first != 0, second != 0)
+    again, _ = merge("DARE", [tau, tau], seed=1)
+    other, _ = merge("DARE", [tau, tau], seed=2)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
 def test_ram_is_averaging_bit_for_bit_once_nine_tenths_are_zero():
     tau = task_vectors(rng(0), 1000, 99)
     assert active_masks(tau).all()
@@ -84,3 +98,59 @@ def test_ram_is_averaging_bit_for_bit_once_nine_tenths_are_zero():
 def test_one_entry_more_and_the_mask_is_the_support():
     tau = task_vectors(rng(0), 1000, 100)
     assert np.array_equal(active_masks(tau), tau != 0)
+
+
+TAU = np.array([[2.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 4.0, 1.0]])
+
+
+def test_averaging_scores_one_and_keeps_a_third():
+    cosine, fidelity, retention, error = quality(TAU.mean(axis=0), TAU)
+    assert (cosine, retention, error) == pytest.approx((1.0, 1 / 3, 2 / 3))
+    # The oracle (2, 1, 4, 3) against each agent, by hand.
+    assert fidelity == pytest.approx((7 / 150**0.5 + 4 / 60**0.5 + 19 / 510**0.5) / 3)
+
+
+def test_keeping_every_own_update_retains_one_without_error_but_loses_cosine():
+    cosine, _, retention, error = quality(np.array([2.0, 1.0, 4.0, 1.0]), TAU)
+    assert (retention, error) == (1.0, 0.0)
+    assert cosine < 1
+
+
+def test_overshoot_by_lambda():
+    assert quality(1.5 * TAU.sum(axis=0), TAU)[2:] == pytest.approx((1.5, 0.5))
+
+
+def test_the_printed_mask_is_a_tenth_below_ninety_percent_and_everything_above(results):
+    study = results["merge"]
+    assert [study.active_at(s) for s in (0.80, 0.88)] == pytest.approx([0.1, 0.1])
+    assert [study.active_at(s) for s in (0.90, 0.95)] == [1.0, 1.0]
+
+
+def test_one_entry_more_at_ninety_percent_undoes_the_degeneracy(results):
+    assert results["merge"].boundary_active == pytest.approx(0.1)
+    assert results["merge"].boundary_cosine < 0.95
+
+
+def test_degenerate_ram_scores_exactly_as_the_average(results):
+    ram, average = (results["merge"].score(name, 0.95) for name in ("RAM", "Simple Avg"))
+    assert (ram.cosine, ram.fidelity, ram.retention) == (average.cosine, average.fidelity, average.retention)
+
+
+def with_score(study, method, **changes):
+    return replace(study, scores=tuple(replace(s, **changes) if s.method == method else s for s in study.scores))
+
+
+def test_ram_above_averaging_would_be_an_advantage(results):
+    better = with_score(with_score(results["merge"], "Simple Avg", cosine=0.5), "RAM", cosine=0.9, retention=1.0)
+    for statement in ("RAM consistently", "RAM's advantage", "RAM's rescaling"):
+        assert verdict(merging, statement, results["merge"]) is Verdict.NOT_REPRODUCED
+        assert verdict(merging, statement, better) is Verdict.REPRODUCED
+
+
+def test_dare_above_ties_is_not_the_printed_order(results):
+    assert verdict(merging, "DARE", with_score(results["merge"], "DARE", cosine=0.99)) is Verdict.NOT_REPRODUCED
+
+
+def test_table_2_leaves_the_papers_cells_empty_for_methods_it_lacks(outcomes):
+    rows = {row[0]: row for row in outcomes["merge"].tables[1].rows}
+    assert rows["RAM"][1] == "1.0000" and rows["RAM, strict mask"][1] == ""
