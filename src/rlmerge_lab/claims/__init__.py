@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlmerge_lab.claims import explanations, factors, geometry, landscape, mergers, merging, repetition
-from rlmerge_lab.claims.cells import Study
-from rlmerge_lab.claims.figure import Figure, Margin, Outcome, Side
-from rlmerge_lab.claims.sources import UNTESTED
-from rlmerge_lab.claims.summary import summarize
-from rlmerge_lab.claims.verdict import ADJUSTMENT, RULE, Verdict, adjust
+from . import explanations, geometry, merging, methods
+from .cells import Study
+from .figure import Figure, Margin, Outcome, Side
+from .summary import summarize
+from .verdict import ADJUSTMENT, RULE, UNTESTED, Verdict, adjust
 
 SCHEMA = "rlmerge.lab.verdicts/1"
 
@@ -46,7 +45,15 @@ def judge(study: Mapping[str, Any]) -> Judgement:
     count as lacking. No claim is judged otherwise because of what another one found.
     """
     rows = Study(study)
-    rooms = (geometry, landscape, merging, explanations, factors, mergers, repetition)
-    found = [verdict for room in rooms for verdict in room.verdicts(rows)]
+    groups = (
+        geometry.verdicts,
+        geometry.landscape_verdicts,
+        merging.verdicts,
+        explanations.verdicts,
+        explanations.factor_verdicts,
+        methods.verdicts,
+        methods.repetition_verdicts,
+    )
+    found = [verdict for group in groups for verdict in group(rows)]
     verdicts, comparisons = adjust(found)
     return Judgement(verdicts, comparisons, summarize(rows))

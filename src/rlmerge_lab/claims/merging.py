@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-from rlmerge_lab.claims.cells import AVERAGING, TUNABLE, Cells, Study, seed_means
-from rlmerge_lab.claims.curve import curve, interpolate
-from rlmerge_lab.claims.figure import Figure, Margin, Side, difference, from_seeds
-from rlmerge_lab.claims.geometry import MATCHED, accuracy, norm
-from rlmerge_lab.claims.sources import CURSE, ENOUGH, GAIN, RETENTION, SCORE, SIZE
-from rlmerge_lab.claims.verdict import Verdict
+from .cells import AVERAGING, TUNABLE, Cells, Study, curve, interpolate, seed_means
+from .figure import Figure, Margin, Side, difference, from_seeds
+from .geometry import MATCHED, accuracy, norm
+from .verdict import CURSE, ENOUGH, GAIN, RETENTION, SCORE, SIZE, Verdict
 
 CONDITIONS = {
     "averaging": ("when averaged", "default", "Plain averaging, coefficient 1/K for both arms."),

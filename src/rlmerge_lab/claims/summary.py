@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlmerge_lab.claims.cells import EXACT, Cells, Study, finite, seed_means
-from rlmerge_lab.claims.figure import MIN_SEEDS, Side, bounds, difference, mean
-from rlmerge_lab.claims.sources import GAIN
+from .cells import EXACT, Cells, Study, finite, seed_means
+from .figure import MIN_SEEDS, Side, bounds, difference, mean
+from .verdict import GAIN
 
 RULES = ("default", "tuned", "matched")
 PAIR_FIELDS = (

@@ -10,24 +10,36 @@ import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
+from rlmerge.errors import RequestError
 
 if TYPE_CHECKING:
     from rlmerge_lab.training.directory import Lab
 
 _DIR = click.Path(path_type=Path, file_okay=False)
-_OUT = click.option("-o", "--out", type=_DIR, required=True, metavar="DIR", help="Where the laboratory is or shall be.")
-_PROFILE = click.option("--profile", default="quick", show_default=True, help="ci, quick, full or gpu.")
-_SEEDS = click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds.  [the profile's]")
-_MODEL = click.option("--model", metavar="MODEL", help="gpu: the base, a directory or Hub id.  [SmolLM2-135M-Instruct]")
-_DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="gpu: where to train.",
-)
 _WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as cores by default.")
 _QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+_TRAINING = (
+    click.option("-o", "--out", type=_DIR, required=True, metavar="DIR", help="Where the laboratory is or shall be."),
+    click.option("--profile", default="quick", show_default=True, help="ci, quick, full or gpu."),
+    click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds.  [the profile's]"),
+    click.option("--model", metavar="MODEL", help="gpu: the base, a directory or Hub id.  [SmolLM2-135M-Instruct]"),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="gpu: where to train.",
+    ),
+    _WORKERS,
+    _QUIET,
+)
+
+
+def _training_options(command: Any) -> Any:
+    for add in reversed(_TRAINING):
+        command = add(command)
+    return command
 
 
 @click.group()
@@ -41,46 +53,22 @@ def command() -> None:
 
 
 @command.command()
-@_OUT
-@_PROFILE
-@_SEEDS
-@_MODEL
-@_DEVICE
-@_WORKERS
-@_QUIET
+@_training_options
 @FORMAT
-def run(
-    out: Path,
-    profile: str,
-    seeds: int | None,
-    model: str | None,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-    output_format: str,
-) -> None:
+def run(output_format: str, **asked: Any) -> None:
     """Train what is missing, study it, and write the report to DIR/report."""
-    lab = _train(out, profile, seeds, model, device, workers, quiet)
-    study = _study(lab, workers, quiet, _said(lab))
-    _report(study, out / "report", output_format)
+    lab = _train(**asked)
+    _report(_study(lab, asked["workers"], asked["quiet"]), lab.root / "report", output_format)
 
 
 @command.command()
-@_OUT
-@_PROFILE
-@_SEEDS
-@_MODEL
-@_DEVICE
-@_WORKERS
-@_QUIET
-def train(
-    out: Path, profile: str, seeds: int | None, model: str | None, device: str, workers: int | None, quiet: bool
-) -> None:
+@_training_options
+def train(**asked: Any) -> None:
     """Train the bases and experts that are missing."""
     from rlmerge_lab.training.queue import jobs_of
 
-    lab = _train(out, profile, seeds, model, device, workers, quiet)
-    emit(f"{len(jobs_of(lab))} models in {out}\nNext: rlmerge lab study {out}")
+    lab = _train(**asked)
+    emit(f"{len(jobs_of(lab))} models in {lab.root}\nNext: rlmerge lab study {lab.root}")
 
 
 @command.command()
@@ -92,9 +80,7 @@ def study(lab_directory: Path, workers: int | None, quiet: bool, output_format: 
     """Merge the experts of the laboratory in DIR by every method, score the merges, judge the claims."""
     from rlmerge_lab.training.directory import Lab
 
-    lab = Lab.open(lab_directory)
-    found = _study(lab, workers, quiet, _said(lab))
-    _report(found, lab_directory / "report", output_format)
+    _report(_study(Lab.open(lab_directory), workers, quiet), lab_directory / "report", output_format)
 
 
 @command.command()
@@ -104,8 +90,6 @@ def study(lab_directory: Path, workers: int | None, quiet: bool, output_format: 
 def report(study_file: Path, out: Path | None, output_format: str) -> None:
     """Judge and show a study that was run: terminal, HTML, and Markdown with pictures. It may be gzipped."""
     import gzip
-
-    from rlmerge.errors import RequestError
 
     file = study_file / "report" / "study.json" if study_file.is_dir() else study_file
     try:
@@ -118,22 +102,21 @@ def report(study_file: Path, out: Path | None, output_format: str) -> None:
 
 
 def _train(
-    out: Path, name: str, seeds: int | None, model: str | None, device: str, workers: int | None, quiet: bool
+    out: Path, profile: str, seeds: int | None, model: str | None, device: str, workers: int | None, quiet: bool
 ) -> Lab:
     from dataclasses import replace
 
     from rlmerge.cli.progress import show_progress
-    from rlmerge.errors import RequestError
     from rlmerge_lab.training.directory import Lab
-    from rlmerge_lab.training.profiles import profile
+    from rlmerge_lab.training.profiles import profile as profile_of
     from rlmerge_lab.training.queue import train_all
 
-    chosen = profile(name)
+    chosen = profile_of(profile)
     if seeds is not None:
         chosen = replace(chosen, seeds=tuple(range(seeds)))
     if model is not None:
         if not chosen.gym:
-            raise RequestError(f"profile '{name}' trains its own base", hint="--model goes with --profile gpu.")
+            raise RequestError(f"profile '{profile}' trains its own base", hint="--model goes with --profile gpu.")
         chosen = replace(chosen, model=model)
     lab = Lab.create(out, chosen)
     with show_progress(quiet) as progress:
@@ -141,25 +124,22 @@ def _train(
     return lab
 
 
-def _study(lab: Lab, workers: int | None, quiet: bool, command_line: str) -> dict[str, Any]:
+def _study(lab: Lab, workers: int | None, quiet: bool) -> dict[str, Any]:
+    """Study ``lab`` and keep the result; it names the command that makes this laboratory and this study."""
     from rlmerge.cli.progress import show_progress
+    from rlmerge_lab.store import write_json
     from rlmerge_lab.study import budget_of, run_study
-    from rlmerge_lab.training.directory import write_json
+    from rlmerge_lab.training.profiles import PROFILES
 
+    name = lab.profile.name
+    own = PROFILES.get(name)
+    seeds = "" if own and own.seeds == lab.seeds else f" --seeds {len(lab.seeds)}"
     with show_progress(quiet) as progress:
-        found = run_study(lab, budget_of(lab.profile.name), progress, workers, command=command_line)
+        command = f"rlmerge lab run -o DIR --profile {name}{seeds}"
+        found = run_study(lab, budget_of(name), progress, workers, command=command)
     (lab.root / "report").mkdir(exist_ok=True)
     write_json(lab.root / "report" / "study.json", found)
     return found
-
-
-def _said(lab: Lab) -> str:
-    """The command that makes this laboratory and this study."""
-    from rlmerge_lab.training.profiles import PROFILES
-
-    own = PROFILES.get(lab.profile.name)
-    seeds = "" if own and own.seeds == lab.seeds else f" --seeds {len(lab.seeds)}"
-    return f"rlmerge lab run -o DIR --profile {lab.profile.name}{seeds}"
 
 
 def _report(found: dict[str, Any], out: Path, output_format: str) -> None:
@@ -167,12 +147,11 @@ def _report(found: dict[str, Any], out: Path, output_format: str) -> None:
     from rlmerge_lab.claims import judge
     from rlmerge_lab.report.markdown import study_markdown
     from rlmerge_lab.report.study import study_html, study_text
-    from rlmerge_lab.training.directory import write_text
+    from rlmerge_lab.store import write_text
 
     judged = judge(found).to_dict()
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "report.html", study_html(found, judged))
-    for name, text in study_markdown(found, judged).items():
+    for name, text in {"report.html": study_html(found, judged), **study_markdown(found, judged)}.items():
         write_text(out / name, text)
     if output_format == "json":
         emit_json({"study": found, "judgement": judged})

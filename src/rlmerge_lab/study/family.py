@@ -19,10 +19,13 @@ from rlmerge.checkpoint.model import open_checkpoint
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.errors import CheckpointError
 from rlmerge.evaluate.tiny import TinyConfig, TinyLlama, load
+from rlmerge.evaluate.weights import read_weights
 from rlmerge.kernels.dtypes import DType, decode
 from rlmerge.kernels.rounding import encode
 
 Vector = npt.NDArray[np.float32]
+
+_ALL = 2**63
 
 
 class Shaped(Protocol):
@@ -137,7 +140,7 @@ class Family:
         return decode(encode(self.base + merge.delta, self.dtype), self.dtype).astype(np.float32, copy=False)
 
     def model(self, weights: Vector) -> Any:
-        """A model that exams of this family can score, over the memory of ``weights`` [n]."""
+        """A model that evaluations of this family can score, over the memory of ``weights`` [n]."""
         assert isinstance(self.config, TinyConfig)
         return TinyLlama(self.config, self.state(weights))
 
@@ -172,6 +175,28 @@ class Family:
         ends = np.cumsum([int(np.prod(shape)) for shape in self.config.shapes().values()])
         parts = np.split(weights, ends[:-1])
         return {n: part.reshape(s) for (n, s), part in zip(self.config.shapes().items(), parts, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The tensors of a language model as they are stored."""
+
+    found: Mapping[str, tuple[int, ...]]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict(self.found)
+
+
+class LanguageFamily(Family):
+    """A base and experts of any architecture; what is scored are tensors by name."""
+
+    @staticmethod
+    def read_model(path: Path) -> tuple[Shaped, Mapping[str, Any]]:
+        weights = read_weights(path, memory=_ALL)
+        return Shapes({name: array.shape for name, array in weights.items()}), weights
+
+    def model(self, weights: Any) -> Any:
+        return self.state(weights)
 
 
 def _flat(weights: Mapping[str, Any], config: Shaped) -> Vector:

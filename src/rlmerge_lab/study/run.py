@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlmerge import methods
+import numpy as np
+
+from rlmerge import __version__
+from rlmerge.methods import names
 from rlmerge.progress import Progress, Quiet
-from rlmerge_lab.study.budget import StudyBudget
-from rlmerge_lab.study.cases import Case
-from rlmerge_lab.study.heading import heading
-from rlmerge_lab.study.lineup import Lineup
-from rlmerge_lab.study.pictures import PictureJob
-from rlmerge_lab.study.pool import Job, Pool
-from rlmerge_lab.study.records import Records
-from rlmerge_lab.study.sensing import SensitivityJob, can_measure
-from rlmerge_lab.study.shape import ShapeJob
-from rlmerge_lab.study.source import Lab, Scored, Source
-from rlmerge_lab.study.sweep import SweepJob
-from rlmerge_lab.study.tuning import EXACT, MergeJob
-from rlmerge_lab.study.wellbeing import HealthJob
+from rlmerge_lab.jobs import Job, Pool
+from rlmerge_lab.store import Records
+from rlmerge_lab.training.directory import Lab
+
+from .budget import StudyBudget
+from .candidates import Candidates
+from .cases import Case, Scored, Source
+from .measures import GeometryJob, HealthJob, LandscapeJob, SweepJob
+from .sensitivity import SensitivityJob, can_measure, sensitivity_jobs
+from .tuning import EXACT, HIGH, LOW, MergeJob
 
 
 def run_study(
@@ -41,10 +42,10 @@ def run_study(
     unknown methods; RunError when a process dies or the disk is full, after which the same call continues.
     """
     budget = budget or StudyBudget()
-    budget.check_methods(methods.names())
+    budget.check_methods(names())
     kept = Records(records or lab.root / "study")
     source = Source(lab, budget)
-    with Pool(kept, progress or Quiet(), workers or source.exams.dev.processes(_usable_cores())) as pool:
+    with Pool(kept, progress or Quiet(), workers or source.evaluations.dev.processes(_usable_cores())) as pool:
         return _Study(source, budget, pool).run(command)
 
 
@@ -53,7 +54,7 @@ class _Study:
 
     def __init__(self, source: Source, budget: StudyBudget, pool: Pool) -> None:
         self.source, self.budget, self.pool = source, budget, pool
-        self.lineup = Lineup(budget)
+        self.candidates = Candidates(budget)
         self.seconds = 0.0
 
     def run(self, command: str) -> dict[str, Any]:
@@ -61,13 +62,13 @@ class _Study:
         score_jobs = self.source.score_jobs()
         scored: dict[str, Scored] = dict(zip(score_jobs, self._do("score models", [*score_jobs.values()]), strict=True))
         cases, pairs = self.source.cases(scored), self.source.pairs(self.budget.pair_arms, scored)
-        shapes = self._do("measure geometry", [ShapeJob(case) for case in cases])
+        shapes = self._do("measure geometry", [GeometryJob(case) for case in cases])
         sweeps = self._do("sweep coefficients", [SweepJob(case, self.budget.sweep) for case in cases])
         merges = _rows(merge["rows"] for merge in self._merges([*cases, *pairs]))
         pictures, health = self._pictures(cases), self._health(cases, merges)
         described = zip(cases, shapes, strict=True)
         return {
-            **heading(self.source, self.budget, self.lineup, self.seconds, command),
+            **header(self.source, self.budget, self.candidates, self.seconds, command),
             "experts": _rows(self.source.expert_rows(case, shape["experts"], scored) for case, shape in described),
             "bases": [{"seed": seed, **scored[model.digest]} for seed, model in self.source.bases.items()],
             "geometry": _rows(shape["pairs"] for shape in shapes),
@@ -86,14 +87,14 @@ class _Study:
     def _merges(self, cases: Sequence[Case]) -> list[Any]:
         """Task arithmetic on every set, and then the other methods, at the norm it was tuned to as well."""
         sensed = self._sense(cases)
-        lineups = [self.lineup.of(case, measured=bool(jobs)) for case, jobs in zip(cases, sensed, strict=True)]
+        methods = [self.candidates.of(case, measured=bool(jobs)) for case, jobs in zip(cases, sensed, strict=True)]
         trials = self.budget.trials
-        first = [MergeJob(case, own[0], trials) for case, own in zip(cases, lineups, strict=True)]
+        first = [MergeJob(case, own[0], trials) for case, own in zip(cases, methods, strict=True)]
         references = self._do("tune task arithmetic", first)
         others = [
-            MergeJob(case, contender, trials, reference["norm"], jobs if contender.measured else ())
-            for case, own, reference, jobs in zip(cases, lineups, references, sensed, strict=True)
-            for contender in own[1:]
+            MergeJob(case, candidate, trials, reference["norm"], jobs if candidate.measured else ())
+            for case, own, reference, jobs in zip(cases, methods, references, sensed, strict=True)
+            for candidate in own[1:]
         ]
         return [*references, *self._do("tune other methods", others)]
 
@@ -101,8 +102,8 @@ class _Study:
         """For each set the finished measurements of its experts, none where no method asks for them."""
         possible = bool(self.budget.calibration) and can_measure()
         jobs = [
-            self.source.sensitivity_jobs(case, self.budget.calibration, self.pool.records.folder)
-            if possible and self.lineup.measures(case)
+            sensitivity_jobs(case, self.budget.calibration, self.pool.records.folder)
+            if possible and self.candidates.measures(case)
             else ()
             for case in cases
         ]
@@ -116,7 +117,7 @@ class _Study:
     def _pictures(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
         """Landscapes of the main arms on the first seeds."""
         budget, chosen = self.budget, self._main(cases, self.budget.landscape_seeds)
-        jobs = [PictureJob(case, budget.landscape_items, budget.alphas, budget.betas) for case in chosen]
+        jobs = [LandscapeJob(case, budget.landscape_items, budget.alphas, budget.betas) for case in chosen]
         return _rows(self._do("picture landscapes", jobs))
 
     def _health(self, cases: Sequence[Case], merges: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -129,7 +130,7 @@ class _Study:
         jobs: list[HealthJob] = []
         for case in self._main(cases, self.budget.health_seeds):
             keys = {name: (case.seed, case.arm, case.set, name) for name in self.budget.health_methods}
-            written = tuple((self.lineup.present[name], found[key]) for name, key in keys.items() if key in found)
+            written = tuple((self.candidates.present[name], found[key]) for name, key in keys.items() if key in found)
             jobs.append(HealthJob(case, written, self.budget.health_prompts, self.budget.health_tokens))
         return _rows(self._do("let models write", jobs))
 
@@ -144,3 +145,44 @@ def _rows(tables: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+SCHEMA = "rlmerge.lab.study/1"
+"""Version of the result: the number grows when a field changes its meaning or goes away; new fields do not count."""
+
+
+def header(source: Source, budget: StudyBudget, candidates: Candidates, seconds: float, command: str) -> dict[str, Any]:
+    """The fields of study.json beside its tables; ``seconds`` of processor time went into the study itself."""
+    lab = source.lab
+    # Older manifests hold the time by the clock only, which other work beside the training makes longer.
+    manifests = list(source.manifests.values())
+    training = sum(float(one.get("cpu_seconds", one.get("seconds", 0.0))) for one in manifests)
+    return {
+        "schema": SCHEMA,
+        "profile": lab.profile.name,
+        "seeds": list(lab.seeds),
+        "tasks": list(lab.tasks),
+        "arms": list(lab.arms),
+        "methods": list(candidates.present),
+        "method_details": {label: candidate.to_dict() for label, candidate in candidates.present.items()},
+        "skipped": candidates.skipped(),
+        "scores": source.evaluations.test.scores,
+        "trials": budget.trials,
+        "scales": [LOW, HIGH],
+        "budget": budget.to_dict(),
+        "versions": {**_trained_with(source), "rlmerge": __version__, **_here()},
+        "command": command,
+        "cpu_hours": (training + seconds) / 3600,
+        "cpu_seconds": {"training": training, "study": seconds},
+        "cpu_at_most": not all("cpu_seconds" in one for one in manifests),
+        "parameters": source.parameters,
+    }
+
+
+def _here() -> dict[str, str]:
+    return {"python": platform.python_version(), "numpy": np.__version__}
+
+
+def _trained_with(source: Source) -> Mapping[str, str]:
+    """The versions the experts' manifests name; those of the last one where they differ."""
+    return {name: v for manifest in source.manifests.values() for name, v in manifest.get("versions", {}).items()}

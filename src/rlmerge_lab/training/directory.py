@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import CheckpointError, RequestError
-from rlmerge_lab.training.environment import Asked, World, world_of
-from rlmerge_lab.training.models import MANIFEST
-from rlmerge_lab.training.profiles import Profile
+from rlmerge_lab.store import MANIFEST, digest, write_json, write_text
+
+from .environment import Environment, Question, environment_of
+from .profiles import Profile
 
 SCHEMA = "rlmerge.lab/1"
 
@@ -37,8 +37,8 @@ class Lab:
         if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {"data"}):
             hint = "Choose a new or empty directory with -o."
             raise RequestError("exists and is no laboratory", where=str(root), hint=hint)
-        lab.world().check()
-        drawn = lab.world().draw()
+        lab.environment().check()
+        drawn = lab.environment().draw_questions()
         (root / "data").mkdir(parents=True, exist_ok=True)
         for split, questions in drawn.items():
             lines = (json.dumps(question) for question in questions)
@@ -100,16 +100,16 @@ class Lab:
         """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.tasks.read_items`` reads them."""
         return self.root / "data" / f"{split}.jsonl"
 
-    def world(self, device: str = "auto") -> World[Any]:
+    def environment(self, device: str = "auto") -> Environment[Any]:
         """What is trained and judged here; language models compute on ``device``."""
-        return world_of(self.profile, self.root, device)
+        return environment_of(self.profile, self.root, device)
 
     def questions(self, split: str) -> dict[str, list[Any]]:
-        """The questions of a split, by task; see ``world.Asked``."""
+        """The questions of a split, by task; see ``environment.Question``."""
         found: dict[str, list[Any]] = {name: [] for name in self.tasks}
-        world: World[Asked] = self.world()
+        environment: Environment[Question] = self.environment()
         for line in self.items(split).read_text(encoding="utf-8").splitlines():
-            question = world.question(json.loads(line))
+            question = environment.parse_question(json.loads(line))
             found[question.task].append(question)
         return found
 
@@ -123,21 +123,3 @@ class Lab:
     def data_digest(self) -> str:
         """Identity of the questions experts are trained on and stopped by."""
         return digest([hashlib.sha256(self.items(split).read_bytes()).hexdigest() for split in ("dev", "train")])
-
-
-def digest(content: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Identity of JSON content: 16 hexadecimal digits."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write ``content`` so that ``file`` is the old one or the new one, never half of it."""
-    write_text(file, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write ``text`` so that ``file`` is the old one or the new one, never half of it."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

@@ -1,4 +1,4 @@
-"""The seam between what is trained and judged, a world, and how training is scheduled, which knows nothing of it."""
+"""What is trained and judged, an environment: the scheduling of training and the study know no more of it than this."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from rlmerge.progress import Progress
-from rlmerge_lab.training.profiles import Arm, Profile
+
+from .profiles import Arm, Profile
 
 
-class Asked(Protocol):
+class Question(Protocol):
     """A question: its task, the text a model is given, and the answer supervised experts learn."""
 
     @property
@@ -24,13 +25,13 @@ class Asked(Protocol):
     def teacher(self) -> str: ...
 
 
-Q = TypeVar("Q", bound=Asked)
+Q = TypeVar("Q", bound=Question)
 
 SPLITS = ("dev", "test", "train")
 """In this order, each without the prompts of those before."""
 
 
-class World(Protocol[Q]):
+class Environment(Protocol[Q]):
     """Questions, models and judgement of one kind of laboratory.
 
     ``pace`` multiplies the steps between two looks at the accuracy of an expert in training, ``answer_tokens`` is how
@@ -44,7 +45,7 @@ class World(Protocol[Q]):
     def answer_tokens(self) -> int: ...
 
     def check(self) -> None:
-        """RequestError when something the world stands on is not there; nothing is written."""
+        """RequestError when something the environment stands on is not there; nothing is written."""
         ...
 
     def prepare(self, progress: Progress) -> None:
@@ -59,27 +60,27 @@ class World(Protocol[Q]):
         """How many threads each of so many ``processes`` should use."""
         ...
 
-    def decides(self) -> Mapping[str, Sequence[Any]]:
+    def identity(self) -> Mapping[str, Sequence[Any]]:
         """What besides the questions decides a ``base``, an ``rl`` and an ``sft`` expert: JSON values."""
         ...
 
-    def draw(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    def draw_questions(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The questions of each split as JSON objects, no prompt in two of them."""
         ...
 
-    def question(self, fields: Mapping[str, Any]) -> Q:
-        """The question that ``draw`` wrote."""
+    def parse_question(self, fields: Mapping[str, Any]) -> Q:
+        """The question that ``draw_questions`` wrote."""
         ...
 
-    def new(self, seed: int) -> Any:
+    def new_model(self, seed: int) -> Any:
         """What the base of ``seed`` is trained from, in float32."""
         ...
 
-    def load(self, path: Path, arm: Arm) -> Any:
+    def load_model(self, path: Path, arm: Arm) -> Any:
         """A stored model to be trained by ``arm``."""
         ...
 
-    def save(self, model: Any, out: Path, manifest: Mapping[str, Any]) -> None:
+    def save_model(self, model: Any, out: Path, manifest: Mapping[str, Any]) -> None:
         """Write ``model`` in bfloat16 and its tokenizer to ``out``, which appears complete or not at all."""
         ...
 
@@ -87,27 +88,27 @@ class World(Protocol[Q]):
         """The tokenizer of the model that was made or loaded last; it pads on the left."""
         ...
 
-    def trainer(self, model: Any, batch: int) -> dict[str, Any]:
+    def trainer_options(self, model: Any, batch: int) -> dict[str, Any]:
         """Options of a Hugging Face trainer on this machine, for ``batch`` sequences a step."""
         ...
 
-    def lesson(self, question: Q, random: Random) -> str:
+    def base_answer(self, question: Q, random: Random) -> str:
         """An answer for the base to learn, right or not."""
         ...
 
-    def row(self, question: Q, answer: str) -> dict[str, list[int]]:
+    def example(self, question: Q, answer: str) -> dict[str, list[int]]:
         """``input_ids`` and ``labels`` of a supervised example: only the answer and its end are learnt."""
         ...
 
-    def turn(self, question: Q) -> Any:
+    def prompt(self, question: Q) -> Any:
         """The prompt as TRL takes it: text, or chat messages."""
         ...
 
-    def right(self, question: Q, said: str) -> bool:
+    def is_right(self, question: Q, said: str) -> bool:
         """Whether ``said`` answers the question."""
         ...
 
-    def own(self, model: Any, questions: Sequence[Q], samples: int, seed: int) -> Iterator[tuple[Q, str]]:
+    def own_answers(self, model: Any, questions: Sequence[Q], samples: int, seed: int) -> Iterator[tuple[Q, str]]:
         """Every right answer among ``samples`` samples at temperature 1 to each question, as often as it was given."""
         ...
 
@@ -116,12 +117,12 @@ class World(Protocol[Q]):
         ...
 
 
-def world_of(profile: Profile, root: Path, device: str = "auto") -> World[Any]:
-    """The world of ``profile`` in the laboratory directory ``root``; ``device`` is where language models compute."""
+def environment_of(profile: Profile, root: Path, device: str = "auto") -> Environment[Any]:
+    """The environment of ``profile`` in the laboratory ``root``; ``device`` is where language models compute."""
     if profile.gym:
-        from rlmerge_lab.training.language import LanguageWorld
+        from .language import LanguageEnvironment
 
-        return LanguageWorld(profile, root, device)
-    from rlmerge_lab.training.characters import CharacterWorld
+        return LanguageEnvironment(profile, root, device)
+    from .characters import CharacterEnvironment
 
-    return CharacterWorld(profile)
+    return CharacterEnvironment(profile)

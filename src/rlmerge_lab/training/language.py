@@ -1,4 +1,4 @@
-"""The world of language models: tasks of reasoning-gym, judged on sampled answers."""
+"""The environment of language models: tasks of reasoning-gym, judged on sampled answers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rlmerge.progress import Progress
 from rlmerge.sensitivity.data import Example
 from rlmerge.sensitivity.model import find_device
 from rlmerge.sensitivity.tokens import encode_references
-from rlmerge_lab.training.environment import SPLITS
-from rlmerge_lab.training.gym import GymQuestion, GymTasks
-from rlmerge_lab.training.models import partial_directory
-from rlmerge_lab.training.profiles import Arm, Profile
-from rlmerge_lab.training.sampler import SIDE_BY_SIDE, Sampler
-from rlmerge_lab.training.source import find_source, make_source, source_identity
+from rlmerge_lab.store import partial_directory
+
+from .base_model import find_source, make_source, source_identity
+from .environment import SPLITS
+from .gym import SIDE_BY_SIDE, GymQuestion, GymTasks, Sampler
+from .profiles import Arm, Profile
 
 _NO_LIMIT = 10**9
 
 
-class LanguageWorld:
-    """See ``world.World``. An answer is right when the verifier gives it the full score.
+class LanguageEnvironment:
+    """See ``environment.Environment``. An answer is right when the verifier gives it the full score.
 
     Models are given prompts as the user's turn in their chat template, if they have one. What stands between the last
     ``<answer>`` tags is judged, or the whole answer. Accuracy is avg@k: the share of right ones among ``samples``
@@ -63,7 +63,7 @@ class LanguageWorld:
     def threads(self, processes: int) -> int:
         return max(1, (os.cpu_count() or 1) // processes)
 
-    def decides(self) -> Mapping[str, Sequence[Any]]:
+    def identity(self) -> Mapping[str, Sequence[Any]]:
         profile = self.profile
         judged = [{name: profile.gym[name] for name in profile.tasks}, profile.answer_tokens, profile.samples]
         source = source_identity(profile.model, self.root)
@@ -80,22 +80,22 @@ class LanguageWorld:
             ],
         }
 
-    def draw(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    def draw_questions(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         counts = {"dev": self.profile.dev, "test": self.profile.test, "train": self.profile.train}
         drawn = [self._tasks.draw(name, counts) for name in self.profile.tasks]
         return {split: [question for one in drawn for question in one[split]] for split in SPLITS}
 
-    def question(self, fields: Mapping[str, Any]) -> GymQuestion:
+    def parse_question(self, fields: Mapping[str, Any]) -> GymQuestion:
         return GymQuestion.parse(fields)
 
-    def new(self, seed: int) -> Any:
+    def new_model(self, seed: int) -> Any:
         require("torch").manual_seed(seed)
         return self._load(find_source(self.profile.model, self.root), "float32")
 
-    def load(self, path: Path, arm: Arm) -> Any:
+    def load_model(self, path: Path, arm: Arm) -> Any:
         return self._load(path, arm.weights)
 
-    def save(self, model: Any, out: Path, manifest: Mapping[str, Any]) -> None:
+    def save_model(self, model: Any, out: Path, manifest: Mapping[str, Any]) -> None:
         with partial_directory(out, manifest) as partial:
             model.to(require("torch").bfloat16).save_pretrained(partial)
             for file in find_side_files(self._home):
@@ -111,7 +111,7 @@ class LanguageWorld:
             words.pad_token = words.eos_token
         return words
 
-    def trainer(self, model: Any, batch: int) -> dict[str, Any]:
+    def trainer_options(self, model: Any, batch: int) -> dict[str, Any]:
         size = next(size for size in range(min(batch, self.profile.microbatch), 0, -1) if batch % size == 0)
         on_gpu = self._device.type == "cuda"
         # Weights in bfloat16 compute in it by themselves, and so do their optimizer's moments.
@@ -123,11 +123,11 @@ class LanguageWorld:
             "bf16": mixed,
         }
 
-    def lesson(self, question: GymQuestion, random: Random) -> str:
+    def base_answer(self, question: GymQuestion, random: Random) -> str:
         return question.teacher
 
-    def row(self, question: GymQuestion, answer: str) -> dict[str, list[int]]:
-        turn = self.turn(question)
+    def example(self, question: GymQuestion, answer: str) -> dict[str, list[int]]:
+        turn = self.prompt(question)
         where = f"task '{question.task}'"
         if isinstance(turn, str):
             example = Example(where, turn, answer)
@@ -137,20 +137,20 @@ class LanguageWorld:
         prompt = sequence.start
         return {"input_ids": [*sequence.ids], "labels": [-100] * prompt + [*sequence.ids[prompt:]]}
 
-    def turn(self, question: GymQuestion) -> str | list[dict[str, str]]:
+    def prompt(self, question: GymQuestion) -> str | list[dict[str, str]]:
         return [{"role": "user", "content": question.prompt}] if self._judge().chat else question.prompt
 
-    def right(self, question: GymQuestion, said: str) -> bool:
+    def is_right(self, question: GymQuestion, said: str) -> bool:
         return self._tasks.right(question, said)
 
-    def own(
+    def own_answers(
         self, model: Any, questions: Sequence[GymQuestion], samples: int, seed: int
     ) -> Iterator[tuple[GymQuestion, str]]:
         judge = self._judge()
         judge.place(dict(model.named_parameters()))
         said = judge.sample([question.prompt for question in questions], samples, self.answer_tokens, seed)
         for question, texts in zip(questions, said, strict=True):
-            yield from ((question, text) for text in texts if self.right(question, text))
+            yield from ((question, text) for text in texts if self.is_right(question, text))
 
     def accuracy(self, model: Any, questions: Sequence[GymQuestion]) -> float:
         judge = self._judge()

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rlmerge.errors import RequestError, did_you_mean
-from rlmerge_lab.training.tasks import TASKS
+
+from .tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,26 +13,32 @@ from pathlib import Path
 from rlmerge.errors import RlmergeError, RunError
 from rlmerge.extras import require
 from rlmerge.progress import Progress, Quiet
-from rlmerge_lab.training.directory import Lab, digest
-from rlmerge_lab.training.processes import THREADS, processes
-from rlmerge_lab.training.profiles import ARMS
+from rlmerge_lab.jobs import THREADS, processes
+from rlmerge_lab.store import digest
+
+from .directory import Lab
+from .profiles import ARMS
 
 CODE = 1
 """Raised when training changes, so that older experts are trained anew."""
 
 
+Key = tuple[int, str, str | None]
+"""Seed, arm and task of a model; a base has no task."""
+
+
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """One model to train; ``identity`` is the digest of everything that decides it, its parents included."""
 
     seed: int
     arm: str
     task: str | None
     identity: str
-    needs: tuple[tuple[int, str, str | None], ...] = ()
+    needs: tuple[Key, ...] = ()
 
     @property
-    def key(self) -> tuple[int, str, str | None]:
+    def key(self) -> Key:
         """What names the model."""
         return self.seed, self.arm, self.task
 
@@ -44,12 +50,14 @@ class Job:
         return f"seed {self.seed} {self.arm}" + (f" {self.task}" if self.task else "")
 
 
-def jobs_of(lab: Lab) -> list[Job]:
+def jobs_of(lab: Lab) -> list[TrainingJob]:
     """Every model of the laboratory, each after those it needs."""
-    decides, data = lab.world().decides(), lab.data_digest()
-    bases = {seed: Job(seed, "base", None, digest([CODE, "base", seed, decides["base"], data])) for seed in lab.seeds}
+    decides, data = lab.environment().identity(), lab.data_digest()
+    bases = {
+        seed: TrainingJob(seed, "base", None, digest([CODE, "base", seed, decides["base"], data])) for seed in lab.seeds
+    }
     jobs = list(bases.values())
-    made: dict[tuple[int, str, str | None], Job] = {}
+    made: dict[Key, TrainingJob] = {}
     # Matched arms stop at the accuracy of the arm 'rl'.
     arms = sorted(lab.arms, key=lambda name: ARMS[name].kind == "sft")
     for seed in lab.seeds:
@@ -61,13 +69,13 @@ def jobs_of(lab: Lab) -> list[Job]:
                     parents.append(made[seed, "rl", task])
                 how = [arm.kind, arm.rate, arm.weights, arm.data, arm.matched, arm.positives]
                 content = [CODE, how, seed, task, decides[arm.kind], data, [one.identity for one in parents]]
-                job = Job(seed, name, task, digest(content), tuple(one.key for one in parents))
+                job = TrainingJob(seed, name, task, digest(content), tuple(one.key for one in parents))
                 made[job.key] = job
                 jobs.append(job)
     return jobs
 
 
-def missing(lab: Lab, jobs: Sequence[Job]) -> list[Job]:
+def missing(lab: Lab, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
     """Those of ``jobs`` whose model is not there, unfinished, or was trained otherwise."""
     return [job for job in jobs if (lab.manifest(job.path(lab)) or {}).get("digest") != job.identity]
 
@@ -85,15 +93,15 @@ def train_all(lab: Lab, *, workers: int | None = None, progress: Progress | None
     total, failed = len(waiting), dict[str, str]()
     if not waiting:
         return 0
-    world = lab.world(device)
-    world.prepare(progress)
-    workers = workers or world.processes()
-    threads = world.threads(workers)
+    environment = lab.environment(device)
+    environment.prepare(progress)
+    workers = workers or environment.processes()
+    threads = environment.threads(workers)
     environment = dict.fromkeys(THREADS, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
     environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "1")
     progress.start("train", total, "models")
     with processes(workers, environment) as pool:
-        running: dict[Future[float], Job] = {}
+        running: dict[Future[float], TrainingJob] = {}
         while waiting or running:
             for job in list(_ready(waiting, {one.key for one in running.values()})):
                 running[pool.submit(_train, lab, job, device, threads)] = waiting.pop(job.key)
@@ -120,26 +128,26 @@ def train_all(lab: Lab, *, workers: int | None = None, progress: Progress | None
     return total
 
 
-def _ready(waiting: dict[tuple[int, str, str | None], Job], running: set[tuple[int, str, str | None]]) -> Iterator[Job]:
+def _ready(waiting: dict[Key, TrainingJob], running: set[Key]) -> Iterator[TrainingJob]:
     """Jobs whose parents are neither waiting nor running."""
     for job in waiting.values():
         if not any(need in waiting or need in running for need in job.needs):
             yield job
 
 
-def _drop(waiting: dict[tuple[int, str, str | None], Job], failed: Job) -> None:
+def _drop(waiting: dict[Key, TrainingJob], failed: TrainingJob) -> None:
     """Forget the jobs that need ``failed``, and those that need them."""
     for job in [job for job in waiting.values() if failed.key in job.needs]:
         if waiting.pop(job.key, None) is not None:
             _drop(waiting, job)
 
 
-def _train(lab: Lab, job: Job, device: str, threads: int) -> float:
+def _train(lab: Lab, job: TrainingJob, device: str, threads: int) -> float:
     """In a process of its own: train one model; the seconds it took."""
     import logging
     import warnings
 
-    from rlmerge_lab.training.training import train_base, train_expert
+    from .train import train_base, train_expert
 
     require("torch").set_num_threads(threads)
     require("transformers").utils.logging.disable_progress_bar()

@@ -19,7 +19,7 @@ _PATIENCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CharacterQuestion:
     """A prompt of ``PROMPT`` characters, its valid ``answers``, the one a ``teacher`` writes, and a plausible ``slip``.
 
     The teacher follows one fixed style, as reference solutions do; what a model prefers among the valid answers is
@@ -43,9 +43,9 @@ class Task:
     many: bool
     draw: Callable[[Random], Iterator[tuple[str, list[str], str]]]
 
-    def questions(self, count: int, seed: int, without: frozenset[str] = frozenset()) -> list[Question]:
+    def questions(self, count: int, seed: int, without: frozenset[str] = frozenset()) -> list[CharacterQuestion]:
         """``count`` questions with different prompts, none of them in ``without``; the same for the same ``seed``."""
-        random, found, seen = Random(f"{self.name} {seed}"), list[Question](), set(without)
+        random, found, seen = Random(f"{self.name} {seed}"), list[CharacterQuestion](), set(without)
         misses = 0  # in a row
         for text, answers, slip in self.draw(random):
             prompt = text.rjust(PROMPT, FILLER)
@@ -57,7 +57,7 @@ class Task:
                 continue
             misses = 0
             seen.add(prompt)
-            found.append(Question(self.name, prompt, tuple(dict.fromkeys(answers)), answers[0], slip))
+            found.append(CharacterQuestion(self.name, prompt, tuple(dict.fromkeys(answers)), answers[0], slip))
             if len(found) == count:
                 break
         return found

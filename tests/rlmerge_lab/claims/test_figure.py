@@ -1,6 +1,7 @@
 """Intervals, p values and outcomes, worked by hand."""
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,26 @@ def test_interval_and_p_of_five_seeds_by_hand():
     t = math.sqrt(18)
     upper = 3 / 8 * t / math.sqrt(5.5) * (1 - 18 / (12 * 5.5))
     assert found.p == pytest.approx(1 - 2 * upper, rel=1e-9)
+
+
+TABLE = [(2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042), (120, 1.980)]
+"""Two-sided 95 % points of Student's t as printed in textbooks, to three decimals."""
+
+
+@pytest.mark.parametrize(("freedom", "point"), TABLE)
+def test_intervals_and_p_agree_with_the_table(freedom, point):
+    values = [float(n % 2) for n in range(freedom)] + [0.5]
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    low, high = bounds(values)
+    assert (high - low) / 2 / error == pytest.approx(point, abs=5e-4)
+    # Moved so that its mean is the table's point in standard errors: p is 5 %, to the digits that are printed.
+    shift = point * error - sum(values) / len(values)
+    assert p_value([value + shift for value in values]) == pytest.approx(0.05, abs=5e-5)
+
+
+def test_p_of_two_values_is_cauchy():
+    # Mean 2, s = 2√2·½ = √2, so t = 2 / (√2/√2) = 2 with one degree of freedom.
+    assert p_value([1.0, 3.0]) == pytest.approx(1 - 2 / math.pi * math.atan(2.0), rel=1e-12)
 
 
 def test_the_interval_of_two_degrees_of_freedom_by_hand():

@@ -9,7 +9,7 @@ import rlmerge
 from rlmerge.errors import CheckpointError
 from rlmerge.evaluate.tiny import TinyConfig, load
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32
-from rlmerge_lab.study.contenders import contenders
+from rlmerge_lab.study.candidates import candidates
 from rlmerge_lab.study.family import Family, Merge
 from support.laboratory import BASE, experts
 
@@ -102,9 +102,9 @@ def test_merges_are_those_of_stored_bfloat16_bit_for_bit(family, method, paramet
 )
 def test_a_scaled_change_is_the_one_of_lambda(family, label):
     """Up to the rounding of θ₀ + δ to float32, half a unit in the last place of weights below 4."""
-    (contender, *_), _ = contenders([label], 3, False)
-    assert contender.scale == "lambda"
-    settings = contender.parameters(0.5)
+    (candidate, *_), _ = candidates([label], 3, False)
+    assert candidate.scale == "lambda"
+    settings = candidate.parameters(0.5)
     scaled = family.merge(label, settings, 1).scaled(1.7)
     asked = family.merge(label, {**settings, "lambda": 1.7}, 1)
     assert np.abs(scaled.delta - asked.delta).max() < 2.7 * 2**-23

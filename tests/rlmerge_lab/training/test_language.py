@@ -112,8 +112,8 @@ def test_experts_keep_the_tokenizer_of_the_model_byte_for_byte(lab, model):
 
 
 def test_transformers_scores_a_stored_expert_as_its_manifest_says(lab):
-    world, path = lab.world("cpu"), lab.expert(0, "sft-long", "gcd")
-    found = world.accuracy(world.load(path, ARMS["rl"]), lab.questions("dev")["gcd"])
+    environment, path = lab.environment("cpu"), lab.expert(0, "sft-long", "gcd")
+    found = environment.accuracy(environment.load_model(path, ARMS["rl"]), lab.questions("dev")["gcd"])
     assert found == lab.manifest(path)["dev"]["gcd"]
 
 
@@ -135,9 +135,10 @@ def test_the_study_merges_in_memory_and_judges_samples(lab):
 
 
 def test_a_merge_in_memory_scores_as_its_directory(lab, tmp_path):
-    from rlmerge_lab.study.sampled import LanguageFamily, exam_of
+    from rlmerge_lab.study.family import LanguageFamily
+    from rlmerge_lab.study.scoring import evaluation_of
 
-    exam = exam_of(lab, "test", None)
+    evaluation = evaluation_of(lab, "test", None)
     experts = [lab.expert(0, "rl", task) for task in lab.tasks]
     family = LanguageFamily.read(lab.base(0), experts)
     merge = family.merge("linear", {}, 0)
@@ -145,10 +146,10 @@ def test_a_merge_in_memory_scores_as_its_directory(lab, tmp_path):
     # Float32 arithmetic of two values below 1: one rounding of the sum, one of the product.
     np.testing.assert_allclose(family.base + merge.delta, mean, atol=2**-23)
     family.write(merge, tmp_path / "merged")
-    world = lab.world("cpu")
-    stored = world.load(tmp_path / "merged", ARMS["rl"])
-    in_memory, greedy = exam.passes(family.model(family.stored(merge)), family.home, lab.tasks)
-    assert in_memory == {task: world.accuracy(stored, lab.questions("test")[task]) for task in lab.tasks}
+    environment = lab.environment("cpu")
+    stored = environment.load_model(tmp_path / "merged", ARMS["rl"])
+    in_memory, greedy = evaluation.passes(family.model(family.stored(merge)), family.home, lab.tasks)
+    assert in_memory == {task: environment.accuracy(stored, lab.questions("test")[task]) for task in lab.tasks}
     assert all(value * 8 == round(value * 8) for value in greedy.values())
 
 
@@ -158,7 +159,7 @@ def test_questions_are_the_data_sets_own_and_answers_their_verifiers(model, tmp_
     lab = Lab.create(tmp_path / "lab", replace(TINY, model=str(model), tasks=("countdown",), gym={"countdown": {
         "min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 9, "min_target": 2, "max_target": 18,
     }}))  # fmt: skip
-    world = lab.world()
+    environment = lab.environment()
     splits = {split: lab.questions(split)["countdown"] for split in ("dev", "test", "train")}
     assert [len(found) for found in splits.values()] == [12, 8, 40]
     assert len({question.prompt for found in splits.values() for question in found}) == 60
@@ -167,13 +168,13 @@ def test_questions_are_the_data_sets_own_and_answers_their_verifiers(model, tmp_
     for question in splits["dev"]:
         entry = dataset[question.index]
         assert question.prompt.startswith(entry["question"].strip()) and question.teacher == entry["answer"]
-        assert world.right(question, question.teacher)
-        assert world.right(question, f"Well. <answer>{question.teacher}</answer>")
+        assert environment.is_right(question, question.teacher)
+        assert environment.is_right(question, f"Well. <answer>{question.teacher}</answer>")
         if swapped := re.fullmatch(r"(\d+) ?([+*]) ?(\d+)", question.teacher):
             # An answer other than the data set's own, that only the verifier knows to be right.
-            assert world.right(question, "{2}{1}{0}".format(*swapped.groups()))
+            assert environment.is_right(question, "{2}{1}{0}".format(*swapped.groups()))
             others += question.teacher != "{2}{1}{0}".format(*swapped.groups())
-        assert not world.right(question, "") and not world.right(question, f"{question.teacher} + 1")
+        assert not environment.is_right(question, "") and not environment.is_right(question, f"{question.teacher} + 1")
     assert others > 2
 
 
@@ -181,17 +182,17 @@ def test_questions_are_the_data_sets_own_and_answers_their_verifiers(model, tmp_
 def test_supervised_examples_are_what_the_model_is_asked_and_should_say(chat, tmp_path):
     made = make_language_model(tmp_path / "model", chat=chat)
     lab = Lab.create(tmp_path / "lab", replace(TINY, model=str(made)))
-    world = lab.world("cpu")
-    world.new(0)
+    environment = lab.environment("cpu")
+    environment.new_model(0)
     question = lab.questions("train")["letter_counting"][0]
-    row = world.row(question, world.lesson(question, Random(0)))
-    words = world.tokenizer()
+    row = environment.example(question, environment.base_answer(question, Random(0)))
+    words = environment.tokenizer()
     asked = f"U{question.prompt}|A" if chat else question.prompt
     assert words.decode(row["input_ids"]) == f"{asked}{question.teacher}|"
     learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
     assert words.decode(learnt) == f"{question.teacher}|"
     assert row["labels"][-len(learnt) :] == learnt
-    assert world.turn(question) == ([{"role": "user", "content": question.prompt}] if chat else question.prompt)
+    assert environment.prompt(question) == ([{"role": "user", "content": question.prompt}] if chat else question.prompt)
 
 
 def test_what_decides_a_model_trains_it_anew(lab, model, tmp_path):
@@ -247,17 +248,17 @@ def test_a_gpu_that_was_asked_for_must_be_there(lab):
 def test_another_version_of_reasoning_gym_is_noticed(lab):
     question = lab.questions("dev")["letter_counting"][0]
     with pytest.raises(RunError, match="asks other questions"):
-        lab.world("cpu").right(replace(question, index=question.index + 1), "1")
+        lab.environment("cpu").is_right(replace(question, index=question.index + 1), "1")
 
 
 def test_memory_that_runs_out_says_what_to_lower(lab, monkeypatch):
-    from rlmerge_lab.training.language import LanguageWorld
-    from rlmerge_lab.training.training import train_base
+    from rlmerge_lab.training.language import LanguageEnvironment
+    from rlmerge_lab.training.train import train_base
 
     def full(self, seed):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(LanguageWorld, "new", full)
+    monkeypatch.setattr(LanguageEnvironment, "new_model", full)
     with pytest.raises(RunError, match="--workers 1") as error:
         train_base(lab, 0, "x", "cpu")
     assert "Tried to allocate" in str(error.value) and "more" not in error.value.what

@@ -5,7 +5,7 @@ import pytest
 
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.tasks import END
-from rlmerge_lab.training.models import ANSWER, CHARACTERS
+from rlmerge_lab.training.characters import ANSWER, CHARACTERS
 from rlmerge_lab.training.tasks import FILLER, LETTERS, PROMPT, TASKS, task
 
 DRAWN = {name: task(name).questions(60, 7) for name in TASKS}

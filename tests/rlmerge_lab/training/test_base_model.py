@@ -10,7 +10,7 @@ import pytest
 
 from rlmerge.errors import CheckpointError
 from rlmerge.progress import Quiet
-from rlmerge_lab.training.source import FILE, find_source, make_source, source_identity
+from rlmerge_lab.training.base_model import FILE, find_source, make_source, source_identity
 
 for name in ("gguf", "torch", "transformers"):
     pytest.importorskip(name)

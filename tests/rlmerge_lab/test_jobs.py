@@ -9,8 +9,8 @@ import pytest
 
 from rlmerge.errors import RequestError, RunError
 from rlmerge.progress import Quiet
-from rlmerge_lab.study.pool import Pool
-from rlmerge_lab.study.records import Records
+from rlmerge_lab.jobs import Pool
+from rlmerge_lab.store import Records
 from support.jobs import Job
 
 
@@ -77,8 +77,8 @@ def test_a_process_that_dies_is_an_error_that_names_the_job(tmp_path):
 def test_processes_do_not_outlive_a_parent_that_is_killed(tmp_path):
     code = f"""
 from pathlib import Path
-from rlmerge_lab.study.pool import Pool
-from rlmerge_lab.study.records import Records
+from rlmerge_lab.jobs import Pool
+from rlmerge_lab.store import Records
 from rlmerge.progress import Quiet
 from support.jobs import Job
 if __name__ == "__main__":
@@ -87,7 +87,7 @@ if __name__ == "__main__":
 """
     script = tmp_path / "parent.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     parent = subprocess.Popen([sys.executable, script], env=environment)
     try:
         worker = int(wait_for(tmp_path / "ran-sleeps"))

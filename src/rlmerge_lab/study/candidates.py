@@ -1,4 +1,4 @@
-"""Who takes part in a study: registered methods, what of each is tuned, and why some cannot run on a set."""
+"""Which methods merge which set of experts, what of each is tuned, and why others cannot take part."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import Any
 from rlmerge import methods
 from rlmerge.methods import Method
 from rlmerge.methods.parts import LAMBDA
+
+from .budget import StudyBudget
+from .cases import Case
+
+REFERENCE = "task_arithmetic"
+"""The method whose tuned change sets the common norm of its set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ KNOBS: Mapping[str, Knob] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Candidate:
     """A method as it takes part: under ``label``, with ``fixed`` parameters and perhaps a ``measured`` input.
 
     ``scale`` is what the factor on the merged change is called in results: ``lambda`` where the method has this very
@@ -96,13 +102,13 @@ class Contender:
         }
 
 
-def contenders(names: Sequence[str], experts: int, measured: bool) -> tuple[list[Contender], dict[str, str]]:
+def candidates(names: Sequence[str], experts: int, measured: bool) -> tuple[list[Candidate], dict[str, str]]:
     """Those of ``names`` that can merge so many ``experts``, and for the others why they cannot.
 
     A method that can use a measured sensitivity takes part a second time as ``name:fisher``; with ``measured`` false
     there is none, and such variants and methods that need one are left out.
     """
-    found: list[Contender] = []
+    found: list[Candidate] = []
     skipped: dict[str, str] = {}
     for name in names:
         method = methods.get(name)
@@ -111,11 +117,11 @@ def contenders(names: Sequence[str], experts: int, measured: bool) -> tuple[list
             skipped[name] = reason
             continue
         each = _variants(method)
-        found += [contender for contender in each if measured or contender.measured is None]
+        found += [candidate for candidate in each if measured or candidate.measured is None]
         if not measured:
-            absent = (contender for contender in each if contender.measured is not None)
+            absent = (candidate for candidate in each if candidate.measured is not None)
             skipped |= {
-                contender.label: f"no {contender.measured} was measured on these experts" for contender in absent
+                candidate.label: f"no {candidate.measured} was measured on these experts" for candidate in absent
             }
     return found, skipped
 
@@ -129,17 +135,50 @@ def _reason(method: Method, experts: int) -> str | None:
     return f"has no default for '{unset}'" if unset else None
 
 
-def _variants(method: Method) -> list[Contender]:
+def _variants(method: Method) -> list[Candidate]:
     knob = KNOBS.get(method.name)
     if knob is None and "density" in method.names:
         knob = Knob("density", 0.1, 1.0)
     scale = "lambda" if LAMBDA in method.parameters else "scale"
-    plain = Contender(method.name, method.name, knob, scale)
+    plain = Candidate(method.name, method.name, knob, scale)
     if not method.inputs:
         return [plain]
     defaults = {p.argument: p.default for p in method.parameters if p.is_static}
     measured = method.inputs[0]
     if method.needs_inputs(defaults):
-        return [Contender(method.name, method.name, knob, scale, measured)]
+        return [Candidate(method.name, method.name, knob, scale, measured)]
     importance = {"importance": "fisher"} if method.name == "scf_rkl" else {}
-    return [plain, Contender(f"{method.name}:fisher", method.name, knob, scale, measured, importance)]
+    return [plain, Candidate(f"{method.name}:fisher", method.name, knob, scale, measured, importance)]
+
+
+class Candidates:
+    """The candidates of every set, and a record of who took part and who did not."""
+
+    def __init__(self, budget: StudyBudget) -> None:
+        self.budget = budget
+        self.present: dict[str, Candidate] = {}
+        self.absent: dict[tuple[str, int], str] = {}
+
+    def of(self, case: Case, measured: bool) -> list[Candidate]:
+        """The candidates that merge ``case``, task arithmetic always first; ``measured``: their inputs are there."""
+        found, skipped = candidates(self._names(case), len(case.experts), measured)
+        self.present |= {candidate.label: candidate for candidate in found}
+        self.absent |= {(label, len(case.experts)): reason for label, reason in skipped.items()}
+        return found
+
+    def measures(self, case: Case) -> bool:
+        """Whether a candidate of ``case`` asks for sensitivities."""
+        return any(one.measured for one in candidates(self._names(case), len(case.experts), measured=True)[0])
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Who never merged a set of some size, and why."""
+        return [{"method": label, "experts": count, "reason": reason} for (label, count), reason in self.absent.items()]
+
+    def _names(self, case: Case) -> list[str]:
+        if case.set != "all":
+            named = self.budget.pair_methods
+        elif case.arm not in self.budget.main_arms:
+            named = self.budget.other_methods
+        else:
+            named = methods.names() if self.budget.methods is None else self.budget.methods
+        return list(dict.fromkeys((REFERENCE, *named)))

@@ -11,13 +11,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rlmerge_lab.study.cases import Model, decided_by
-from rlmerge_lab.study.judging import Exam
+from .cases import Case, Model, decided_by
+from .scoring import Evaluation
 
 
 def can_measure() -> bool:
     """Whether the packages that measuring stands on are installed."""
     return all(find_spec(name) is not None for name in ("torch", "transformers"))
+
+
+def sensitivity_jobs(case: Case, prompts: int, folder: Path) -> tuple[SensitivityJob, ...]:
+    """What measures each expert of a set on ``prompts`` prompts of its own task."""
+    named = zip(case.tasks, case.experts, strict=True)
+    return tuple(
+        SensitivityJob(f"seed-{case.seed}.{case.arm}.{task}", expert, task, case.evaluations.dev, prompts, folder)
+        for task, expert in named
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class SensitivityJob:
     name: str
     model: Model
     task: str
-    dev: Exam
+    dev: Evaluation
     prompts: int
     folder: Path
 

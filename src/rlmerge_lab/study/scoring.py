@@ -1,7 +1,9 @@
-"""Scores of models in memory, and what a merge kept of its experts, in all the denominators papers use."""
+"""Scores of models in memory, exact or of sampled answers, and what a merge kept of its experts."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -13,7 +15,12 @@ import xxhash
 
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.tasks import Item, read_items, read_vocabulary, score
-from rlmerge_lab.study.family import Family
+from rlmerge.sensitivity.model import find_device
+from rlmerge_lab.training.directory import Lab
+from rlmerge_lab.training.gym import SIDE_BY_SIDE, GymQuestion, GymTasks, Sampler
+from rlmerge_lab.training.profiles import Profile
+
+from .family import Family, LanguageFamily
 
 Pass = dict[str, float]
 """pass@1 by task: the mean exact probability of a correct sample at temperature 1."""
@@ -23,16 +30,21 @@ MIN_GAIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class Evaluation:
     """The questions of one split: the first ``limit`` items of each task in ``file`` (None: all of them)."""
 
     file: Path
     limit: int | None
     digest: str
 
+    @property
+    def scores(self) -> str:
+        """How scores come about: ``exact``, or of ``sampled`` answers."""
+        return "exact"
+
     @classmethod
-    def of(cls, file: Path, limit: int | None) -> Exam:
-        """An exam that knows its file's content; RequestError when that cannot be read."""
+    def of(cls, file: Path, limit: int | None) -> Evaluation:
+        """An evaluation that knows its file's content; RequestError when that cannot be read."""
         try:
             return cls(file, limit, xxhash.xxh3_128_hexdigest(file.read_bytes()))
         except OSError as error:
@@ -41,7 +53,7 @@ class Exam:
 
     @property
     def family(self) -> type[Family]:
-        """How the models that this exam scores are held in memory."""
+        """How the models that this evaluation scores are held in memory."""
         return Family
 
     def processes(self, cores: int) -> int:
@@ -81,6 +93,83 @@ def _items(file: Path, digest: str, limit: int | None, tasks: tuple[str, ...]) -
 @lru_cache(maxsize=16)
 def _vocabulary(home: Path) -> dict[str, int]:
     return read_vocabulary(home)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledEvaluation(Evaluation):
+    """Questions of reasoning-gym, ``samples`` answers to each of at most ``tokens`` tokens.
+
+    ``gym`` is the settings of each task's data set as JSON. All models write with the same random numbers, so that
+    differences between them are less noisy than their scores.
+    """
+
+    gym: str
+    samples: int
+    tokens: int
+    device: str = "auto"
+
+    @property
+    def scores(self) -> str:
+        return "sampled"
+
+    @classmethod
+    def of_profile(cls, file: Path, limit: int | None, profile: Profile) -> SampledEvaluation:
+        """The evaluation on the questions in ``file`` that a laboratory of ``profile`` holds."""
+        digest = Evaluation.of(file, limit).digest
+        return cls(file, limit, digest, json.dumps(profile.gym, sort_keys=True), profile.samples, profile.answer_tokens)
+
+    @property
+    def family(self) -> type[Family]:
+        return LanguageFamily
+
+    def processes(self, cores: int) -> int:
+        return min(cores, SIDE_BY_SIDE)
+
+    def passes(self, model: Any, home: Path, tasks: Sequence[str]) -> tuple[Pass, Pass]:
+        """avg@k and share of right greedy answers, by task, of ``model``, tensors by name."""
+        judge = _sampler(home, self.device)
+        judge.place(model)
+        return self._share(judge, tasks, self.samples), self._share(judge, tasks, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        asked = {"limit": self.limit, "digest": self.digest, "gym": json.loads(self.gym)}
+        version = importlib.metadata.version("reasoning-gym")
+        how = {"samples": self.samples, "tokens": self.tokens, "device": find_device(self.device).type}
+        return {**asked, **how, "reasoning-gym": version}
+
+    def _share(self, judge: Sampler, tasks: Sequence[str], samples: int) -> Pass:
+        """Share of right answers by task; those to all tasks are written together, which keeps a device busier."""
+        asked = {task: _questions(self.file, self.digest, self.limit, task) for task in tasks}
+        prompts = [question.prompt for questions in asked.values() for question in questions]
+        said = iter(judge.sample(prompts, samples, self.tokens, 0))
+        judged = _tasks(self.gym)
+        return {task: judged.share_right(found, [next(said) for _ in found]) for task, found in asked.items()}
+
+
+def evaluation_of(lab: Lab, split: str, limit: int | None) -> Evaluation:
+    """How a split of ``lab`` is scored: on sampled answers where its tasks are of reasoning-gym, exactly elsewhere."""
+    if lab.profile.gym:
+        return SampledEvaluation.of_profile(lab.items(split), limit, lab.profile)
+    return Evaluation.of(lab.items(split), limit)
+
+
+@lru_cache(maxsize=16)
+def _questions(file: Path, digest: str, limit: int | None, task: str) -> tuple[GymQuestion, ...]:
+    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    found = [GymQuestion.parse(fields) for fields in rows if fields["task"] == task][:limit]
+    if not found:
+        raise RequestError(f"has no items of task '{task}'", where=str(file), hint="Make the lab's data again.")
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _sampler(home: Path, device: str) -> Sampler:
+    return Sampler(home, find_device(device))
+
+
+@lru_cache(maxsize=4)
+def _tasks(gym: str) -> GymTasks:
+    return GymTasks(json.loads(gym))
 
 
 @dataclass(frozen=True, slots=True)
