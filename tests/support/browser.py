@@ -1,4 +1,4 @@
-"""A real browser where there is one; a conftest that imports ``browser`` has the fixture."""
+"""A real browser where there is one: one for the whole run, since a process can drive no second."""
 
 from __future__ import annotations
 
