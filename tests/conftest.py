@@ -1,6 +1,10 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, and a real browser where there is one."""
 
 from hypothesis import settings
+
+from support.browser import browser
+
+__all__ = ["browser"]
 
 # Time limits of single examples fail on a busy machine and say nothing about the code.
 settings.register_profile("rlmerge", deadline=None)

@@ -11,6 +11,7 @@ _INSTALL = {
     "torch": "pip install 'rlmerge[torch]'",
     "transformers": "pip install 'rlmerge[torch]'",
     "reasoning_gym": "pip install 'rlmerge[gym]'",
+    "scipy": "pip install 'rlmerge[scaling]'",
     "trl": "pip install 'rlmerge[lab]'",
     "datasets": "pip install 'rlmerge[lab]'",
     "tokenizers": "pip install 'rlmerge[lab]'",
@@ -20,10 +21,12 @@ _INSTALL = {
 
 
 def require(name: str) -> Any:
-    """The module ``name``; RequestError with the command that installs it when it is absent."""
+    """The module ``name``, of a package or inside it; RequestError with the command that installs what is absent."""
+    package = name.partition(".")[0]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
+        if error.name not in (name, package):
             raise
-        raise RequestError(f"this needs the package '{name}', which is not installed", hint=_INSTALL[name]) from None
+        what = f"this needs the package '{package}', which is not installed"
+        raise RequestError(what, hint=_INSTALL[package]) from None

@@ -1,13 +1,12 @@
 """Command lines run as a user runs them: real processes with separate streams."""
 
-import os
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from support.command_line import run_rlmerge
 
 
 @pytest.fixture(autouse=True)
@@ -16,25 +15,8 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.fixture(scope="session")
-def run_rlmerge():
-    """Run `rlmerge ARGUMENTS` in ``cwd``; the finished process with its stdout and stderr."""
-
-    def call(*arguments, cwd=None, timeout=300, **environment):
-        return subprocess.run(
-            [sys.executable, "-c", "from rlmerge.cli import main; main()", *map(str, arguments)],
-            cwd=cwd,
-            env=os.environ | {"COLUMNS": "200"} | environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    return call
-
-
 @pytest.fixture
-def rlmerge(run_rlmerge, tmp_path):
+def rlmerge(tmp_path):
     """Run `rlmerge ARGUMENTS` in an empty directory; the finished process with its stdout and stderr."""
     return partial(run_rlmerge, cwd=tmp_path, timeout=120)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -7,28 +8,49 @@ import pytest
 
 from rlmerge.cli.app import VERBS
 
+STUDIES = ("lab", "scaling")
+"""Verbs that the package's second half adds by entry points, as a package of someone else's would."""
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """Installs packages: `packages(name, content, "verb = name:attribute")`; the PYTHONPATH that has them."""
+
+    def install(name, content, *points):
+        (tmp_path / f"{name}.py").write_text(content)
+        metadata = tmp_path / f"{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text("\n".join(["[rlmerge.commands]", *points, ""]))
+        return os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    return install
+
 
 def test_help_names_every_verb_and_the_exit_codes(rlmerge):
     for arguments in ((), ("--help",), ("-h",)):
         done = rlmerge(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert all(f"  {verb} " in done.stdout for verb in VERBS)
+        assert all(f"  {verb} " in done.stdout for verb in (*VERBS, *STUDIES))
         assert "Exit codes" in done.stdout
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", (*VERBS, *STUDIES))
 def test_every_verb_has_help(rlmerge, verb):
     done = rlmerge(verb, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"rlmerge {verb}" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["merge", "--help"], ["--version"], ["mrege"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["merge", "--help"], ["lab", "--help"], ["scaling", "--help"], ["--version"], ["mrege"]],
+)
 def test_help_and_mistakes_import_nothing_heavy(arguments):
     code = (
         "import sys\nfrom rlmerge.cli.app import run\n"
         f"run({arguments!r})\n"
-        "heavy = {'numpy', 'numba', 'llvmlite', 'torch', 'rich', 'yaml', 'xxhash'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'llvmlite', 'torch', 'scipy', 'rich', 'yaml', 'xxhash'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -57,6 +79,38 @@ def test_a_mistyped_verb(rlmerge):
     done = rlmerge("mrege", "recipe.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: no verb 'mrege'. Did you mean 'merge'?\n  See rlmerge --help.\n"
+
+
+def test_another_package_adds_a_verb(rlmerge, packages):
+    content = 'import click\n@click.command()\ndef hello():\n    """Say hello.\n\n    More."""\n    print(\'hi\')\n'
+    path = packages(
+        "greeter", content + "def merge(): raise SystemExit(3)\n", "hello=greeter:hello", "plan=greeter:merge"
+    )
+    done = rlmerge("--help", PYTHONPATH=path)
+    assert done.returncode == 0 and "  hello        Say hello.\n" in done.stdout and "More" not in done.stdout
+    assert rlmerge("hello", PYTHONPATH=path).stdout == "hi\n"
+    assert "Did you mean 'hello'" in rlmerge("helo", PYTHONPATH=path).stderr
+    # A verb of ours is never taken over.
+    assert "RECIPE.yaml" in rlmerge("plan", "--help", PYTHONPATH=path).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [("import no_such_module", "ModuleNotFoundError"), ("raise SystemExit(7)", "SystemExit")]
+)
+def test_a_broken_package_breaks_its_own_verb_alone(rlmerge, packages, content, kind):
+    path = packages("broken", content, "crash=broken:command")
+    done = rlmerge("--help", PYTHONPATH=path)
+    assert done.returncode == 0 and f"(cannot be loaded: {kind})" in done.stdout
+    assert all(f"  {verb} " in done.stdout for verb in (*VERBS, *STUDIES))
+    assert rlmerge("methods", "ram", PYTHONPATH=path).returncode == 0
+    done = rlmerge("crash", PYTHONPATH=path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: package 'broken': its verb 'crash' cannot be loaded ({kind}: ")
+
+
+def test_an_entry_point_that_is_no_verb_is_said_so(rlmerge, packages):
+    path = packages("odd", "def number():\n    return 7\n", "odd=odd:number")
+    assert "odd:number gives no click command" in rlmerge("odd", PYTHONPATH=path).stderr
 
 
 def test_a_mistyped_option_as_json_on_stdout(rlmerge):

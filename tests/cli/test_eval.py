@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import fake_lm_eval
+from support.command_line import PROGRAM, heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "examples" / "checkpoints"
@@ -133,8 +134,8 @@ def test_ending_it_ends_the_harness(here, number):
     )
     command = f"{shlex.quote(sys.executable)} slow.py {{model}}"
     arguments = [*ARGUMENTS, "command:x", "--command", command, "--quiet", "--store", "store"]
-    line = [sys.executable, "-c", "from rlmerge.cli import main; main()", *arguments]
-    with subprocess.Popen(line, cwd=here, stderr=subprocess.PIPE) as process:
+    line = [*PROGRAM, *arguments]
+    with subprocess.Popen(line, cwd=here, stderr=subprocess.PIPE, preexec_fn=heed_interrupts) as process:
         wait_until((here / "pid").exists)
         process.send_signal(number)
         assert process.wait(30) == 128 + number

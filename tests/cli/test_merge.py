@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from support.command_line import PROGRAM, heed_interrupts
+
 RECIPE = "merge_method: task_arithmetic\nbase_model: base\nmodels:\n- model: math\n- model: code\n"
 
 
@@ -98,8 +100,8 @@ def test_json_errors_are_one_object_too(models, rlmerge):
 def test_ctrl_c_is_exit_130_with_the_way_on(tmp_path):
     """Interrupted while it reads a recipe from a pipe into which nothing is written."""
     os.mkfifo(tmp_path / "recipe.yaml")
-    command = [sys.executable, "-c", "from rlmerge.cli import main; main()", "merge", "recipe.yaml", "-o", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    command = [*PROGRAM, "merge", "recipe.yaml", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     with open(tmp_path / "recipe.yaml", "w"):  # noqa: PTH123 - returns once the other side has opened it for reading
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)

@@ -24,7 +24,7 @@ class ExampleLab:
 
     @property
     def profile(self) -> SimpleNamespace:
-        return SimpleNamespace(name="example")
+        return SimpleNamespace(name="example", gym={})
 
     def base(self, seed: int) -> Path:
         return BASE

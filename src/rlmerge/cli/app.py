@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlmerge import __version__
 from rlmerge.cli.failures import report
-from rlmerge.errors import did_you_mean
+from rlmerge.errors import RequestError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 VERBS = {
     "merge": "Merge the models of a recipe into a new model directory.",
@@ -19,33 +23,74 @@ VERBS = {
     "verify": "Check an output directory against its manifest.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "eval": "Score base, experts and merges on tasks, and say what each merge kept.",
-    "lab": "Train experts by reinforcement and supervision, merge them, judge the papers' claims.",
     "methods": "List the merge methods, or show one with its formula.",
     "sensitivity": "Measure how sensitive a model is to each of its weights (Fisher, Gram matrices).",
-    "scaling": "Re-run the published study of sparsity against model size.",
 }
-"""Every verb with its line in the help. `rlmerge VERB` runs `command` of the module `rlmerge.cli.VERB`."""
+"""Our verbs with their lines in the help. `rlmerge VERB` runs `command` of the module `rlmerge.cli.VERB`."""
+
+ADDED = "rlmerge.commands"
+"""Entry points of this group are verbs of other packages: a click command, or a function that returns one.
+
+The first line of its docstring is the verb's line in the help, which is all that is loaded for `rlmerge --help`.
+"""
 
 
 class _Verbs(click.Group):
     """A group whose verbs are imported when used, so that help and errors stay fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS, *_added()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return import_module(f"rlmerge.cli.{cmd_name}").command if cmd_name in VERBS else None
+        if cmd_name in VERBS:
+            return import_module(f"rlmerge.cli.{cmd_name}").command
+        point = _added().get(cmd_name)
+        return None if point is None else _load(point)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"no verb '{args[0]}'. {did_you_mean(args[0], VERBS)}")
+            known = self.list_commands(ctx)
+            if args[0] not in known:
+                ctx.fail(f"no verb '{args[0]}'. {did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl([*VERBS.items(), *((name, _line(point)) for name, point in _added().items())])
+
+
+def _added() -> dict[str, EntryPoint]:
+    """Verbs of other packages by name; none replaces one of ours."""
+    from importlib.metadata import entry_points
+
+    points = sorted(entry_points(group=ADDED), key=lambda point: point.name)
+    return {point.name: point for point in points if point.name not in VERBS}
+
+
+def _line(point: EntryPoint) -> str:
+    """What the help says of a verb; a package that cannot be imported costs its own verb alone."""
+    try:
+        found: Any = point.load()
+    except (Exception, SystemExit) as error:
+        return f"(cannot be loaded: {type(error).__name__})"
+    said = found.help if isinstance(found, click.Command) else found.__doc__
+    return (said or "").strip().partition("\n")[0]
+
+
+def _load(point: EntryPoint) -> click.Command:
+    """The command behind an entry point; RequestError naming its package when there is none."""
+    try:
+        found: Any = point.load()
+        command = found if isinstance(found, click.Command) else found()
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{point.value} gives no click command")
+    except (Exception, SystemExit) as error:
+        package = point.dist.name if point.dist else point.module
+        what = f"its verb '{point.name}' cannot be loaded ({type(error).__name__}: {error})"
+        raise RequestError(what, where=f"package '{package}'", hint="Update or remove that package.") from error
+    return command
 
 
 @click.group(

@@ -1,1 +1,0 @@
-"""Outcomes on a terminal, as files, and as one HTML page."""

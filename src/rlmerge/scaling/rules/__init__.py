@@ -1,5 +1,0 @@
-"""The paper's statements as data, one file a study: each with how our result is judged against it."""
-
-from . import agents, anatomy, law, memory, merge, sparsity
-
-__all__ = ["agents", "anatomy", "law", "memory", "merge", "sparsity"]

@@ -1,0 +1,102 @@
+"""Files that are whole or absent, and results named by what decides them."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from rlmerge.errors import RunError
+from rlmerge_lab.store import MANIFEST, Records, digest, partial_directory, plain, write_json
+
+IDENTITY = {"kind": "score", "tasks": ("a", "b"), "size": 0.1}
+
+
+def test_what_is_kept_is_found_again(tmp_path):
+    records = Records(tmp_path / "new" / "study")
+    assert records.find("score.x", IDENTITY) is None
+    kept = records.keep("score.x", IDENTITY, {"value": 1 / 3, "tasks": ("a",)}, 2.5)
+    assert kept == Records(tmp_path / "new" / "study").find("score.x", IDENTITY)
+    assert (kept["result"], kept["seconds"]) == ({"value": 1 / 3, "tasks": ["a"]}, 2.5)
+
+
+def test_nothing_else_answers_to_an_identity(tmp_path):
+    records = Records(tmp_path)
+    records.keep("score.x", IDENTITY, 1, 0.0)
+    assert records.find("score.x", {**IDENTITY, "size": 0.2}) is None
+    assert records.find("score.y", IDENTITY) is None
+
+
+def test_labels_with_colons_make_plain_file_names(tmp_path):
+    Records(tmp_path).keep("merge.sar_merging:fisher", IDENTITY, 1, 0.0)
+    (file,) = tmp_path.iterdir()
+    assert file.name.startswith("merge.sar_merging-fisher-")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"identity": {}}', '{"identity": {}, "result": 1}'])
+def test_a_damaged_file_is_no_result(tmp_path, content):
+    records = Records(tmp_path)
+    records.keep("score.x", IDENTITY, 1, 0.0)
+    (file,) = tmp_path.iterdir()
+    file.write_text(content)
+    assert records.find("score.x", IDENTITY) is None
+    records.keep("score.x", IDENTITY, 2, 0.0)
+    assert records.find("score.x", IDENTITY)["result"] == 2
+
+
+def test_what_is_dropped_is_gone(tmp_path):
+    records = Records(tmp_path)
+    records.keep("score.x", IDENTITY, 1, 0.0)
+    records.drop("score.x", IDENTITY)
+    records.drop("score.x", IDENTITY)
+    assert records.find("score.x", IDENTITY) is None
+
+
+def test_a_disk_that_takes_nothing(tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlmerge_lab.store.os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device") as caught:
+        Records(tmp_path).keep("score.x", IDENTITY, 1, 0.0)
+    assert "continues" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_json_has_no_word_for_becomes_null(tmp_path):
+    kept = Records(tmp_path).keep("score.x", IDENTITY, {"a": math.nan, "b": (1, math.inf)}, 0.0)
+    assert kept["result"] == {"a": None, "b": [1, None]}
+    assert Records(tmp_path).find("score.x", IDENTITY) == kept
+
+
+def test_plain_data():
+    @dataclass
+    class Inner:
+        value: float
+
+    assert plain({1: (Inner(math.nan), [Inner(2.0)], "x")}) == {"1": [{"value": None}, [{"value": 2.0}], "x"]}
+
+
+def test_a_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
+    file = tmp_path / "a.json"
+    write_json(file, {"n": 1})
+    monkeypatch.setattr("rlmerge_lab.store.os.fsync", lambda fd: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_json(file, {"n": 2})
+    assert json.loads(file.read_text()) == {"n": 1}
+
+
+def test_identities_follow_content_and_not_its_order():
+    assert digest({"a": (1, 2), "b": 3}) == digest({"b": 3, "a": [1, 2]}) != digest({"a": [2, 1], "b": 3})
+
+
+def test_a_directory_appears_complete_or_not_at_all(tmp_path):
+    out = tmp_path / "model"
+    with pytest.raises(KeyError), partial_directory(out, {"n": 1}) as partial:
+        (partial / "half").touch()
+        raise KeyError
+    assert not out.exists()
+    with partial_directory(out, {"n": 2}) as partial:
+        (partial / "whole").touch()
+    assert {path.name for path in out.iterdir()} == {"whole", MANIFEST}
+    assert json.loads((out / MANIFEST).read_text()) == {"n": 2}
