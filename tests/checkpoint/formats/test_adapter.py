@@ -270,9 +270,36 @@ def test_missing_files_are_named(tmp_path, base):
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has adapter_config.json but no weights"):
         open_checkpoint(folder, base=base)
-    (folder / "adapter_model.bin").write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match="pickle"):
+
+
+def test_pickled_weights_are_read_without_running_them(tmp_path):
+    """As OpenRLHF leaves them: adapter_model.bin, and the configuration of the model beside it."""
+    import torch
+
+    source = MADE / "llama" / "plain"
+    folder = shutil.copytree(source, tmp_path / "pickled")
+    (folder / "adapter_model.safetensors").unlink()
+    arrays = load_file(source / "adapter_model.safetensors")
+    torch.save({name: torch.from_numpy(value) for name, value in arrays.items()}, folder / "adapter_model.bin")
+    shutil.copy(MADE / "llama" / "base" / "config.json", folder)
+    base = open_checkpoint(MADE / "llama" / "base")
+    first, second = (values(open_checkpoint(place, base=base)) for place in (source, folder))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_pickle_that_would_run_something_is_refused(tmp_path, base):
+    import torch
+
+    class Hostile:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    folder = write_adapter(tmp_path / "adapter", factors(Q, 4, 6))
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save({f"{Q}.lora_A.weight": Hostile()}, folder / "adapter_model.bin")
+    with pytest.raises(CheckpointError):
         open_checkpoint(folder, base=base)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_integer_base_is_refused(tmp_path):

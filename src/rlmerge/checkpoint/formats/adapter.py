@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlmerge.checkpoint.config import with_tied
+from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.adapter_config import NAME, AdapterConfig, read_adapter_config
 from rlmerge.checkpoint.formats.adapter_keys import Module, group
 from rlmerge.checkpoint.formats.adapter_names import BaseNames
 from rlmerge.checkpoint.formats.adapter_sources import Changed, Replaced, Shifted, TiedRows, TrainedRows, Untied, Update
 from rlmerge.checkpoint.formats.adapter_updates import Factors, expert_tensors, layer_tensor
+from rlmerge.checkpoint.formats.torch_bin import read_tensors
 from rlmerge.checkpoint.header import read_header
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.source import Source
-from rlmerge.checkpoint.untied import untied_config
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import MERGEABLE
 
@@ -55,9 +57,10 @@ def _weights(root: Path, names: Sequence[str]) -> Mapping[str, Source]:
     """The adapter's tensors by name."""
     if WEIGHTS in names:
         return read_header(inside(root, WEIGHTS)).tensors
-    hint = f"Download {WEIGHTS}, or save the adapter again with safe_serialization=True."
-    what = f"keeps its weights in a pickle ({PICKLED})" if PICKLED in names else f"has {NAME} but no weights"
-    raise CheckpointError(what, where=str(root), hint=hint)
+    if PICKLED in names:
+        return read_tensors(InputFile(inside(root, PICKLED)))
+    hint = f"Download {WEIGHTS}, or save the adapter again."
+    raise CheckpointError(f"has {NAME} but no weights", where=str(root), hint=hint)
 
 
 def apply_adapter(tensors: Mapping[str, Source], where: str, config: AdapterConfig, base: Checkpoint) -> Opened:
@@ -132,7 +135,7 @@ class _Assembly:
                 if head not in self._changed and head not in self._base.tensors:
                     table = self._table(head)
                     self._changed[head] = Untied(head, head, table, table)
-                settings = untied_config(settings)
+                settings = None if settings is None else with_tied(settings, False)
                 warnings.append(
                     f"{self._where} trained the two tied embeddings apart, so the result stores {head} of its own"
                     " (tie_word_embeddings: false)"

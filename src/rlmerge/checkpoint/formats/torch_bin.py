@@ -56,7 +56,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     shards = _read_index(root) if files == [_INDEX] else {files[0]: list[str]()}
     found: dict[str, Source] = {}
     for shard, listed in shards.items():
-        tensors = _read(InputFile(inside(root, shard)))
+        tensors = read_tensors(InputFile(inside(root, shard)))
         missing = [name for name in listed if name not in tensors]
         if missing:
             what = f"lacks tensor {missing[0]!r}, which {_INDEX} places there ({len(missing)} missing in all)"
@@ -74,8 +74,8 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
 FORMATS = (Format("pickled PyTorch weights", _recognises, _open),)
 
 
-def _read(file: InputFile) -> dict[str, Source]:
-    """The tensors of one file."""
+def read_tensors(file: InputFile) -> dict[str, Source]:
+    """The tensors of one file that torch.save wrote; CheckpointError if it holds anything else."""
     saved = load(Archive(file))
     found: dict[str, Source] = {}
     for name, value in unwrap(saved.value, str(file)).items():
