@@ -2,8 +2,10 @@
 
 from functools import partial
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from support.command_line import run_rlmerge
@@ -38,3 +40,30 @@ def models(tmp_path):
         weights.flat[index] = 3.0
         write_model(tmp_path / name, base | {"model.layers.0.w": weights})
     return tmp_path
+
+
+ASKED = "merge_method: ties\nbase_model: base\nmodels: [a, b]\nparameters: {density: 0.5}\ndtype: bfloat16\n"
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """What a command line asks for, where `recipe.yaml` holds ``ASKED``; raises what the reading raises."""
+    from rlmerge.cli.request import read_request, request_options
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(ASKED)
+
+    def call(*arguments, read_with=read_request):
+        read = []
+
+        @click.command()
+        @request_options
+        def command(**request):
+            read.append(read_with(request))
+
+        result = CliRunner().invoke(command, list(arguments), standalone_mode=False)
+        if result.exception:
+            raise result.exception
+        return read[0]
+
+    return call

@@ -2,34 +2,9 @@
 
 import click
 import pytest
-from click.testing import CliRunner
 
-from rlmerge.cli.request import read_request, request_options
+from rlmerge.cli.request import read_requests
 from rlmerge.errors import RequestError
-
-RECIPE = "merge_method: ties\nbase_model: base\nmodels: [a, b]\nparameters: {density: 0.5}\ndtype: bfloat16\n"
-
-
-@pytest.fixture
-def ask(tmp_path, monkeypatch):
-    """The recipe and options of a command line; raises what the reading raises."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-
-    def call(*arguments):
-        read = []
-
-        @click.command()
-        @request_options
-        def command(**request):
-            read.append(read_request(request))
-
-        result = CliRunner().invoke(command, list(arguments), standalone_mode=False)
-        if result.exception:
-            raise result.exception
-        return read[0]
-
-    return call
 
 
 def test_a_recipe_file_and_the_defaults(ask):
@@ -66,12 +41,13 @@ def test_options_may_follow_the_experts(ask):
     [
         ("", "no recipe is given"),
         ("a.yaml b.yaml", "2 recipes are given"),
+        ("a.yaml merged", "the output goes after -o: -o merged"),
         ("recipe.yaml --base b", "--base goes with --method"),
         ("recipe.yaml -p density=1", "-p goes with --method"),
         ("--method ties --base b a -p density", "write -p KEY=VALUE"),
         ("--method ties --base b a -p =1", "write -p KEY=VALUE"),
         ("--method ties --base b a -p weight=1 -p weight=2", "given twice"),
-        ("recipe.yaml --memory 5G", "no size"),
+        ("recipe.yaml --memory 5G", "is not a size"),
         ("recipe.yaml --workers 0", "--workers"),
         ("recipe.yaml --seed -1", "--seed"),
         ("recipe.yaml --rounding up", "--rounding"),
@@ -87,3 +63,17 @@ def test_a_wrong_type_names_its_flag(ask):
     with pytest.raises(RequestError) as caught:
         ask("recipe.yaml", "--out-dtype", "int8")
     assert caught.value.where == "--out-dtype"
+
+
+STAGES = (
+    "name: one\nmerge_method: linear\nmodels: [a, b]\n---\nmerge_method: linear\nmodels: [one, c]\ndtype: float16\n"
+)
+
+
+def test_the_recipes_of_a_file_in_order(ask, tmp_path):
+    (tmp_path / "stages.yaml").write_text(STAGES)
+    recipes, options = ask("stages.yaml", "--dtype", "fp32", "--seed", "4", read_with=read_requests)
+    assert [(recipe.name, recipe.dtype) for recipe in recipes] == [("one", None), (None, "float32")]
+    assert options.seed == 4
+    with pytest.raises(RequestError, match="this holds 2 recipes"):
+        ask("stages.yaml")

@@ -188,7 +188,8 @@ def test_slices_modules_and_tokens_are_written_as_mergekit_reads_them():
 def test_the_recipes_of_one_file_read_back_together():
     text = (
         "name: first\nmerge_method: linear\nmodels: [a, b]\n---\n"
-        "merge_method: ties\nbase_model: first\nmodels: [c, first+lora]\ntokenizer_source: first\nchat_template: first\n"
+        "merge_method: ties\nbase_model: first\nmodels: [c, first+lora]\n"
+        "tokenizer_source: first\nchat_template: first\n"
     )
     recipes = load_recipes(text, lookup=find)
     again = load_recipes(to_yaml_documents(recipes), lookup=find)

@@ -48,14 +48,16 @@ def test_a_directory_here_is_a_model(load, tmp_path, monkeypatch):
     assert template(load, "elsewhere").model == ModelRef("elsewhere")
 
 
+KNOWN = "Give auto, one of alpaca, chatml, exaone, llama3, mistral, a model, or Jinja text."
+
+
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
         ("chatmll", "'chatmll' is no chat template", "Did you mean 'chatml'?"),
-        ("vicuna", "'vicuna' is no chat template", "Give auto, one of alpaca, chatml, exaone, llama3, mistral, a model, "
-         "or Jinja text."),
+        ("vicuna", "'vicuna' is no chat template", KNOWN),
         ("[chatml]", "`chat_template` must be text", None),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_template(problems, text, what, hint):
     assert problems(HEAD + f"chat_template: {text}\n") == [("recipe:4", what, hint)]

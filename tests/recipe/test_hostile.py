@@ -21,19 +21,19 @@ CASES = int(os.environ.get("RLMERGE_FUZZ", "3000"))
 CHUNK = 250
 
 SCALARS = [
-    None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, -1e308, float("inf"), float("nan"), 10**30, 2**64, 2**1024, 10**1200,
-    "", " ", "0.5", "1e999", "true", "null", "~", "*", "a", "b", "base", "union", "first", "a+b", "a@b", "a+b+c", "a@b@c",
-    "+", "@", "org/a@v1+org/b@v2", "~nobody/x", "../..", "/", "x" * 300, "x" * 5000, "a\0b", "\ud800", "\x1b]0;x\x07",
-    "\u202e", "\u2028", "é", "{{ x }}", "chatml", "chatmll", "linear", "ties", "slerp", "mergekit", "bfloat16", "zero",
-    "model_token", "<<", "=", "2024-01-01", "0x10", "1:30", "08", "1_000",
+    None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, -1e308, float("inf"), float("nan"), 10**30, 2**64, 2**1024,
+    10**1200, "", " ", "0.5", "1e999", "true", "null", "~", "*", "a", "b", "base", "union", "first", "a+b", "a@b",
+    "a+b+c", "a@b@c", "+", "@", "org/a@v1+org/b@v2", "~nobody/x", "../..", "/", "x" * 300, "x" * 5000, "a\0b",
+    "\ud800", "\x1b]0;x\x07", "\u202e", "\u2028", "é", "{{ x }}", "chatml", "chatmll", "linear", "ties", "slerp",
+    "mergekit", "bfloat16", "zero", "model_token", "<<", "=", "2024-01-01", "0x10", "1:30", "08", "1_000",
 ]  # fmt: skip
 KEYS = [
-    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype", "tokenizer_source",
-    "tokenizer", "chat_template", "compat", "name", "model", "layer_range", "sources", "weight", "density", "lambda",
-    "normalize", "rescale", "t", "scale", "sensitivity", "filter", "value", "source", "tokens", "pad_to_multiple_of",
-    "force", "kind", "token", "token_id", "path", "revision", "lora", "override_architecture", "residual_weight", "seed",
-    "x-y", "densty", "modles", "", "<<", "1", "true", "rlmerge_lock", "recipe", "options", "inputs", "versions",
-    "rounding", "fingerprint", "k" * 200,
+    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
+    "tokenizer_source", "tokenizer", "chat_template", "compat", "name", "model", "layer_range", "sources", "weight",
+    "density", "lambda", "normalize", "rescale", "t", "scale", "sensitivity", "filter", "value", "source", "tokens",
+    "pad_to_multiple_of", "force", "kind", "token", "token_id", "path", "revision", "lora", "override_architecture",
+    "residual_weight", "seed", "x-y", "densty", "modles", "", "<<", "1", "true", "rlmerge_lock", "recipe", "options",
+    "inputs", "versions", "rounding", "fingerprint", "k" * 200,
 ]  # fmt: skip
 
 SEEDS = [
@@ -51,15 +51,16 @@ SEEDS = [
     "merge_method: measured\nbase_model: base\nmodels: [{model: a, sensitivity: s}, {model: b, sensitivity: u}]\n",
     "name: first\nmerge_method: linear\nmodels: [a, b]\n---\nname: second\nmerge_method: karcher\nbase_model: base\n"
     "models: [first, c]\n---\nmerge_method: passthrough\nmodels: [second+lora]\n",
-    "rlmerge_lock: 1\nrecipe: {merge_method: ties, base_model: base, models: [a, org/b]}\noptions: {seed: 3, dtype: null,"
-    " rounding: nearest, shard_size: 1000, on_nonfinite: error}\ninputs: [{model: base, revision: null, fingerprint: f0},"
-    " {model: a, fingerprint: f1}, {model: org/b, revision: c, fingerprint: f2}]\nversions: {rlmerge: 0.0.1}\n",
+    "rlmerge_lock: 1\nrecipe: {merge_method: ties, base_model: base, models: [a, org/b]}\n"
+    "options: {seed: 3, dtype: null, rounding: nearest, shard_size: 1000, on_nonfinite: error}\n"
+    "inputs: [{model: base, revision: null, fingerprint: f0}, {model: a, fingerprint: f1},"
+    " {model: org/b, revision: c, fingerprint: f2}]\nversions: {rlmerge: 0.0.1}\n",
 ]  # fmt: skip
 
 TEXTS = [
-    "!!bool x", "!!int ''", "!!float x", "!!python/name:os.system", "!x y", "&a", "*a", "&a [*a]", "<<: *a", "? [x]", "{", "[",
-    "'", '"', "|", ">", "---", "...", "%YAML 9.9", "\t", "\x00", "\ufeff", "\x85", "- ", ": ", "#", "0x" + "f" * 4000,
-    "9" * 5000, "1" + ":59" * 3000, "[" * 300, "{a: " * 300, "- " * 300, "\ud800",
+    "!!bool x", "!!int ''", "!!float x", "!!python/name:os.system", "!x y", "&a", "*a", "&a [*a]", "<<: *a", "? [x]",
+    "{", "[", "'", '"', "|", ">", "---", "...", "%YAML 9.9", "\t", "\x00", "\ufeff", "\x85", "- ", ": ", "#",
+    "0x" + "f" * 4000, "9" * 5000, "1" + ":59" * 3000, "[" * 300, "{a: " * 300, "- " * 300, "\ud800",
 ]  # fmt: skip
 
 

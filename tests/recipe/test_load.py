@@ -1,9 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from rlmerge.errors import RecipeError, RequestError
-from rlmerge.recipe import load_recipe
+from rlmerge.recipe import load_recipe, load_recipes
 
 TEXT = "merge_method: ties\nbase_model: base\nmodels: [a, b]\nparameters: {lambda: 1.5}\n"
 
@@ -67,3 +68,14 @@ def test_the_default_lookup_is_the_registry():
     assert load_recipe({"merge_method": "task_arithmetic", "base_model": "b", "models": ["a"]}).method.summary
     with pytest.raises(RecipeError, match="unknown merge method 'tiess'\n  Did you mean 'ties'"):
         load_recipe({"merge_method": "tiess", "models": ["a"]})
+
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "recipes.md"
+SHOWN = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", SHOWN, ids=range(len(SHOWN)))
+def test_the_recipes_of_the_documentation_are_recipes(text):
+    recipes = load_recipes(text)
+    copies = [warning for recipe in recipes for warning in recipe.warnings if "its tensors are copied" in warning]
+    assert [warning for recipe in recipes for warning in recipe.warnings] == copies

@@ -167,7 +167,8 @@ def test_models_are_listed_once_in_order(load):
 def test_map_models_reaches_every_model(load):
     text = (
         LEVELS
-        + "tokenizer: {source: c, tokens: {x: {source: {kind: model_token, model: d, token: y}}}}\nchat_template: org/e\n"
+        + "tokenizer: {source: c, tokens: {x: {source: {kind: model_token, model: d, token: y}}}}\n"
+        + "chat_template: org/e\n"
     )
     recipe = load(text)
     found = recipe.map_models(lambda model: ModelRef(model.reference, "c0ffee"))

@@ -156,3 +156,17 @@ def test_a_thousand_unknown_parameters_are_one_error(problems):
     keys = ", ".join(f"foreign{i}: 1" for i in range(5000))
     ((_, what, _),) = problems(TIES + f"models: [a]\nparameters: {{{keys}}}\n")
     assert what == "more than 1000 keys mean nothing in a recipe"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["models: [{model: a, parameters: {weight: 0,5}}]", "models: [a]\nparameters: {lambda: [{filter: x, value: 0,5}]}"],
+)
+def test_a_decimal_comma_is_no_zero(problems, text):
+    """YAML reads `{weight: 0,5}` as a weight of 0 and a key 5."""
+    ((_, what, hint),) = problems(TIES + text + "\n")
+    assert (what, hint) == ("'5' is a key without a value here", "A number takes a point: 0.5, not 0,5.")
+
+
+def test_a_parameter_without_a_value_is_an_error_as_in_mergekit(problems):
+    assert problems(TIES + "models: [a]\nparameters: {int8_mask: }\n")[0][1] == "'int8_mask' has no value"

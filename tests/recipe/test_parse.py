@@ -80,8 +80,11 @@ def test_other_foreign_keys_are_warnings(warned, key):
 
 
 def test_names_and_extensions_are_nothing(load):
-    recipe = load("x-p: &p {weight: 0.5}\nname: my-merge\nmerge_method: ties\nbase_model: b\nmodels:\n"
-                  "  - {model: a, parameters: *p}\n  - {model: c, parameters: {<<: *p, weight: 0.25}, x-note: 1}\n")  # fmt: skip
+    recipe = load(
+        "x-p: &p {weight: 0.5}\nname: my-merge\nmerge_method: ties\nbase_model: b\nmodels:\n"
+        "  - {model: a, parameters: *p}\n"
+        "  - {model: c, parameters: {<<: *p, weight: 0.25}, x-note: 1}\n"
+    )
     assert recipe.warnings == ()
     assert recipe.name == "my-merge"
     assert recipe.values("w", 1)["weight"].tolist() == [0.5, 0.25]

@@ -1,8 +1,16 @@
 import pytest
+import yaml
 
 from rlmerge.errors import RecipeError
 from rlmerge.recipe.tree import MAX_NODES
 from rlmerge.recipe.yaml_text import MAX_BYTES, documents
+
+
+@pytest.fixture(autouse=True, params=["libyaml", "Python"])
+def parser(request, monkeypatch):
+    """PyYAML with and without libyaml, which it does not bring everywhere."""
+    if request.param == "Python":
+        monkeypatch.setattr("rlmerge.recipe.yaml_text._LOADER", yaml.SafeLoader)
 
 
 def plain(node):

@@ -84,6 +84,11 @@ class Recipe:
             chat_template=self.chat_template.map_model(change) if self.chat_template else None,
         )
 
+    def map_slices(self, change: Callable[[Module, Slice], Slice]) -> Recipe:
+        """The same recipe of other slices, as where an expert turns out to be the base under another name."""
+        modules = [replace(m, slices=tuple(change(m, each) for each in m.slices)) for m in self.modules]
+        return replace(self, modules=tuple(modules))
+
     def values_at(
         self, module: Module, part: Slice, *, output_name: str, source_names: Sequence[str], position: float
     ) -> dict[str, Any]:

@@ -126,7 +126,10 @@ def _convert(node: Node, parameter: Parameter, default: float | bool | str | Non
 
 def _foreign(name: str, node: Node, method: Method, problems: Problems) -> None:
     """A name that is no parameter of the method: an error where something else was meant, else a warning."""
-    if name.startswith("x-") or problems.has_enough_of(node.where):
+    if name.startswith("x-") or problems.has_enough_of(node.where) or problems.is_half_a_number(name, node):
+        return
+    if node.value is None:
+        problems.add(node.where, f"'{name}' has no value", "Give it one, or remove it.")
         return
     if is_seed(name):
         problems.warn(node.where, f"'{name}' has no effect in a recipe; give --seed on the command line")

@@ -83,12 +83,13 @@ class Problems:
             return {}
         for name, entry in node.value.items():
             if name not in known and not name.startswith("x-"):
-                self._foreign(name, entry.where, known, owner, parameters)
+                self._foreign(name, entry, known, owner, parameters)
         return {name: entry for name, entry in node.value.items() if name in known}
 
-    def _foreign(self, name: str, where: str, known: Sequence[str], owner: str, parameters: Sequence[str]) -> None:
+    def _foreign(self, name: str, node: Node, known: Sequence[str], owner: str, parameters: Sequence[str]) -> None:
         """A key that means nothing here: an error where something else was meant, else a warning."""
-        if self.has_enough_of(where):
+        where = node.where
+        if self.has_enough_of(where) or self.is_half_a_number(name, node):
             return
         if is_seed(name):
             self.warn(where, f"'{name}' has no effect in a recipe; give --seed on the command line")
@@ -104,6 +105,17 @@ class Problems:
             self.warn(where, f"unknown key '{name}' in {owner}: ignored, as in mergekit")
         else:
             self.add(where, f"unknown key '{name}' in {owner}", hint)
+
+    def is_half_a_number(self, name: str, node: Node) -> bool:
+        """Report the ``5`` of ``{weight: 0,5}``, which YAML reads as a key of its own beside a weight of 0."""
+        found = node.value is None and name.isascii() and name.isdigit()
+        if found:
+            self.add(
+                node.where,
+                f"'{name}' is a key without a value here",
+                f"A number takes a point: 0.{name}, not 0,{name}.",
+            )
+        return found
 
     def has_enough_of(self, where: str) -> bool:
         """Count a key that means nothing; True once there are too many to compare each with all others."""

@@ -54,7 +54,7 @@ class Node:
 
 def failure(what: str, where: str, hint: str | None = None) -> RecipeError:
     """A RecipeError with one problem."""
-    return RecipeError([RequestError(what, where=where, hint=hint)])
+    return RecipeError([RequestError(printable(what), where=where, hint=printable(hint) if hint else None)])
 
 
 def text_node(text: str, where: str) -> Node:
@@ -90,9 +90,7 @@ class _Reader:
             prefix = "" if where == "recipe" else f"{where}."
             entries = cast("Mapping[object, object]", value).items()
             named = [(_key(key, where), entry) for key, entry in entries]
-            return Node(
-                {key: self.node(entry, f"{prefix}{printable(key, 40)}", depth + 1) for key, entry in named}, where
-            )
+            return Node({key: self.node(entry, f"{prefix}{_shown(key)}", depth + 1) for key, entry in named}, where)
         if isinstance(value, list | tuple):
             items = cast("Sequence[object]", value)
             return Node([self.node(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(items)], where)
@@ -117,6 +115,10 @@ def _plain(value: object, where: str) -> object:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return list(cast("Sequence[object]", value))
     return value
+
+
+def _shown(key: str) -> str:
+    return printable(key, 40) or "''"
 
 
 def _key(key: object, where: str) -> str:
