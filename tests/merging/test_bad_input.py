@@ -350,3 +350,28 @@ def test_only_an_empty_tensor(models):
         write_model(models / name, {"none": np.zeros((0, 3))})
     tensors, _ = accepted(models, "good", "--method", "ties", "-p", "density=0.5")
     assert tensors["none"].shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["task_arithmetic", "ties", "linear", "dare_linear", "ram_plus", "model_stock", "karcher"]
+)
+def test_infinities_that_all_models_share_are_kept_by_every_method(tmp_path, name):
+    """A causal mask of -inf, equal everywhere, and one entry of -inf among weights that were trained."""
+    mask = np.triu(np.full((8, 8), -np.inf), 1)
+    start = np.arange(1.0, 17.0).reshape(4, 4)
+    start[1, 2] = -np.inf
+    tuned = start.copy()
+    tuned[0, 0] += 1
+    write_model(tmp_path / "base", {"mask": mask, W: start})
+    write_model(tmp_path / "e0", {"mask": mask, W: tuned})
+    recipe = {
+        "merge_method": name,
+        "base_model": str(tmp_path / "base"),
+        "models": [{"model": str(tmp_path / "e0")}],
+        "parameters": {"density": 1.0} if name in ("ties", "dare_linear") else {},
+    }
+    merge(recipe, tmp_path / "out", on_nonfinite="keep")
+    found = read_model(tmp_path / "out")
+    np.testing.assert_array_equal(found["mask"], mask)
+    assert found[W][1, 2] == -np.inf
+    assert np.isfinite(np.delete(found[W].ravel(), 6)).all()

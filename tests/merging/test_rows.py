@@ -36,7 +36,7 @@ def test_numbers_experts_rows_and_draws_line_up_with_rows():
     method = Method("m", function, "", "", "exact", space="weights")
     values = {"one": 2.0, "each": np.array([5.0, 6.0]), "row": np.arange(10.0).reshape(2, 5), "experts": 2.0}
     job = Job(OutputTensor("w", FLOAT64, (5, 4)), method, base, sources, (0, 1), values)
-    binding = replace(bind(method, function, job, values, 0, False), keys=KEYS)
+    binding = replace(bind(method, function, job, values, Options()), keys=KEYS)
     tile = Tile(job, 8, 20, block=20)
     found, bad = NumpyReducer(binding).rows(tile, [np.zeros(12), *experts])
     np.testing.assert_array_equal(found, [[6, 22, 38], [54, 70, 86]])

@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlmerge.checkpoint import Checkpoint, OutputTensor
+from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import MERGEABLE
 from rlmerge.merging import Job
+from rlmerge.merging.heads import settle_heads
+from rlmerge.merging.matching import is_derived, see
 
 _SHOWN = 3
 
@@ -27,34 +29,38 @@ def pair_up(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> tuple[tu
 
     RequestError if nothing can be compared.
     """
-    base, *experts = checkpoints
+    sentences: list[str] = []
+    base, *experts = see(checkpoints, lambda model: model.tensors, sentences)
+    settle_heads(checkpoints, [base, *experts], sentences)
     missing: dict[str, list[str]] = {name: [] for name in names[1:]}
     reshaped: dict[str, list[str]] = {name: [] for name in names[1:]}
     packed: list[str] = []
     tensors: list[Paired] = []
-    for name, info in base.tensors.items():
-        if info.dtype not in MERGEABLE:
+    for name, source in base.items():
+        if is_derived(name, source):
+            continue
+        if source.dtype not in MERGEABLE:
             packed.append(name)
             continue
         present: list[int] = []
         for k, (expert, label) in enumerate(zip(experts, names[1:], strict=True)):
-            other = expert.tensors.get(name)
+            other = expert.get(name)
             if other is None:
                 missing[label].append(name)
-            elif other.shape != info.shape or other.dtype not in MERGEABLE:
+            elif other.shape != source.shape or other.dtype not in MERGEABLE:
                 reshaped[label].append(f"{name} {list(other.shape)} {other.dtype.name}")
             else:
                 present.append(k)
-        if present and info.numel:
-            tensors.append(_paired(checkpoints, name, present))
+        if present and source.numel:
+            tensors.append(_paired(name, source, [experts[k][name] for k in present], present))
     extra = {
-        label: [name for name in expert.tensors if name not in base.tensors]
+        label: [name for name in expert if name not in base and not is_derived(name, expert[name])]
         for expert, label in zip(experts, names[1:], strict=True)
     }
     if not tensors:
         hint = "Name models of one architecture, stored as bfloat16, float16, float32 or float64."
         raise RequestError("base and experts have no tensor in common that could be compared", hint=hint)
-    sentences = [
+    sentences += [
         *(f"{label} lacks {_some(found)} of the base" for label, found in missing.items() if found),
         *(
             f"{label} stores in another shape or packed type: {_some(found)}"
@@ -81,10 +87,8 @@ def short_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
     return names
 
 
-def _paired(checkpoints: Sequence[Checkpoint], name: str, present: Sequence[int]) -> Paired:
-    base = checkpoints[0].tensors[name]
-    experts = tuple(checkpoints[1 + k].tensors[name] for k in present)
-    job = Job(OutputTensor(name, base.dtype, base.shape), None, base, experts, tuple(present))
+def _paired(name: str, base: Source, experts: Sequence[Source], present: Sequence[int]) -> Paired:
+    job = Job(OutputTensor(name, base.dtype, base.shape), None, base, tuple(experts), tuple(present))
     return Paired(job, tuple(present))
 
 

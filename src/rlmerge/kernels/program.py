@@ -28,13 +28,15 @@ Formula = Callable[..., Any]
 class Operands:
     """The inputs of a tile: the base if any, the experts, and whether a formula wants deltas or weights.
 
-    ``wide`` asks for float64 arithmetic whatever the inputs are.
+    ``wide`` asks for float64 arithmetic whatever the inputs are. With ``same_is_zero`` equal weights have no delta even
+    where they are infinite.
     """
 
     base: DType | None
     experts: tuple[DType, ...]
     deltas: bool
     wide: bool = False
+    same_is_zero: bool = False
 
     @property
     def inputs(self) -> tuple[DType, ...]:
@@ -57,7 +59,7 @@ class _Tracer:
         first = 0 if operands.base is None else 1
         self.base = leaf("weight", 0) if first else None
         self.experts = [leaf("weight", first + k) for k in range(len(operands.experts))]
-        self.deltas = [weight - self.base for weight in self.experts] if self.base is not None else []
+        self.deltas = [self._delta(weight, operands) for weight in self.experts] if self.base is not None else []
         self.stack = Stack(self.deltas if operands.deltas else self.experts)
         self.inputs = list(operands.inputs)
         self.values: dict[str, Any] = {}
@@ -81,6 +83,10 @@ class _Tracer:
             elif isinstance(value, PerExpert):
                 self.values[name] = Stack([leaf("param", params + k) for k in range(len(value.table))])
                 params += len(value.table)
+
+    def _delta(self, weight: Node, operands: Operands) -> Any:
+        delta = weight - self.base
+        return self.namespace.where(weight == self.base, 0.0, delta) if operands.same_is_zero else delta
 
     def program(self, operands: Operands, sink: Write | Reduce, zero_nonfinite: bool) -> Program:
         real = "double" if operands.real == np.float64 else "float"

@@ -182,4 +182,5 @@ def _labelled(label: str, names: Sequence[str]) -> str:
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
-    return numerator / denominator if denominator > 0 else None
+    found = numerator / denominator if denominator > 0 else math.nan
+    return found if math.isfinite(found) else None

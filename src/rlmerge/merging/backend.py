@@ -7,7 +7,7 @@ bits for what is written, counted and selected, and sums equal up to the order o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from rlmerge.kernels.rounding import Rounding
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.values import Extra, RowField, Uniform, typed
 from rlmerge.methods import Method, arguments
+from rlmerge.options import Options
 
 from .job import Job
 from .tiles import Tile
@@ -144,9 +145,7 @@ class Backend(Protocol):
         ...
 
 
-def bind(
-    method: Method, formula: Callable[..., Any], job: Job, values: Mapping[str, Any], seed: int, zero: bool
-) -> Binding:
+def bind(method: Method, formula: Callable[..., Any], job: Job, values: Mapping[str, Any], options: Options) -> Binding:
     """``formula`` of ``method`` with the values it names: the one place where a job's values become typed."""
     count = int(job.values["experts"])
     known = {**values, "uniform": Uniform(count)}
@@ -157,7 +156,10 @@ def bind(
         chosen = arguments(method.rows_field, known)
         known["field"] = RowField(method.rows_field, {name: typed(x) for name, x in chosen.items()}, count)
     chosen = {name: typed(value) for name, value in arguments(formula, known).items()}
-    return Binding(formula, job.operands, chosen, random_keys(seed, job), zero, job.output.shape, job.extras, job.whole)
+    policy = options.on_nonfinite
+    operands = replace(job.operands, same_is_zero=policy == "keep")
+    keys = random_keys(options.seed, job)
+    return Binding(formula, operands, chosen, keys, policy == "zero", job.output.shape, job.extras, job.whole)
 
 
 def random_keys(seed: int, job: Job) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.errors import CheckpointError
+from rlmerge.kernels.dtypes import decode
 from rlmerge.methods import Share
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -91,8 +92,17 @@ class Executor:
     """Runs tasks in order. Everything is bounded: tiles in flight, buffers, and what waits for the sinks."""
 
     def __init__(
-        self, lanes: Sequence[Lane], workers: Workers, sizing: Sizing, options: Options, progress: Progress
+        self,
+        lanes: Sequence[Lane],
+        workers: Workers,
+        sizing: Sizing,
+        options: Options,
+        progress: Progress,
+        *,
+        checked: bool = True,
     ) -> None:
+        """``checked`` merges stop where a number is not finite, as ``options`` say; others count whatever comes."""
+        self.checked = checked
         self.lanes = lanes
         self.workers = workers
         self.sizing = sizing
@@ -149,7 +159,8 @@ class Executor:
         return cut(first, size, by_rows=any(job.by_rows for job in task.jobs))
 
     def _merge(self, lane: Lane, job: Job) -> _Merge:
-        if job.method is None:
+        if job.method is None or (self.checked and self.options.on_nonfinite == "keep" and _is_shared_mask(job)):
+            # Masks of -inf, which every model shares, are no numbers to compute with.
             return _Merge(job, None)
         lane.statistics.scan(job)
         values = lane.statistics.values(job)
@@ -217,7 +228,7 @@ class Executor:
                 parts = [[] for _ in self.lanes]
 
     def _check(self, tile: Tile, found: Numbers) -> None:
-        if self.options.on_nonfinite == "keep":
+        if not self.checked or self.options.on_nonfinite == "keep":
             return
         if found.nonfinite_in and self.options.on_nonfinite == "error":
             refuse_nonfinite(tile)
@@ -236,6 +247,21 @@ def check_unchanged(jobs: Iterable[Job]) -> None:
     """RunError if a file that a job reads is no longer what it was when it was opened."""
     for file in {file for job in jobs for source in job.inputs for file in source.files}:
         file.check()
+
+
+def _is_shared_mask(job: Job) -> bool:
+    """Whether all models hold the same bits, some of them not finite; reads them up to the first difference."""
+    first, *others = job.sources
+    if first.dtype is not job.output.dtype or any(other.dtype is not first.dtype for other in others):
+        return False
+    step, finite = 1 << 16, True
+    for start in range(0, first.numel, step):
+        stop = min(first.numel, start + step)
+        words = first.read(start, stop)
+        if not all(np.array_equal(words.view(np.uint8), x.read(start, stop).view(np.uint8)) for x in others):
+            return False
+        finite = finite and bool(np.isfinite(decode(words, first.dtype)).all())
+    return not finite
 
 
 def _merging(merges: Sequence[_Merge]) -> Callable[[Tile, Sequence[Any], Sequence[Any]], list[Numbers]]:

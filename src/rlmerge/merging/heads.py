@@ -51,8 +51,8 @@ def settle_heads(models: Sequence[Checkpoint], seen: Sequence[dict[str, Source]]
     if not diverged:
         return False
     warnings.append(
-        f"{', '.join(dict.fromkeys(diverged))} has an output head of its own although its configuration ties it to the "
-        f"embedding; '{name}' is merged and written, with tie_word_embeddings: false"
+        f"output heads that differ from the embedding: {', '.join(dict.fromkeys(diverged))}; '{name}' is merged and "
+        f"written, with tie_word_embeddings: false ({models[0].reference} ties them)"
     )
     return True
 

@@ -48,7 +48,7 @@ def decode_tile(
         weights = [np.where(np.isfinite(w), w, real.type(0)) for w in weights]
     base = weights.pop(0) if operands.base is not None else None
     theta = np.stack(weights)
-    deltas = None if base is None else theta - base
+    deltas = None if base is None else task_vectors(theta, base, operands)
     rest = list(inputs[len(operands.inputs) :])
     extras: dict[str, np.ndarray] = {}
     for name, count in extra_names.items():
@@ -56,6 +56,13 @@ def decode_tile(
         rest = rest[count:]
     stack = deltas if operands.deltas and deltas is not None else theta
     return Decoded(base, stack, deltas, extras, finite)
+
+
+def task_vectors(theta: np.ndarray, base: np.ndarray, operands: Operands) -> np.ndarray:
+    """theta - base, 0 where both are equal infinities and ``operands`` ask for that."""
+    with np.errstate(invalid="ignore"):
+        deltas = theta - base
+    return np.where(theta == base, deltas.dtype.type(0), deltas) if operands.same_is_zero else deltas
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ class _Formula:
         base = weights.pop(0) if operands.base is not None else None
         theta = torch.stack(weights)
         deltas = None if base is None else theta - base
+        if deltas is not None and operands.same_is_zero:
+            deltas = torch.where(theta == base, torch.zeros_like(deltas), deltas)
         return base, deltas if operands.deltas and deltas is not None else theta, deltas, finite
 
     def run(self, tile: Tile, base: torch.Tensor | None, stack: torch.Tensor, further: Sequence[torch.Tensor]) -> Any:

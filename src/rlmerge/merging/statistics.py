@@ -100,7 +100,7 @@ class Statistics:
         method, options = _method(job), self.options
         keeps_base = job.base is not None and method.keeps_base(values)
         storing = Storing(job.output.dtype, options.rounding, keeps_base)
-        binding = bind(method, method.formula, job, values, options.seed, options.on_nonfinite == "zero")
+        binding = bind(method, method.formula, job, values, options)
         return self.workers.backend.merger(binding, storing)
 
     def report(self, job: Job, values: Mapping[str, Any]) -> tuple[Sequence[str], Mapping[str, Share]]:
@@ -160,8 +160,7 @@ class Statistics:
         return cut(job, self.sizing.tile if by_rows else self.sizing.scan_tile, by_rows=by_rows)
 
     def _reducer(self, statistic: Statistic, job: Job, gathered: Accumulator) -> Reducer:
-        zero = self.options.on_nonfinite == "zero"
-        binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options.seed, zero)
+        binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options)
         reducer = self.workers.backend.reducer(binding, statistic.reduce)
         gathered.prepare(binding, reducer)
         return reducer
