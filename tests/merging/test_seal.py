@@ -18,7 +18,7 @@ def base(tmp_path):
     folder = write_model(tmp_path / "base", {"w": np.ones(4)}, "bfloat16", config)
     files = {
         "generation_config.json": '{"eos_token_id": [1, 2]}',
-        "tokenizer.json": '{"ü": 1}',
+        "tokenizer.json": '{"model": {"type": "WordLevel", "vocab": {"ü": 0}}, "added_tokens": []}',
         "chat_template.jinja": "old",
         "additional_chat_templates/tools.jinja": "tools",
         "modeling_custom.py": "raise SystemExit",

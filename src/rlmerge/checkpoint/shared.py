@@ -165,6 +165,8 @@ def _alike(full: Sequence[Member], experts: Sequence[Member], base: Member) -> M
 def _size(members: Sequence[Member], donor: Member, notes: list[str]) -> int:
     """Rows of the output's tables."""
     base = members[0]
+    # A model without tables (a renamed embedding, or one that is missing) is compared tensor by tensor later.
+    members = [member for member in members if member.rows or member is base]
     if all(member.rows == base.rows for member in members):
         return base.rows
     unknown = next((member for member in members if member.rows != donor.rows and not _comparable(member, donor)), None)

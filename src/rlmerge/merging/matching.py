@@ -159,20 +159,21 @@ def _mismatch(
 ) -> RequestError | None:
     """The problem of one tensor; element types that are merged in the widest of them are noted in ``promoted``."""
     first, *others = [*([base] if base else []), *sources]
-    for other in others:
+    for other, model in zip(others, models[1:], strict=False):
+        where = f"{model.reference}: {first.name}"
         if other.shape != first.shape:
             return RequestError(
                 f"shape {list(other.shape)} differs from {list(first.shape)} in {models[0].reference}",
-                where=other.where,
+                where=where,
                 hint=_shape_hint(first, other),
             )
         mergeable = first.dtype in MERGEABLE and other.dtype in MERGEABLE
         if other.dtype is not first.dtype and not mergeable:
             what = f"stored as {other.dtype.name}, not {first.dtype.name}"
-            return RequestError(what, where=other.where, hint=_QUANTISED)
+            return RequestError(what, where=where, hint=_QUANTISED)
     if first.dtype.name.startswith("float8"):
         what = f"is {first.dtype.name}, which cannot be merged as it is"
-        return RequestError(what, where=first.where, hint=_QUANTISED)
+        return RequestError(what, where=f"{models[0].reference}: {first.name}", hint=_QUANTISED)
     types = sorted({source.nominal.name for source in (first, *others)})
     if len(types) > 1:
         promoted.setdefault(" and ".join(types), []).append(first.name)

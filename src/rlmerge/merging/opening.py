@@ -124,16 +124,17 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
             kept = part.sources
             if base is not None:
                 same = {s.model.identity: _sameness(base, opened[s.model.identity]) for s in part.sources}
-                kept = tuple(
-                    s for s in part.sources if same[s.model.identity] is None or s.layer_range != part.base_range
-                )
+                kept = tuple(s for s in kept if same[s.model.identity] is None or s.layer_range != part.base_range)
+                if part.sources and len(kept) < max(1, recipe.method.min_experts):
+                    # With nothing else to merge, weights that training left alone are reported as such afterwards.
+                    kept = tuple(s for s in part.sources if same[s.model.identity] in (None, _EQUAL))
+                if part.sources and len(kept) < max(1, recipe.method.min_experts):
+                    _refuse_count(recipe, len(kept), base)
                 warnings += [
                     f"{s.model} is the base itself ({same[s.model.identity]}): it has no task vector and is no expert"
                     for s in part.sources
                     if s not in kept
                 ]
-                if part.sources and len(kept) < max(1, recipe.method.min_experts):
-                    _refuse_count(recipe, len(kept), base)
             slices.append(replace(part, sources=kept))
         modules.append(replace(module, slices=tuple(slices)))
     if not warnings:
@@ -148,6 +149,9 @@ def _refuse_count(recipe: Recipe, experts: int, base: Checkpoint) -> None:
     raise RequestError(what, where=recipe.origin or "recipe", hint=hint)
 
 
+_EQUAL = "equal weights"
+
+
 def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
     """In what way two references lead to one model; None if they do not."""
     if a is b or (
@@ -157,4 +161,4 @@ def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
     if a.revision is not None and a.revision == b.revision and a.format == b.format == "safetensors":
         return "the same commit"
     alike = set(a.tensors) == set(b.tensors) and a.nbytes == b.nbytes
-    return "equal weights" if alike and a.fingerprint() == b.fingerprint() else None
+    return _EQUAL if alike and a.fingerprint() == b.fingerprint() else None

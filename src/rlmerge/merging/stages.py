@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,10 @@ def plan_stages(
     Intermediate results go to ``folder``, by default ``OUT.stages``. Errors as for ``make_plan``.
     """
     *inner, last = recipes
-    folder = folder or (out.with_name(f"{out.name}.stages") if out is not None else Path("stages"))
+    if folder is None and out is not None:
+        place = Path(os.path.abspath(out))  # noqa: PTH100 - the name of "." and ".." is that of the directory meant
+        folder = place.with_name(f"{place.name}.stages")
+    folder = folder or Path("stages")
     known: dict[str, Checkpoint] = {}
     stages: list[Stage] = []
     for recipe in inner:

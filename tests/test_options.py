@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlmerge.cli.sizes import parse_size
+from rlmerge.options import parse_size
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["5", "5G", "GB", "-5GB", "1e9B", "5 GBs", "", "0GB", "0.0001kB", "1.5B", "５GB x"])
 def test_anything_ambiguous_is_refused(text):
-    with pytest.raises(ValueError, match=r"no size|whole, positive"):
+    with pytest.raises(ValueError, match=r"is not a size|whole, positive"):
         parse_size(text)
 
 
