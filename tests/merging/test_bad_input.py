@@ -89,7 +89,7 @@ def test_another_element_type(models):
 def test_every_mismatch_at_once(models):
     write_model(models / "bad", {W: np.ones((3, 2))})
     message = refused(models, "bad", "good")
-    assert "bad: lacks 1 tensor ('model.embed_tokens.weight') that other models of the recipe have" in message
+    assert "bad: lacks 2 tensors ('model.steps', 'model.embed_tokens.weight') that other" in message
     assert f"bad: {W}: shape [3, 2] differs from [2, 3] in base" in message
     assert message.endswith("2 problems; nothing was written.\n")
 
