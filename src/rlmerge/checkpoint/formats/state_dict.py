@@ -21,6 +21,12 @@ _NESTED = ("state_dict", "model_state_dict", "model", "module")
 _ADAPTER = re.compile(r"(^|\.)lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
 _HEAD = re.compile(r"(^|\.)(lm_head|output_layer|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embedding)\.weight$")
+_INNER = ("model", "lm_head", "transformer", "gpt_neox", "backbone")
+"""What the names of a causal language model begin with."""
+
+OPTIMIZERS = {"optim", "optimizer", "optimizers", "optim_state", "optimizer_state", "optimizer_states"}
+"""Objects beside a model in a checkpoint."""
+
 _CHUNK = 1 << 20
 
 
@@ -77,25 +83,25 @@ def config_of(side_root: Path | None) -> Mapping[str, Any] | None:
     return None if side_root is None else read_config(side_root)
 
 
-def without_prefix(names: Sequence[str], whole: Iterable[str]) -> dict[str, str]:
+def without_prefix(names: Sequence[str], whole: Iterable[str], nested: bool = False) -> dict[str, str]:
     """Each of ``names`` without the path of the object that held the model, such as ``app.model.``.
 
     ``whole`` are all entries of the checkpoint. A path is one that all names begin with. Since the names of a model
-    may all begin with ``model.`` themselves, that alone counts only where what follows shows it, or where something
-    that is not the model's, such as ``optimizer.``, stands beside it.
+    may all begin with ``model.`` themselves, that is a path only where what follows shows it, where an optimizer
+    stands beside it, or where the format says so (``nested``).
     """
+    whole = list(whole)
     prefix = ""
-    while True:
-        rest = [name[len(prefix) :] for name in names]
-        first = {name.partition(".")[0] for name in rest}
-        if len(first) != 1:
+    while names and all("." in name[len(prefix) :] for name in names):
+        steps = {name[len(prefix) :].partition(".")[0] for name in names}
+        path = f"{prefix}{steps.pop()}."
+        if steps:
             break
-        (step,) = first
-        others = {name[len(prefix) :].partition(".")[0] for name in whole if name.startswith(prefix)} - {step}
-        shown = any(name.startswith((f"{step}.model.", f"{step}.lm_head.", f"{step}.transformer.")) for name in rest)
-        if not (shown or others):
+        inside = any(name.startswith(tuple(f"{path}{part}." for part in _INNER)) for name in names)
+        beside = {name[len(prefix) :].partition(".")[0] for name in whole if name.startswith(prefix)} & OPTIMIZERS
+        if not (inside or beside or (nested and not prefix)):
             break
-        prefix += f"{step}."
+        prefix = path
     return {name: name[len(prefix) :] for name in names}
 
 
