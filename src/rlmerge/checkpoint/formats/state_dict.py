@@ -11,6 +11,7 @@ import numpy as np
 
 from rlmerge.checkpoint.compose import Renamed, same_place
 from rlmerge.checkpoint.config import read_config, ties_embeddings
+from rlmerge.checkpoint.directory import has_file, has_folder
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 
@@ -18,7 +19,9 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Modules that torch.compile, FSDP and activation checkpointing put around others."""
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
-_ADAPTER = re.compile(r"(^|\.)lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+ADAPTER = re.compile(r"(^|\.)lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+"""Tensors of a LoRA or DoRA adapter."""
+
 _HEAD = re.compile(r"(^|\.)(lm_head|output_layer|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embedding)\.weight$")
 _INNER = ("model", "lm_head", "transformer", "gpt_neox", "backbone")
@@ -60,7 +63,7 @@ def finish(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root
         found[new] = source if source.name == new else Renamed(source, new)
     if not found:
         raise CheckpointError("holds no tensors of a model", where=str(root), hint=_OTHER)
-    adapted = next((name for name in found if _ADAPTER.search(name)), None)
+    adapted = next((name for name in found if ADAPTER.search(name)), None)
     if adapted is not None:
         what = f"holds a LoRA adapter among its weights ({adapted!r}), which is no part of a plain model"
         hint = "Save the adapter itself, or fold it into the model, with the framework that trained it."
@@ -70,10 +73,10 @@ def finish(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root
 
 def find_side_root(candidates: Iterable[Path]) -> Path | None:
     """The first directory that has a config.json, else the first with a tokenizer."""
-    present = [path.resolve() for path in candidates if path.is_dir()]
+    present = [path.resolve() for path in candidates if has_folder(path)]
     for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
         for path in present:
-            if (path / name).is_file():
+            if has_file(path / name):
                 return path
     return None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint.compose import Block, Pieces, Renamed
-from rlmerge.checkpoint.directory import entries, first_missing
+from rlmerge.checkpoint.directory import entries, first_missing, has_file, has_folder
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.locate import find_home
@@ -43,10 +43,10 @@ def holds(root: Path, names: Sequence[str]) -> bool:
 
 def _latest(root: Path, names: Sequence[str]) -> str | None:
     """The folder that the file ``latest`` names."""
-    if "latest" not in names or not (root / "latest").is_file():
+    if "latest" not in names or not has_file(root / "latest"):
         return None
     tag = read_bytes(inside(root, "latest"), _MAX_TAG).decode("utf-8", "replace").strip()
-    if not is_plain_name(tag) or tag not in names or not (root / tag).is_dir():
+    if not is_plain_name(tag) or tag not in names or not has_folder(root / tag):
         return None
     return tag if any(_MODEL.fullmatch(name) for name in entries(inside(root, tag))) else None
 
