@@ -1,10 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 
+from rlmerge.checkpoint import ArraySource, open_checkpoint
 from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
-from rlmerge.checkpoint.weights import find_weights
+from rlmerge.checkpoint.weights import check_weights, find_weights
 from rlmerge.errors import CheckpointError
+from rlmerge.kernels.dtypes import BFLOAT16, BY_NAME
 
 
 def directory(root, *names):
@@ -45,31 +48,27 @@ def test_one_file_of_another_name(tmp_path):
     }
 
 
-def test_shards_without_an_index(tmp_path):
-    directory(tmp_path, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match="holds 2 safetensors files but neither"):
-        found(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("names", "hint"),
     [
-        (["pytorch_model.bin", "config.json"], r"pickle \(pytorch_model.bin\)(?s:.*)safe_serialization=True"),
-        (["pytorch_model-00001-of-00002.bin"], "pickle"),
-        (["model_world_size_2_rank_0.pt", "fsdp_config.json"], "training shards(?s:.*)verl.model_merger"),
-        ([".metadata", "__0_0.distcp"], "pickle"),
-        (["adapter_config.json", "adapter_model.safetensors"], "LoRA adapter(?s:.*)merge_and_unload"),
-        (["adapter_config.json", "adapter_model.bin"], "LoRA adapter"),
-        (["model-q4.gguf"], "GGUF"),
-        (["config.json", "tokenizer.json"], f"holds no weights(?s:.*){SINGLE} or {INDEX}"),
-        ([], "holds no weights"),
-        (["checkpoint-500/model.safetensors", "runs/log"], "Did you mean '.*/checkpoint-500'"),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], "Restore the index"),
+        (["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"], "Shard 2 is missing too"),
+        (["model.bf16.safetensors", "model.fp16.safetensors"], f"Keep the one that is meant and name it {SINGLE}"),
     ],
 )
-def test_why_there_is_nothing_to_merge(tmp_path, names, message):
-    with pytest.raises(CheckpointError, match=message) as caught:
+def test_several_files_without_an_index(tmp_path, names, hint):
+    with pytest.raises(CheckpointError, match=f"holds 2 safetensors files but neither(?s:.*){hint}"):
         found(directory(tmp_path, *names))
-    assert caught.value.where == str(tmp_path)
+
+
+def test_files_that_macos_leaves(tmp_path):
+    assert found(directory(tmp_path, SINGLE, "._model.safetensors", "._model-00001-of-00002.safetensors"))[1] == []
+    assert entries(tmp_path) == [SINGLE]
+
+
+def test_nothing_to_merge(tmp_path):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: holds no weights"):
+        found(directory(tmp_path, "config.json"))
 
 
 @pytest.mark.parametrize(
@@ -118,3 +117,40 @@ def test_entries_of_a_directory_that_may_not_be_listed(common_folder, ordinary_u
     (common_folder / "model").mkdir(mode=0o700)
     with ordinary_user(), pytest.raises(CheckpointError, match="permission denied"):
         entries(common_folder / "model")
+
+
+def tensors(shapes, dtype=BFLOAT16):
+    return {name: ArraySource(name, dtype, np.zeros(shape, dtype.storage), "model") for name, shape in shapes.items()}
+
+
+def test_weights_of_a_model(tmp_path):
+    """Tensors without elements can be part of one, and so can vectors."""
+    shapes = {"model.embed_tokens.weight": (8, 4), "model.norm.weight": (4,), "none": (0,), "t.weight": (0, 4)}
+    check_weights(tensors(shapes), tmp_path)
+    check_weights(tensors({"model.norm.weight": (4,), "scale": (3,)}), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["a.lora_A.weight", "a.lora_B.default.weight", "a.lora_embedding_A", "lora_A"])
+def test_an_adapter_under_any_file_name(tmp_path, key, write_raw):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    for name in ("other.safetensors", SINGLE):
+        write_raw(tmp_path / name, {key: entry}, bytes(4))
+        with pytest.raises(CheckpointError, match=f"holds a LoRA adapter \\('{key}'\\), not a model"):
+            open_checkpoint(tmp_path)
+
+
+def test_stubs_of_zero_3(tmp_path):
+    stubs = {"model.embed_tokens.weight": (0,), "model.norm.weight": (4,), "lm_head.weight": (0,)}
+    message = "under ZeRO-3 without its weights: 2 tensors are empty, such as 'model.embed_tokens.weight'"
+    with pytest.raises(CheckpointError, match=message):
+        check_weights(tensors(stubs), tmp_path)
+
+
+def test_flattened_parameters_of_fsdp(tmp_path):
+    flat = {"model.embed_tokens.weight": (32,), "model.norm.weight": (4,), "lm_head.weight": (32,)}
+    with pytest.raises(CheckpointError, match=r"flattened parameters: 'model\.embed_tokens\.weight' has one dimension"):
+        check_weights(tensors(flat), tmp_path)
+    with pytest.raises(CheckpointError, match=r"flattened parameters: 'model\._flat_param'"):
+        check_weights(tensors({"model._flat_param": (32,)}), tmp_path)
+    # Packed weights can have one dimension.
+    check_weights(tensors({"model.q_proj.weight": (32,)}, BY_NAME["uint8"]), tmp_path)

@@ -19,6 +19,22 @@ def entries(root: Path) -> list[str]:
         raise unreadable(root, error) from error
 
 
+def has_file(path: Path) -> bool:
+    """Whether there is a file that may be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def has_folder(path: Path) -> bool:
+    """Whether there is a directory that may be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def first_missing(found: Collection[int], first: int, last: int) -> int | None:
     """The lowest number of ``first`` to ``last`` that was not found; None if all were. Takes time for those found."""
     return next((number for number in range(first, last + 1) if number not in found), None)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
+from rlmerge.checkpoint.directory import INDEX, SINGLE, entries, has_file, has_folder
 from rlmerge.checkpoint.formats import find_format
 from rlmerge.errors import CheckpointError
 
@@ -60,7 +60,7 @@ def holds_weights(folder: Path) -> bool:
     names = _listing(folder)
     try:
         return SINGLE in names or INDEX in names or find_format(folder, names) is not None
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return False
 
 
@@ -70,7 +70,7 @@ def _is_megatron(root: Path, names: Sequence[str]) -> bool:
         return True
     if any(re.fullmatch(r"mp_rank_\d+(_\d+)?", name) for name in names):
         return True
-    return any((root / place / "common.pt").is_file() for place in ("dist_ckpt", "model/dist_ckpt"))
+    return any(has_file(root / place / "common.pt") for place in ("dist_ckpt", "model/dist_ckpt"))
 
 
 def pickled(where: str, name: str) -> CheckpointError:
@@ -81,7 +81,7 @@ def pickled(where: str, name: str) -> CheckpointError:
 
 
 def _folders(root: Path, names: Sequence[str]) -> list[Path]:
-    return [root / name for name in names[:_MAX_FOLDERS] if not name.startswith(".") and (root / name).is_dir()]
+    return [root / name for name in names[:_MAX_FOLDERS] if not name.startswith(".") and has_folder(root / name)]
 
 
 def _listing(folder: Path) -> list[str]:

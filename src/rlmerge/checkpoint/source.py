@@ -136,6 +136,11 @@ class Extent(Source):
         return f"{self.file}: {self.name}"
 
     @property
+    def scratch(self) -> Scratch:
+        size = self.dtype.itemsize
+        return Scratch(per_element=size) if self.start % size else NO_SCRATCH
+
+    @property
     def files(self) -> tuple[InputFile, ...]:
         return (self.file,)
 

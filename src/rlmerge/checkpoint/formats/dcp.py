@@ -8,6 +8,7 @@ prime-rl (``trainer/``), AReaL, VeOmni and torchtitan. Optimizer states in them 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.locate import find_home
 from rlmerge.checkpoint.formats.pickles import MAX_PICKLE
 from rlmerge.checkpoint.formats.records import Record, sizes
-from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish, without_prefix
+from rlmerge.checkpoint.formats.state_dict import OPTIMIZERS, config_of, find_side_root, finish, without_prefix
 from rlmerge.checkpoint.formats.torch_archive import Archive
 from rlmerge.checkpoint.formats.torch_values import Dense, load, read_pickle
 from rlmerge.checkpoint.paths import inside, read_bytes
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
 
 _METADATA = ".metadata"
-_OTHER_STATE = re.compile(
-    r"([^.]+\.)?(optim|optimizer|optimizers|optimizer_state|optim_state|lr_scheduler|scheduler|progress|train_state)\."
-)
+_OTHER_STATE = re.compile(rf"([^.]+\.)?({'|'.join(sorted(OPTIMIZERS))}|lr_scheduler|scheduler|progress|train_state)\.")
 """What is not the model's, at the top of a checkpoint or below one name."""
 
 
@@ -52,7 +51,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     side = find_side_root((folder / "huggingface", folder, folder.parent / "huggingface", folder.parent, root))
     index = _read_index(folder, files)
     tensors = [name for name in index.shapes if not _OTHER_STATE.match(name)]
-    new_names = without_prefix(tensors, index.entries)
+    new_names = without_prefix(tensors, index.entries, folder.name.startswith("pytorch_model_fsdp"))
     handles, pickles = dict[str, InputFile](), dict[bytes, Any]()
     found = {new_names[name]: _tensor(folder, name, index, handles, pickles) for name in tensors}
     unused = sorted({name for name in files if name.endswith(".distcp")} - {item.file for item in index.items.values()})
@@ -98,6 +97,11 @@ def _read_index(folder: Path, names: Sequence[str]) -> _Index:
         if isinstance(name, str) and isinstance(entry, Record) and entry.kind == "TensorStorageMetadata":
             shapes[name], chunks[name] = _layout(entry, f"{path}: {name}")
     items = dict(_item(key, info, str(path)) for key, info in stored.items())
+    begins = Counter((item.file, item.offset) for item in items.values())
+    for (file, offset), count in begins.most_common(1):
+        if count > 1:
+            what = f"places two items at byte {offset} of {file}"
+            raise CheckpointError(what, where=str(path), hint=_MIXED)
     return _Index([name for name in described if isinstance(name, str)], shapes, chunks, items)
 
 

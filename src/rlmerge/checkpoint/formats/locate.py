@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rlmerge.checkpoint.directory import entries
+from rlmerge.checkpoint.directory import entries, has_folder
 
 _PARTS = re.compile(r"actor|_actor|policy|weights|model|trainer|pytorch_model_fsdp_0")
 """Folders that hold one model's part of a checkpoint, under the names that trainers give them."""
@@ -33,7 +33,7 @@ def _below(
 ) -> Iterator[tuple[Path, Sequence[str]]]:
     for name in names:
         folder = root / name
-        if not _PARTS.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
+        if not _PARTS.fullmatch(name) or folder.is_symlink() or not has_folder(folder):
             continue
         inner = entries(folder)
         if holds(folder, inner):

@@ -16,7 +16,8 @@ from rlmerge.checkpoint.formats.mesh import Mesh
 from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.errors import CheckpointError
 
-_MAX_BOXES = 1 << 16
+_MAX_PARTS = 1 << 10
+"""Most sections that a strided shard may count, and parts that one process may hold of a tensor."""
 
 Interval = tuple[int, int]
 """Indices [start, stop) along one dimension of a tensor."""
@@ -49,15 +50,14 @@ def boxes(shape: tuple[int, ...], placements: Any, order: Any, mesh: Mesh, where
         factor = placement.field("split_factor", 1) if kind == "_StridedShard" else 1
         if kind not in ("Shard", "_StridedShard") or type(axis) is not int or type(factor) is not int:
             raise CheckpointError(f"has the placement {kind}, which holds no values", where=where, hint=_DAMAGED)
-        if not -len(shape) <= axis < len(shape) or not 1 <= factor <= _MAX_BOXES:
+        if not -len(shape) <= axis < len(shape) or not 1 <= factor <= _MAX_PARTS:
             raise CheckpointError("its placements do not fit its shape", where=where, hint=_DAMAGED)
         cuts[axis].append(_Cut(length, index, factor))
     for axis, mesh_order in _orders(order):
         if axis < len(cuts) and len(cuts[axis]) == len(mesh_order) and all(cut.factor == 1 for cut in cuts[axis]):
             cuts[axis] = [cut for _, cut in sorted(zip(_inverse(mesh_order), cuts[axis], strict=True), key=_first)]
-    kept = [_kept([(0, n)], axis_cuts) for n, axis_cuts in zip(shape, cuts, strict=True)]
-    if math.prod(map(len, kept)) > _MAX_BOXES:
-        raise CheckpointError("is cut into too many parts to be read", where=where, hint=_DAMAGED)
+    kept = [_kept([(0, n)], axis_cuts, where) for n, axis_cuts in zip(shape, cuts, strict=True)]
+    _check_parts(math.prod(map(len, kept)), where)
     placed = [list(_placed(intervals)) for intervals in kept]
     return [
         Box(tuple(at for at, _, _ in box), tuple(start for _, start, _ in box), tuple(n for _, _, n in box))
@@ -74,7 +74,7 @@ class _Cut:
     factor: int
 
 
-def _kept(intervals: list[Interval], cuts: Sequence[_Cut]) -> list[Interval]:
+def _kept(intervals: list[Interval], cuts: Sequence[_Cut], where: str) -> list[Interval]:
     """What is left of ``intervals`` after the cuts.
 
     A strided shard stands for a cut that was made after those that follow it, which its factor counts: FSDP cuts what
@@ -84,10 +84,16 @@ def _kept(intervals: list[Interval], cuts: Sequence[_Cut]) -> list[Interval]:
         return intervals
     first, rest = cuts[0], cuts[1:]
     if first.factor == math.prod(cut.parts for cut in rest):
-        return _chunk(_kept(intervals, rest), first.parts, first.index)
+        return _chunk(_kept(intervals, rest, where), first.parts, first.index)
     sections = [_chunk(intervals, first.factor, section) for section in range(first.factor)]
-    found = [interval for section in sections for interval in _chunk(section, first.parts, first.index)]
-    return _kept(_merged(found), rest)
+    found = _merged(interval for section in sections for interval in _chunk(section, first.parts, first.index))
+    _check_parts(len(found), where)
+    return _kept(found, rest, where)
+
+
+def _check_parts(count: int, where: str) -> None:
+    if count > _MAX_PARTS:
+        raise CheckpointError("is cut into too many parts to be read", where=where, hint=_DAMAGED)
 
 
 def _chunk(intervals: Sequence[Interval], parts: int, index: int) -> list[Interval]:

@@ -17,6 +17,7 @@ from rlmerge.checkpoint.compose import Block, Pieces
 from rlmerge.checkpoint.directory import first_missing
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
+from rlmerge.checkpoint.formats.adapted_state import is_adapted, open_adapted
 from rlmerge.checkpoint.formats.locate import find_home
 from rlmerge.checkpoint.formats.mesh import Mesh, read_mesh
 from rlmerge.checkpoint.formats.placements import boxes
@@ -31,6 +32,7 @@ from rlmerge.errors import CheckpointError
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
 
+_KIND = "FSDP rank files"
 _FILE = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 _FLAT = re.compile(r"(^|\.)_?flat_param")
 
@@ -56,11 +58,13 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
         saved = load(Archive(InputFile(inside(folder, name))))
         for tensor, part in _parts(saved, rank, len(ranks)):
             tensors.setdefault(tensor, _Tensor()).add(part)
-    found = finish({name: tensor.source(name) for name, tensor in tensors.items()}, config_of(side), folder)
-    return Opened("FSDP rank files", found, side_root=side)
+    found = {name: tensor.source(name) for name, tensor in tensors.items()}
+    if is_adapted(found):
+        return open_adapted(found, _KIND, folder, side, base)
+    return Opened(_KIND, finish(found, config_of(side), folder), side_root=side)
 
 
-FORMATS = (Format("FSDP rank files", _recognises, _open),)
+FORMATS = (Format(_KIND, _recognises, _open),)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlmerge.checkpoint.compose import Renamed, same_place
 from rlmerge.checkpoint.config import read_config, ties_embeddings
+from rlmerge.checkpoint.directory import has_file, has_folder
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 
@@ -18,9 +19,17 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Modules that torch.compile, FSDP and activation checkpointing put around others."""
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
-_ADAPTER = re.compile(r"(^|\.)lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+ADAPTER = re.compile(r"(^|\.)lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
+"""Tensors of a LoRA or DoRA adapter."""
+
 _HEAD = re.compile(r"(^|\.)(lm_head|output_layer|embed_out)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embedding)\.weight$")
+_INNER = ("model", "lm_head", "transformer", "gpt_neox", "backbone")
+"""What the names of a causal language model begin with."""
+
+OPTIMIZERS = {"optim", "optimizer", "optimizers", "optim_state", "optimizer_state", "optimizer_states"}
+"""Objects beside a model in a checkpoint."""
+
 _CHUNK = 1 << 20
 
 
@@ -54,7 +63,7 @@ def finish(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root
         found[new] = source if source.name == new else Renamed(source, new)
     if not found:
         raise CheckpointError("holds no tensors of a model", where=str(root), hint=_OTHER)
-    adapted = next((name for name in found if _ADAPTER.search(name)), None)
+    adapted = next((name for name in found if ADAPTER.search(name)), None)
     if adapted is not None:
         what = f"holds a LoRA adapter among its weights ({adapted!r}), which is no part of a plain model"
         hint = "Save the adapter itself, or fold it into the model, with the framework that trained it."
@@ -64,10 +73,10 @@ def finish(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root
 
 def find_side_root(candidates: Iterable[Path]) -> Path | None:
     """The first directory that has a config.json, else the first with a tokenizer."""
-    present = [path.resolve() for path in candidates if path.is_dir()]
+    present = [path.resolve() for path in candidates if has_folder(path)]
     for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
         for path in present:
-            if (path / name).is_file():
+            if has_file(path / name):
                 return path
     return None
 
@@ -77,25 +86,25 @@ def config_of(side_root: Path | None) -> Mapping[str, Any] | None:
     return None if side_root is None else read_config(side_root)
 
 
-def without_prefix(names: Sequence[str], whole: Iterable[str]) -> dict[str, str]:
+def without_prefix(names: Sequence[str], whole: Iterable[str], nested: bool = False) -> dict[str, str]:
     """Each of ``names`` without the path of the object that held the model, such as ``app.model.``.
 
     ``whole`` are all entries of the checkpoint. A path is one that all names begin with. Since the names of a model
-    may all begin with ``model.`` themselves, that alone counts only where what follows shows it, or where something
-    that is not the model's, such as ``optimizer.``, stands beside it.
+    may all begin with ``model.`` themselves, that is a path only where what follows shows it, where an optimizer
+    stands beside it, or where the format says so (``nested``).
     """
+    whole = list(whole)
     prefix = ""
-    while True:
-        rest = [name[len(prefix) :] for name in names]
-        first = {name.partition(".")[0] for name in rest}
-        if len(first) != 1:
+    while names and all("." in name[len(prefix) :] for name in names):
+        steps = {name[len(prefix) :].partition(".")[0] for name in names}
+        path = f"{prefix}{steps.pop()}."
+        if steps:
             break
-        (step,) = first
-        others = {name[len(prefix) :].partition(".")[0] for name in whole if name.startswith(prefix)} - {step}
-        shown = any(name.startswith((f"{step}.model.", f"{step}.lm_head.", f"{step}.transformer.")) for name in rest)
-        if not (shown or others):
+        inside = any(name.startswith(tuple(f"{path}{part}." for part in _INNER)) for name in names)
+        beside = {name[len(prefix) :].partition(".")[0] for name in whole if name.startswith(prefix)} & OPTIMIZERS
+        if not (inside or beside or (nested and not prefix)):
             break
-        prefix += f"{step}."
+        prefix = path
     return {name: name[len(prefix) :] for name in names}
 
 

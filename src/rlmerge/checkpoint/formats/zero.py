@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint.compose import Block, Pieces, Renamed
-from rlmerge.checkpoint.directory import entries, first_missing
+from rlmerge.checkpoint.directory import entries, first_missing, has_file, has_folder
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.locate import find_home
@@ -43,10 +43,10 @@ def holds(root: Path, names: Sequence[str]) -> bool:
 
 def _latest(root: Path, names: Sequence[str]) -> str | None:
     """The folder that the file ``latest`` names."""
-    if "latest" not in names or not (root / "latest").is_file():
+    if "latest" not in names or not has_file(root / "latest"):
         return None
     tag = read_bytes(inside(root, "latest"), _MAX_TAG).decode("utf-8", "replace").strip()
-    if not is_plain_name(tag) or tag not in names:
+    if not is_plain_name(tag) or tag not in names or not has_folder(root / tag):
         return None
     return tag if any(_MODEL.fullmatch(name) for name in entries(inside(root, tag))) else None
 
@@ -232,13 +232,13 @@ def _shared(state: Mapping[str, Any], found: Mapping[str, Source]) -> dict[str, 
     """Parameters that are another one under a further name."""
     told = state.get("shared_params")
     pairs = told.items() if isinstance(told, dict) else ()
-    return {name: Renamed(found[of], name) for name, of in pairs if isinstance(of, str) and of in found}
+    return {name: Renamed(found[of], name) for name, of in pairs if _is_name(name) and _is_name(of) and of in found}
 
 
 def _from_model(folder: Path, saved: Saved) -> tuple[dict[str, Source], tuple[str, ...]]:
     """Without optimizer files: the weights that the model ran with, which only ZeRO-1 and -2 keep whole."""
     module = _dict(_dict(saved.value, saved).get("module"), saved)
-    tensors = {name: tensor for name, tensor in module.items() if isinstance(tensor, Dense)}
+    tensors = {name: tensor for name, tensor in module.items() if _is_name(name) and isinstance(tensor, Dense)}
     if not tensors or any(tensor.shape == (0,) for tensor in tensors.values()):
         what = "lacks the optimizer files (*_optim_states.pt), which hold the weights"
         raise CheckpointError(what, where=str(folder), hint=_INCOMPLETE)
@@ -266,6 +266,10 @@ def _shapes(groups: Any, saved: Saved) -> list[dict[str, tuple[int, ...]]]:
             raise CheckpointError("describes its parameters in an unknown form", where=str(saved.file), hint=_CONVERT)
         found.append(known)
     return found
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _world(state: Mapping[str, Any]) -> int | None:
