@@ -2,9 +2,9 @@
 
     python bench/deltas.py --parameters 67M
 
-For each share of changed entries, experts are generated, extracted, and merged twice: from the full models and from their
-deltas. Both must give the same bytes. Warm runs find the inputs in the page cache; before cold runs they are dropped
-from it.
+For each share of changed entries, experts are generated, extracted, and merged twice: from the full models and from
+their deltas. Both must give the same bytes. Warm runs find the inputs in the page cache; before cold runs they are
+dropped from it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> None:
     head = ["changed", "models s", "deltas s", "faster", "command", "from deltas", "CPU s", "from deltas"]
     body = (
         f"{len(experts)} experts of {arguments.parameters:,} parameters, {spec.dtype}.\n\n{size_table}\n\n"
-        f"Merges with {arguments.method}, medians of {arguments.repeats}; same bytes out. The first two columns are the "
+        f"Merges with {arguments.method}, medians of {arguments.repeats}; same bytes out. The first columns are the "
         f"merge alone, without the start of the interpreter.\n\n{table(head, times)}"
     )
     report("Sparse deltas beside full experts", body, arguments.record)
