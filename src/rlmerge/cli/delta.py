@@ -163,8 +163,8 @@ def _open(expert: str, base: str) -> tuple[Checkpoint, Checkpoint]:
 
 def _named_base(delta: str) -> str:
     """The Hub model that a delta directory names as its base; UsageError where it names none."""
+    from rlmerge.checkpoint.directory import entries
     from rlmerge.checkpoint.formats.delta import named_base
-    from rlmerge.checkpoint.weights import entries
 
     root = Path(delta).expanduser()
     found = named_base(root.resolve(), entries(root)) if root.is_dir() else None

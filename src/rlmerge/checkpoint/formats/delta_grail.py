@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.delta_chain import Cursor, Patch, Patches, Places, Version, linked, patched
@@ -25,7 +26,6 @@ from rlmerge.checkpoint.formats.delta_zstd import Check, Spool, Stream, frame_wi
 from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Extent, Source
-from rlmerge.checkpoint.weights import entries
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME
 

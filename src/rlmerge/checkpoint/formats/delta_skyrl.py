@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.delta_chain import Cursor, Patch, Patches, Version, XorPatch, linked, patched
 from rlmerge.checkpoint.formats.delta_zstd import Check, check_of
 from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
-from rlmerge.checkpoint.weights import entries
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME
 

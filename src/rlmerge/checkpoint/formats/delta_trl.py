@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.delta_chain import Cursor, Patch, Patches, Places, patched
 from rlmerge.checkpoint.formats.delta_zstd import Check
 from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.source import Source
-from rlmerge.checkpoint.weights import entries
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME
 
