@@ -102,22 +102,38 @@ class DeltaSource(Source):
         return digest.digest()
 
     def _replace(self, out: np.ndarray, start: int, stop: int) -> None:
-        begins = self._offsets()
+        """Put the new values of [start, stop) into ``out``."""
         (bitmap, *span), (values, *places) = self._stored(start, stop)
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        begins = self._offsets()[first : last + 1] - places[0]
         bits, changed = bitmap.read(*span), values.read(*places)
-        for block in range(start // BLOCK, -(-stop // BLOCK)):
-            first = block * BLOCK
-            size = min(BLOCK, self.numel - first)
-            octets = bits[first // 8 - span[0] :][: -(-size // 64) * 8]
-            mask = bitmaps.unpack(octets, size)
-            begin, end = (int(begins[index]) - places[0] for index in (block, block + 1))
-            if bitmaps.count(octets) != end - begin or np.count_nonzero(mask) != end - begin:
-                what = f"block {block} of the bitmap does not have the {end - begin} changes that are counted"
-                raise CheckpointError(what, where=self.where, hint=_AGAIN)
-            low, high = max(start, first) - first, min(stop, first + size) - first
-            before, within = np.count_nonzero(mask[:low]), np.count_nonzero(mask[low:high])
-            target = out[first + low - start : first + high - start]
-            bitmaps.scatter(target, mask[low:high], changed[begin + before : begin + before + within])
+        self._check(bits, begins, first)
+        low, high = -(-start // BLOCK), last if stop == self.numel else stop // BLOCK
+        if low < high:
+            target = out[low * BLOCK - start : min(high * BLOCK, stop) - start]
+            octets = bits[(low - first) * _BITS : (high - first) * _BITS]
+            bitmaps.scatter_words(target, octets, changed[begins[low - first] : begins[high - first]])
+        for block in sorted({first, last - 1}.difference(range(low, high))):
+            begin = block * BLOCK
+            octets = bits[(block - first) * _BITS :][:_BITS]
+            mask = bitmaps.unpack(octets, min(BLOCK, self.numel - begin))
+            inside = slice(max(start, begin) - begin, min(stop, begin + BLOCK) - begin)
+            before = begins[block - first] + np.count_nonzero(mask[: inside.start])
+            new = changed[before : before + np.count_nonzero(mask[inside])]
+            bitmaps.scatter(out[inside.start + begin - start : inside.stop + begin - start], mask[inside], new)
+
+    def _check(self, bits: np.ndarray, begins: np.ndarray, first: int) -> None:
+        """CheckpointError unless each block of ``bits`` has as many set as are counted, and none after the tensor."""
+        words = bits.view(np.uint64)
+        found = np.add.reduceat(np.bitwise_count(words), range(0, len(words), BLOCK // 64), dtype=np.int64)
+        wrong = np.flatnonzero(found != np.diff(begins))
+        beyond = self.numel - (first * BLOCK + len(words) * 64)
+        if -64 < beyond < 0 and int(words[-1]) >> (64 + beyond):
+            wrong = np.array([len(found) - 1])
+        if len(wrong):
+            due = int(np.diff(begins)[wrong[0]])
+            what = f"block {first + int(wrong[0])} of the bitmap does not have the {due} changes that are counted"
+            raise CheckpointError(what, where=self.where, hint=_AGAIN)
 
     def _stored(self, start: int, stop: int) -> tuple[tuple[Extent, int, int], tuple[Extent, int, int]]:
         """The ranges of bitmap and values that whole blocks around [start, stop) take."""

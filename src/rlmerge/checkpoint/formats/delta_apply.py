@@ -43,23 +43,27 @@ def apply(
     out: str | os.PathLike[str],
     *,
     shard_size: int = 5 * 10**9,
+    resume: bool = False,
     force: bool = False,
     advance: Callable[[int], None] = unwatched,
 ) -> Manifest:
     """Write the tensors of ``model``, a delta opened with its base, as they are stored, into the new directory ``out``.
 
     CheckpointError if a tensor does not have the checksum that the delta states (nothing is left then), RequestError if
-    ``out`` exists without ``force``; RunError if writing fails. ``advance`` is told the bytes written.
+    ``out`` exists without ``force``; RunError if writing fails or an input changes meanwhile, after which ``resume``
+    goes on. ``advance`` is told the bytes written.
     """
+    if model.format == delta_grail.NAME and (problems := _check_whole(model)):
+        raise CheckpointError(problems[0], where=str(model.path), hint="Name the model that the training began with.")
     outputs = [OutputTensor(name, tensor.dtype, tensor.shape) for name, tensor in model.tensors.items()]
     shards = plan_shards(outputs, shard_size)
     due = expected(model)
     digest = hashlib.sha256(f"{model.edition} {shard_size}".encode()).hexdigest()
-    with PartialDirectory(Path(out), digest, force=force) as partial:
+    with PartialDirectory(Path(out), digest, resume=resume, force=force) as partial:
         try:
             for shard in shards:
                 writer = partial.shard_writer(shard)
-                for output in shard.tensors:
+                for output in writer.pending:
                     for piece in pieces(model.tensors[output.name]):
                         writer.write(output.name, piece)
                         advance(piece.nbytes)

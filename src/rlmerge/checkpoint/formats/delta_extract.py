@@ -48,13 +48,15 @@ def extract(
     expert: Checkpoint,
     out: str | os.PathLike[str],
     *,
+    resume: bool = False,
     force: bool = False,
     advance: Callable[[int], None] = unwatched,
 ) -> Extracted:
     """Write the delta from ``base`` to ``expert`` into the new directory ``out``, with the expert's other files.
 
-    ``advance`` is told the bytes of the expert that were read, each up to three times. CheckpointError if values of a
-    model are computed rather than stored, RequestError if ``out`` exists without ``force``; RunError if writing fails.
+    ``advance`` is told the bytes of the expert that were compared, and again those that are done. CheckpointError if
+    values of a model are computed rather than stored, RequestError if ``out`` exists without ``force``; RunError if
+    writing fails or an input changes meanwhile, after which ``resume`` goes on.
     """
     for model in (base, expert):
         _require_stored(model)
@@ -63,12 +65,12 @@ def extract(
     contents = Contents(base.fingerprint(), _hub_id(base), entries)
     shard = ShardPlan(FILE, tuple(contents.parts()), contents.metadata())
     digest = hashlib.sha256(json.dumps([contents.metadata(), expert.edition]).encode()).hexdigest()
-    with PartialDirectory(Path(out), digest, force=force) as partial:
+    with PartialDirectory(Path(out), digest, resume=resume, force=force) as partial:
         try:
             writer = partial.shard_writer(shard)
             for name, (entry, counts) in compared.items():
-                if entry.parts(name):
-                    _write(writer, name, entry, counts, base.tensors.get(name), expert.tensors[name], advance)
+                _write(writer, name, entry, counts, base.tensors.get(name), expert.tensors[name])
+                advance(entry.numel * entry.dtype.itemsize)
             for path in expert.side_files:
                 partial.copy_file(path, path.relative_to(expert.side_root).as_posix())
             for file in {file for model in (base, expert) for x in model.tensors.values() for file in x.files}:
@@ -135,25 +137,20 @@ def _compare(base: Source | None, expert: Source, advance: Callable[[int], None]
 
 
 def _write(
-    writer: ShardWriter,
-    name: str,
-    entry: Entry,
-    counts: np.ndarray,
-    base: Source | None,
-    expert: Source,
-    advance: Callable[[int], None],
+    writer: ShardWriter, name: str, entry: Entry, counts: np.ndarray, base: Source | None, expert: Source
 ) -> None:
-    """Write the parts of one tensor in their order."""
+    """Write the parts of one tensor in their order, without those that an interrupted run finished."""
     parts = [part.name for part in entry.parts(name)]
-    pieces: list[Iterator[np.ndarray]] = [_whole(expert)]
+    pending = {part.name for part in writer.pending}
+    pieces: list[Iterator[np.ndarray]] = [_whole(expert)] if entry.kind == DENSE else []
     if entry.kind == SPARSE:
         assert base is not None
         pieces = [_bitmap(base, expert), iter([counts.astype("<u4")]), _values(base, expert)]
     for part, arrays in zip(parts, pieces, strict=True):
-        for array in arrays:
-            writer.write(part, np.ascontiguousarray(array))
-        writer.finish_tensor(part, {})
-    advance(expert.nbytes * (2 if entry.kind == SPARSE else 1))
+        if part in pending:
+            for array in arrays:
+                writer.write(part, np.ascontiguousarray(array))
+            writer.finish_tensor(part, {})
 
 
 def _whole(expert: Source) -> Iterator[np.ndarray]:
