@@ -184,8 +184,7 @@ def _content(vocabulary: Vocabulary, member: Member) -> dict[str, Any] | None:
 
 def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     """Without what versions of transformers add to every file."""
-    unsaid = (key for key, value in content.items() if value is None or value is False)
-    return {key: value for key, value in content.items() if key not in (*_UNSAID, *unsaid)}
+    return {key: x for key, x in content.items() if key not in _UNSAID and x is not None and x is not False}
 
 
 def _read(member: Member) -> dict[str, Any] | None:
