@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rlmerge.checkpoint.chat import Templates, markers, read_templates
-from rlmerge.checkpoint.weights import entries
+from rlmerge.checkpoint.directory import entries
 from rlmerge.errors import CheckpointError
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.pointer import HEAD, refuse_pointer
 from rlmerge.checkpoint.source import Extent
 from rlmerge.errors import CheckpointError, did_you_mean
 from rlmerge.kernels.dtypes import BY_CODE
@@ -63,7 +62,6 @@ def _read_raw(file: InputFile) -> bytes:
     refuse_disguise(head, str(file))
     length = int.from_bytes(head[:8], "little")
     if size < 8 or length > MAX_HEADER or 8 + length > size:
-        refuse_pointer(file.copy(0, min(HEAD, size)), file.path)
         raise CheckpointError(_wrong_length(size, length), where=str(file), hint=_AGAIN)
     return file.copy(8, 8 + length)
 

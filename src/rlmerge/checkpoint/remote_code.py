@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.paths import inside, read_bytes
-from rlmerge.checkpoint.weights import entries
 from rlmerge.errors import CheckpointError
 
 _MAX_CODE = 2**24

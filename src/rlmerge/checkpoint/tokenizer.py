@@ -11,10 +11,10 @@ from typing import Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.chat import Templates, read_templates
+from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.token_table import AddedToken, TokenTable, added_token, plain_table, read_table
-from rlmerge.checkpoint.weights import entries
 from rlmerge.errors import CheckpointError
 
 FAST = "tokenizer.json"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from rlmerge.checkpoint.disguise import refuse_disguise
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.pointer import refuse_pointer
 from rlmerge.errors import CheckpointError
 
 _MAX_DIRECTORY = 64 * 2**20
@@ -143,7 +143,7 @@ class Archive:
         raise self._damaged("a size is missing from its directory")
 
     def _not_an_archive(self) -> CheckpointError:
-        refuse_pointer(self._head, self.file.path)
+        refuse_disguise(self._head, str(self.file))
         if self._head.startswith(_LEGACY):
             what = "was saved by torch before 1.6, in a form that only running its pickle could read"
             hint = "Load it with torch and save_pretrained(…, safe_serialization=True), then merge that."
