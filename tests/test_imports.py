@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "extras", "progress"},
     {"kernels"},
     {"checkpoint", "methods", "geometry", "options"},
-    {"recipe", "planning", "engine", "inspection", "sensitivity", "lab", "evaluate", "scaling"},
+    {"recipe", "planning", "engine", "inspection", "sensitivity", "lab", "evaluate", "scaling", "transplant"},
     {"report"},
     {"api"},
     {"cli"},
