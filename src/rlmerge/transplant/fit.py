@@ -16,7 +16,7 @@ from rlmerge.checkpoint.picked_rows import PickedRows, Rows
 from rlmerge.checkpoint.source import Source
 from rlmerge.kernels.dtypes import decode
 
-CANDIDATES = 1024
+CANDIDATES = 512
 """Shared rows, those most like a new one, among which a pursuit looks for its terms."""
 
 _ELEMENTS = 1 << 21
@@ -66,7 +66,9 @@ def gather(table: Source, rows: np.ndarray) -> np.ndarray:
     picked = PickedRows(table, [table], Rows(np.zeros(len(rows), np.int16), rows.astype(np.int32)))
     values = decode(picked.read(), picked.dtype).astype(np.float32, copy=False)
     picked.release()
-    return np.nan_to_num(values.reshape(len(rows), -1), nan=0.0, posinf=0.0, neginf=0.0)
+    if not np.isfinite(values).all():
+        values = np.where(np.isfinite(values), values, np.float32(0))
+    return values.reshape(len(rows), -1)
 
 
 def _batches(rows: np.ndarray, table: Source) -> Iterator[np.ndarray]:
@@ -79,7 +81,7 @@ def _most_alike(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest cosines (or magnitudes of them) of each target with rows of ``shared``, and the rows' positions.
 
-    Both are [targets, count], with fewer columns where fewer rows are shared; the first of equals counts.
+    Both are [targets, count], in any order, with fewer columns where fewer rows are shared.
     """
     targets = _directions(targets)
     value = np.zeros((len(targets), 0), np.float32)
@@ -91,7 +93,9 @@ def _most_alike(
         place = np.concatenate([place, np.broadcast_to(np.arange(begin, begin + len(block)), cosine.shape)], axis=1)
         begin += len(block)
         if value.shape[1] > count:
-            kept = np.argsort(-value, axis=1, kind="stable")[:, :count]
+            kept = (
+                np.argmax(value, axis=1)[:, None] if count == 1 else np.argpartition(-value, count, axis=1)[:, :count]
+            )
             value, place = np.take_along_axis(value, kept, 1), np.take_along_axis(place, kept, 1)
     return value, place
 
