@@ -38,7 +38,7 @@ def embedding_rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | No
         # Some tied models store the shared matrix under the head's name alone.
         rows = {tensor.shape[0] for name, tensor in tensors.items() if _is(name, tensor, _HEAD, 2)}
     stated = find(config or {}, "vocab_size")
-    return stated if stated in rows else max(rows, default=None)
+    return stated if isinstance(stated, int) and stated in rows else max(rows, default=None)
 
 
 def vocabulary_tables(tensors: Mapping[str, Source], config: Mapping[str, Any] | None) -> dict[str, Source]:
