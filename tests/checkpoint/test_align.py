@@ -240,12 +240,12 @@ def test_a_model_without_a_tokenizer_is_taken_to_have_the_bases(family):
     assert "m1 has no tokenizer; its rows are taken to be those of" in found.warnings[0]
 
 
-def test_a_tied_models_head_is_no_owner(family):
+def test_a_tied_models_embedding_is_its_head(family):
     base, one = family(["a"]), family(["a"], ["<x>"], tied=True)
     found = plan([base, one])
     assert first_column(found, base) == [0, 101]
-    # Nobody has a row of the head for <x>.
-    assert first_column(found, base, HEAD) == [0, 0]
+    assert first_column(found, base, HEAD) == [0, 101]
+    assert HEAD not in found.tensors(one.checkpoint)
 
 
 def test_tables_of_another_width_are_left_to_the_comparison_of_shapes(family, tmp_path):

@@ -83,6 +83,13 @@ def test_the_same_table_under_another_prefix():
     assert same_table("model.embed_tokens.weight", two) is None
 
 
+def test_the_head_of_a_tied_model():
+    tied = tensors({"model.embed_tokens.weight": (9, 4)})
+    assert same_table("lm_head.weight", tied) is None
+    assert same_table("lm_head.weight", tied, tied=True) is tied["model.embed_tokens.weight"]
+    assert same_table("lm_head.bias", tied, tied=True) is None
+
+
 def test_heads():
     assert is_head("lm_head.weight") and is_head("embed_out.weight") and is_head("cls.predictions.bias")
     assert not is_head("model.embed_tokens.weight")

@@ -1,4 +1,7 @@
-"""Reading and editing config.json: values at the top or in the text model's part, never by transformers' defaults."""
+"""Reading and editing config.json, which is not trusted.
+
+Values are at the top or in the text model's part; what is not there is not filled with transformers' defaults.
+"""
 
 from __future__ import annotations
 

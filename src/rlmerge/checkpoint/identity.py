@@ -100,7 +100,7 @@ def plan_identity(
     choice = choose_template(vocabulary, leaders, others, wish, warnings, notes)
     warnings += generation.warnings
     notes += generation.notes
-    warnings += _lost(vocabulary, others, generation.stops)
+    warnings += _lost(vocabulary, voters, generation.stops)
     files = _files(vocabulary, choice)
     if generation.file is not None:
         files[GENERATION] = generation.file

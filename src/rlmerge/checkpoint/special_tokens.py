@@ -11,6 +11,7 @@ from typing import Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.config import find, render
+from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.token_table import shown
 from rlmerge.checkpoint.vocabulary import Member, Vocabulary
@@ -67,7 +68,7 @@ def generation_of(vocabulary: Vocabulary, leaders: Sequence[Member]) -> Generati
         notes.append(f"{GENERATION} is that of {names}" + (", which agree" if len(speaking) > 1 else ""))
     elif not agreed:
         warnings += [text for member in speaking if (text := _lost(member, files[member], edited))]
-    original = _read(owner) or {}
+    original = read_generation(owner.checkpoint) or {}
     same = edited == _said(original)
     path = owner.checkpoint.side_root / GENERATION
     file = path if same else render({**original, **edited})
@@ -159,6 +160,12 @@ def stop_ids(vocabulary: Vocabulary, member: Member) -> list[int]:
     return _ids(stated)
 
 
+def stated_stops(checkpoint: Checkpoint) -> list[int]:
+    """Where a model's generation stops, in its own ids; CheckpointError if its file is malformed."""
+    stated = (read_generation(checkpoint) or {}).get("eos_token_id")
+    return _ids(find(checkpoint.config or {}, "eos_token_id") if stated is None else stated)
+
+
 def shown_id(vocabulary: Vocabulary, id: int) -> str:
     """A token for a message."""
     token = next((token for token, other in vocabulary.ids.items() if other == id), None)
@@ -175,7 +182,7 @@ def _lost(member: Member, content: Mapping[str, Any] | None, kept: Mapping[str, 
 
 def _content(vocabulary: Vocabulary, member: Member) -> dict[str, Any] | None:
     """A member's generation_config.json in the output's ids, without what says nothing of generation."""
-    content = _read(member)
+    content = read_generation(member.checkpoint)
     if content is None:
         return None
     said = _said(content)
@@ -184,12 +191,12 @@ def _content(vocabulary: Vocabulary, member: Member) -> dict[str, Any] | None:
 
 def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     """Without what versions of transformers add to every file."""
-    unsaid = (key for key, value in content.items() if value is None or value is False)
-    return {key: value for key, value in content.items() if key not in (*_UNSAID, *unsaid)}
+    return {key: x for key, x in content.items() if key not in _UNSAID and x is not None and x is not False}
 
 
-def _read(member: Member) -> dict[str, Any] | None:
-    root = member.checkpoint.side_root
+def read_generation(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """The content of generation_config.json, None without one; CheckpointError if it is no JSON object."""
+    root = checkpoint.side_root
     if not (root / GENERATION).exists():
         return None
     path = inside(root, GENERATION)

@@ -38,7 +38,7 @@ def embedding_rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | No
         # Some tied models store the shared matrix under the head's name alone.
         rows = {tensor.shape[0] for name, tensor in tensors.items() if _is(name, tensor, _HEAD, 2)}
     stated = find(config or {}, "vocab_size")
-    return stated if stated in rows else max(rows, default=None)
+    return stated if isinstance(stated, int) and stated in rows else max(rows, default=None)
 
 
 def vocabulary_tables(tensors: Mapping[str, Source], config: Mapping[str, Any] | None) -> dict[str, Source]:
@@ -51,11 +51,16 @@ def vocabulary_tables(tensors: Mapping[str, Source], config: Mapping[str, Any] |
     }
 
 
-def same_table(name: str, tables: Mapping[str, Source]) -> Source | None:
-    """The table of another model that does what ``name`` does in its own, whatever prefix its names have."""
+def same_table(name: str, tables: Mapping[str, Source], tied: bool = False) -> Source | None:
+    """The table of another model that does what ``name`` does in its own, whatever prefix its names have.
+
+    In a ``tied`` model the input embedding is the head, too.
+    """
     if name in tables:
         return tables[name]
     found = [other for other in tables if _tail(other) == _tail(name)]
+    if not found and tied and name.endswith("lm_head.weight"):
+        found = [other for other in tables if not is_head(other)]
     return tables[found[0]] if len(found) == 1 else None
 
 

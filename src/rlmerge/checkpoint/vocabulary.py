@@ -152,7 +152,7 @@ class Vocabulary:
 
     def _aligned(self, index: int, name: str, table: Source) -> Source:
         """One table of a member, row by row of the output."""
-        found = [same_table(name, member.tables) for member in self.members]
+        found = [same_table(name, member.tables, member.checkpoint.tied_embeddings) for member in self.members]
         found[index] = table
         sources = [table if other is None or other.shape[1:] != table.shape[1:] else other for other in found]
         present = tuple(other is not None and other.shape[1:] == table.shape[1:] for other in found)

@@ -92,14 +92,14 @@ def swapped(evidence: Evidence) -> Finding | None:
 
 
 def vocabulary(evidence: Evidence) -> Finding | None:
-    """Other tokenizers or chat templates."""
+    """Other tokens, chat templates or stop tokens."""
     other = [d for d in evidence.identities if d.aspect != "config"]
     if not other:
         return None
     grave = any(d.aspect == "vocabulary" for d in other)
     text = "; ".join(f"{d.expert}: {d.aspect} {d.detail}" for d in other)
-    advice = " Rows of the embedding then mean different tokens." if grave else " The merge will carry the base's."
-    title = "the experts do not share the base's tokenizer" if grave else "the experts use other chat templates"
+    advice = " Rows of the embedding then mean different tokens." if grave else " rlmerge plan says what a merge ships."
+    title = "the experts do not share the base's tokenizer" if grave else "the experts tokenize, chat or stop otherwise"
     return Finding("vocabulary", "problem" if grave else "info", title, f"{text}.{advice}", {"differences": len(other)})
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmerge.checkpoint import strictjson
-from rlmerge.checkpoint.directory import entries
+from rlmerge.checkpoint.directory import INDEX, entries
 from rlmerge.checkpoint.formats import Format, Opened
 from rlmerge.checkpoint.formats.delta_chain import (
     Cursor,
@@ -31,7 +31,6 @@ from rlmerge.checkpoint.formats.delta_zstd import Check, Stream, check_of, frame
 from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
-from rlmerge.checkpoint.weights import INDEX
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME
 
