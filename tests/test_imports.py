@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "rlmerge"
 
 FLOORS = [
-    {"errors", "extras", "progress"},
+    {"errors", "extras", "progress", "text"},
     {"kernels"},
     {"checkpoint", "methods", "geometry", "options"},
     {"recipe", "planning", "engine", "inspection", "sensitivity", "lab", "evaluate", "scaling"},

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from rlmerge.text import block, plain
+
 
 class RlmergeError(Exception):
     """Base of every error rlmerge raises on purpose.
 
     ``what`` is one sentence; ``where`` names the file, tensor, or line of the recipe; ``hint`` is the next step.
     ``exit_code`` is what the command line returns: 2 when the request or an input is wrong and nothing was written,
-    1 when a run failed and can be resumed.
+    1 when a run failed and can be resumed. The three are kept as they were given; ``str`` makes them safe to show.
     """
 
     exit_code = 1
@@ -23,8 +25,8 @@ class RlmergeError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  {self.hint}" if self.hint else text
+        text = f"{plain(self.where)}: {plain(self.what)}" if self.where else plain(self.what)
+        return "\n  ".join([text, *(block(self.hint).splitlines() if self.hint else ())])
 
 
 class RequestError(RlmergeError):
@@ -43,6 +45,9 @@ class RecipeError(RequestError):
     def __init__(self, problems: Iterable[RequestError]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __str__(self) -> str:
+        return self.what
 
 
 class RunError(RlmergeError):

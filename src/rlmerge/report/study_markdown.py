@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rlmerge.text import plain
+
 from . import study_plots as plots
 from . import study_sheets as sheets
-from .console import plain
 from .standalone import standalone
 from .study_lines import MARKS, adjusted, beside_lines, claimed_line, control_line, figure_line
 from .study_plots import Picture

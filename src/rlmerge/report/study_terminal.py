@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlmerge.text import plain
+
 from . import study_sheets as sheets
-from .console import Column, fitted, plain, render
+from .console import Column, fitted, render
 from .study_lines import LEVELS, MARKS, adjusted, figure_line
 from .study_sheets import Sheet
 from .study_words import answers, facts, grouped, headline, many, tally
