@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from rlmerge.text import block, plain
 
+_LONGEST = 200
+"""Characters up to which a name may be a typo; comparing takes time in proportion to the product of two lengths."""
+
 
 class RlmergeError(Exception):
     """Base of every error rlmerge raises on purpose.
@@ -56,6 +59,8 @@ class RunError(RlmergeError):
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option that ``name`` is most likely a typo of, or None."""
+    if len(name) > _LONGEST:
+        return None
     known = {option.lower().replace("-", "_"): option for option in options}
     found = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     return known[found[0]] if found else None
