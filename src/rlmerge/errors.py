@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from rlmerge.text import block, plain
+from rlmerge.text import indented, plain
 
 _LONGEST = 200
 """Characters up to which a name may be a typo; comparing takes time in proportion to the product of two lengths."""
@@ -28,8 +28,8 @@ class RlmergeError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{plain(self.where)}: {plain(self.what)}" if self.where else plain(self.what)
-        return "\n  ".join([text, *(block(self.hint).splitlines() if self.hint else ())])
+        text = f"{plain(self.where)}: {self.what}" if self.where else self.what
+        return indented(f"{text}\n{self.hint}" if self.hint else text)
 
 
 class RequestError(RlmergeError):

@@ -32,6 +32,11 @@ def block(text: object) -> str:
     return "\n".join(plain(line.replace("\t", "    ")) for line in str(text).split("\n"))
 
 
+def indented(text: object) -> str:
+    """As ``block``, with two spaces before every line but the first: none of them can pass for a message of ours."""
+    return block(text).replace("\n", "\n  ")
+
+
 def shortened(text: object, limit: int = 80) -> str:
     """``plain`` text of at most ``limit`` characters, an ellipsis in its middle when some are left out."""
     shown = str(text)

@@ -490,7 +490,7 @@ def test_a_tensor_with_stats_that_make_no_sense_is_not_taken_up(tmp_path, plan):
     begin_and_stop(tmp_path / "out", plan, 3)
     small = min(tensor.nbytes for shard in plan[0] for tensor in shard.tensors)
     with PartialDirectory(
-        tmp_path / "out", "plan", resume=True, accepts=lambda stats: stats["survived"] != small
+        tmp_path / "out", "plan", resume=True, accepts=lambda entry: entry.stats["survived"] != small
     ) as resumed:
         assert len(resumed.completed()) == 1, "what follows it in its shard goes too"
 

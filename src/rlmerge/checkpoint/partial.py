@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from rlmerge import __version__
 from rlmerge.checkpoint import journal as journals
@@ -53,12 +52,12 @@ class PartialDirectory:
         force: bool = False,
         advance: Callable[[int], None] = unwatched,
         shards: Sequence[ShardPlan] = (),
-        accepts: Callable[[Mapping[str, Any]], bool] = lambda stats: True,
+        accepts: Callable[[JournalEntry], bool] = lambda entry: True,
     ) -> None:
         """Create the directory, or with ``resume`` take up what an interrupted run of the same plan left.
 
         What is taken up is read again and compared with its digests; ``advance`` is told the bytes. Of a shard that is
-        in ``shards`` nothing is taken up if its layout differs, nor a tensor whose journaled stats ``accepts`` denies.
+        in ``shards`` nothing is taken up if its layout differs, nor a tensor whose journal entry ``accepts`` denies.
         RequestError if the target exists and ``force`` is not given, if it cannot be created, if another process is
         writing, if the directory is not ours, or if an interrupted run left finished tensors that would be lost (no
         ``resume``, or another plan) without ``force``.
@@ -196,17 +195,18 @@ class PartialDirectory:
         self,
         found: tuple[str, list[JournalEntry]] | None,
         resume: bool,
-        accepts: Callable[[Mapping[str, Any]], bool],
+        accepts: Callable[[JournalEntry], bool],
     ) -> dict[str, JournalEntry]:
         """The journal entries to take up, by tensor; RequestError rather than lose some unasked."""
         if found is None:
             return {}
         digest, entries = found
         # A run that was killed right after its output had appeared leaves a journal, but none of the files.
-        there = {name for name in {entry.shard for entry in entries} if (self.path / name).is_file()}
+        shards = set[str]() if self.path.is_symlink() else {entry.shard for entry in entries}
+        there = {name for name in shards if (self.path / name).is_file()}
         entries = [entry for entry in entries if entry.shard in there]
         if resume and digest == self._plan_digest:
-            return {entry.tensor: entry for entry in entries if accepts(entry.stats)}
+            return {entry.tensor: entry for entry in entries if accepts(entry)}
         if not entries or self._force:
             return {}
         if resume:

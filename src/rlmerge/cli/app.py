@@ -9,7 +9,8 @@ from importlib import import_module
 import click
 
 from rlmerge import __version__
-from rlmerge.cli.failures import report
+from rlmerge.cli.failures import INTERRUPTED, Interrupted, report, translate
+from rlmerge.cli.output import close_streams, open_streams
 from rlmerge.errors import did_you_mean
 
 VERBS = {
@@ -41,6 +42,16 @@ class _Verbs(click.Group):
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             ctx.fail(f"no verb '{args[0]}'. {did_you_mean(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Click would first print an empty line, which is another error where stderr is closed.
+            raise Interrupted from None
+        except OSError as error:
+            # Click would end the process without a word at a broken pipe.
+            raise translate(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
@@ -74,4 +85,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `rlmerge` script."""
-    sys.exit(run(sys.argv[1:]))
+    open_streams()
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    close_streams()
+    sys.exit(code)

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.paths import OutputPath
 from rlmerge.cli.request import FORMAT, read_request, request_options
 
 
 @click.command()
 @request_options
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write.")
+@click.option("-o", "--out", required=True, type=OutputPath(), metavar="OUT", help="Directory to write.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
 def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
@@ -32,9 +34,10 @@ def command(out: Path, quiet: bool, output_format: str, **request: Any) -> None:
     from rlmerge.report.terminal import merge_text
 
     plan = make_plan(recipe, out, options)
-    with show_progress(quiet) as progress:
-        result = run_plan(plan, out, progress).to_dict()
-    if output_format == "json":
-        emit_json(result)
-    else:
-        emit(merge_text(result, width=width(), color=color()))
+    with interruptible(out):
+        with show_progress(quiet) as progress:
+            result = run_plan(plan, out, progress).to_dict()
+        if output_format == "json":
+            emit_json(result, unless=out)
+        else:
+            emit(merge_text(result, width=width(), color=color()), unless=out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.output import color, emit, emit_json, note, width
 
 _SEED = click.option("--seed", default=0, show_default=True, help="Seed of every simulation.")
 _FORMAT = click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
@@ -111,7 +111,7 @@ def everything(seed: int, output: Path, form: str) -> None:
     for name in registry.STUDIES:
         outcome = registry.run(name) if name == "memory" else registry.run(name, seed=seed)
         files.write(outcome, output)
-        click.echo(f"{name}: {terminal.tally(outcome)} ({outcome.seconds:.1f} s)", err=True)
+        note(f"{name}: {terminal.tally(outcome)} ({outcome.seconds:.1f} s)")
         outcomes.append(outcome)
     report = files.write_file(output / "report.html", html.page(outcomes, seed).encode())
     if form == "json":
@@ -135,4 +135,4 @@ def _run(name: str, output: Path | None, form: str, **arguments: Any) -> None:
         terminal.show(outcome, Console(width=width(), no_color=not color()))
     if output is not None:
         for path in files.write(outcome, output):
-            click.echo(f"wrote {path}", err=True)
+            note(f"wrote {path}")
