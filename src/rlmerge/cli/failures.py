@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from rlmerge.cli.output import emit_json, note
+from rlmerge.cli.output import StdoutError, emit_json, note
 from rlmerge.errors import RecipeError, RlmergeError, RunError
-from rlmerge.text import indented, plain
+from rlmerge.text import indented, plain, shortened
 
 INTERRUPTED = 130
 """The shells' convention for a command ended by Ctrl-C."""
@@ -47,11 +47,20 @@ def translate(error: Exception) -> Exception:
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return RunError("out of memory", hint="Give a smaller --memory or fewer --workers, then --resume.")
+    if isinstance(error, ImportError) or (isinstance(error, OSError) and "shared object" in str(error)):
+        # NumPy explains at length what may be wrong with it; the reason itself comes last.
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+        hint = "If the memory of a process is limited (ulimit -v), raise the limit; otherwise install rlmerge again."
+        return RunError(f"a library cannot be loaded ({shortened(reason, 200)})", hint=hint)
     if isinstance(error, OSError):
         where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
         full = error.errno in (errno.EMFILE, errno.ENFILE)
         hint = "Raise the limit of open files (ulimit -n)" if full else "Check the path and its permissions"
-        return RunError(f"the system refused ({error.strerror or error})", where=where, hint=f"{hint}, then try again.")
+        return RunError(
+            f"the system refused ({shortened(error.strerror or error, 200)})",
+            where=where,
+            hint=f"{hint}, then try again.",
+        )
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         hint = "Give fewer --workers, or raise the limits of threads and memory (ulimit -u, ulimit -v)."
         return RunError("the system starts no more threads", hint=hint)
@@ -63,10 +72,10 @@ def report(error: Exception, arguments: Sequence[str]) -> int:
     if os.environ.get("RLMERGE_TRACEBACK"):
         note("".join(traceback.format_exception(error)))
     problems, code = explain(error, arguments)
-    if wants_json(arguments):
+    if wants_json(arguments) and not isinstance(error, StdoutError):
         kind = "Interrupted" if isinstance(error, click.Abort) else type(error).__name__
         message = "\n".join(problem["message"] for problem in problems)
-        with suppress(RunError):
+        with suppress(StdoutError):
             emit_json({"error": {"kind": kind, "exit_code": code, "message": message, "problems": problems}})
             return code
     lines = [line for problem in problems for line in _lines(problem)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -20,6 +21,20 @@ PIPE_WIDTH = 120
 """Columns of a table that goes to a file or another program."""
 
 
+class StdoutError(RunError):
+    """Stdout cannot be written, so that there is only stderr to say it on."""
+
+
+class _Pipe(io.FileIO):
+    """A stream whose reader may go away (``| head``), which is no failure of the job: the rest is dropped."""
+
+    def write(self, data: Any, /) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
 def open_streams() -> None:
     """Make stdin, stdout and stderr safe to use, whatever state we were started in.
 
@@ -27,14 +42,16 @@ def open_streams() -> None:
     into that file. A character that the encoding of a stream lacks is spelled out.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: TextIO | None = getattr(sys, name)
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
-            setattr(sys, name, open(number, "r+", encoding="utf-8", closefd=False))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            cast("Any", stream).reconfigure(errors="backslashreplace")
+        if number:
+            encoding = "utf-8" if stream is None else stream.encoding
+            raw = io.BufferedWriter(_Pipe(number, "w", closefd=False))
+            opened = io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, opened)
 
 
 def close_streams() -> None:
@@ -49,18 +66,16 @@ def close_streams() -> None:
 def emit(text: str, *, unless: object = None) -> None:
     """Print to stdout, without a character that steers the terminal.
 
-    A reader that has gone away (``| head``) is no failure of the job: the rest is dropped. Any other failure to write
-    is a RunError, or only a note on stderr if ``unless`` names something that is done and does not need the text.
+    StdoutError if it cannot be written, or only a note on stderr if ``unless`` names something that is done and does
+    not need the text.
     """
     try:
         click.echo(colored(text) if color() else block(text))
     except OSError as error:
         _drop(sys.stdout)
-        if isinstance(error, BrokenPipeError):
-            return
         what = f"stdout cannot be written ({error.strerror or error})"
         if unless is None:
-            raise RunError(what, hint="Check where it goes, then run again.") from error
+            raise StdoutError(what, hint="Check where it goes, then run again.") from error
         note(f"warning: {what}; {unless} is complete")
 
 
@@ -90,7 +105,7 @@ def color() -> bool:
 
 def _drop(stream: TextIO) -> None:
     """Let everything else that is printed there go nowhere."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of what is no file, as in a notebook
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
