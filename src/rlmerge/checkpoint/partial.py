@@ -71,8 +71,10 @@ class PartialDirectory:
         self._home = partial_path(self.target)
         self.path = self._home / _MODEL
         self._lock = lock(self._home)
+        fresh = False
         try:
             found = self._own()
+            fresh = found is None
             claims = self._claims(found, resume, accepts)
             self._kept = self._recheck(claims, shards, advance)
             self._clear()
@@ -81,6 +83,10 @@ class PartialDirectory:
             with preparing(self.path):
                 self.path.mkdir(exist_ok=True)
         except BaseException:
+            if fresh:
+                self._remove()
+            with suppress(OSError):
+                self._home.rmdir()  # if it is empty, as we made it
             os.close(self._lock)
             raise
         self._completed = dict(self._journal.entries)

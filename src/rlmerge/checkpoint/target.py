@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import xxhash
@@ -68,21 +69,41 @@ def lock(directory: Path) -> int:
     RequestError if another process holds it. File systems without locks are used without.
     """
     while True:
-        with preparing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+        with preparing(directory), ExitStack() as undo:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                directory.mkdir()
+                undo.callback(_remove_empty, directory)
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            hint = "Wait for it to end, or choose another output directory."
-            raise RequestError("another process is writing there", where=str(directory), hint=hint) from None
-        except OSError:
-            return fd
-        # Its holder may have removed the directory between our open and our lock.
-        if directory.exists() and os.path.samestat(os.fstat(fd), directory.stat()):
-            return fd
-        os.close(fd)
+            undo.callback(os.close, fd)
+            # Its holder may have removed the directory between our open and our lock.
+            if not _locked(fd, directory) or _is_same(fd, directory):
+                undo.pop_all()
+                return fd
+
+
+def _remove_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _locked(fd: int, directory: Path) -> bool:
+    """Lock a directory; False where the file system has no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "Wait for it to end, or choose another output directory."
+        raise RequestError("another process is writing there", where=str(directory), hint=hint) from None
+    except OSError:
+        return False
+    return True
+
+
+def _is_same(fd: int, directory: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), directory.stat())
+    except FileNotFoundError:
+        return False
 
 
 def publish(model: Path, target: Path, force: bool, aside: Path) -> None:
