@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from rlmerge.text import indented, plain
+
+_LONGEST = 200
+"""Characters up to which a name may be a typo; comparing takes time in proportion to the product of two lengths."""
+
 
 class RlmergeError(Exception):
     """Base of every error rlmerge raises on purpose.
 
     ``what`` is one sentence; ``where`` names the file, tensor, or line of the recipe; ``hint`` is the next step.
     ``exit_code`` is what the command line returns: 2 when the request or an input is wrong and nothing was written,
-    1 when a run failed and can be resumed.
+    1 when a run failed and can be resumed. The three are kept as they were given; ``str`` makes them safe to show.
     """
 
     exit_code = 1
@@ -23,8 +28,8 @@ class RlmergeError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  {self.hint}" if self.hint else text
+        text = f"{plain(self.where)}: {self.what}" if self.where else self.what
+        return indented(f"{text}\n{self.hint}" if self.hint else text)
 
 
 class RequestError(RlmergeError):
@@ -44,6 +49,9 @@ class RecipeError(RequestError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __str__(self) -> str:
+        return self.what
+
 
 class RunError(RlmergeError):
     """A run failed part way; its journal is kept and ``--resume`` continues it."""
@@ -51,6 +59,8 @@ class RunError(RlmergeError):
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option that ``name`` is most likely a typo of, or None."""
+    if len(name) > _LONGEST:
+        return None
     known = {option.lower().replace("-", "_"): option for option in options}
     found = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     return known[found[0]] if found else None

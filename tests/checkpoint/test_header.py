@@ -7,7 +7,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlmerge.checkpoint.header import MAX_HEADER, read_header
+from rlmerge.checkpoint.header import MAX_HEADER, MAX_NAME, MAX_RANK, check_name, read_header
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BFLOAT16, BY_CODE
 
@@ -78,7 +78,11 @@ HOSTILE = {
     "size that is not an integer": ({"a": entry(0, 8, shape=[2.0])}, 8, "sizes of at least 0"),
     "boolean size": ({"a": entry(0, 4, shape=[True])}, 4, "sizes of at least 0"),
     "huge size": ({"a": entry(0, 0, shape=[0, 2**63])}, 0, "sizes of at least 0"),
-    "sizes whose product is huge": ({"a": entry(0, 8, shape=[2**62, 2**62])}, 8, "takes 8507.* bytes"),
+    "sizes whose product is huge": (
+        {"a": entry(0, 8, shape=[2**62, 2**62])},
+        8,
+        r"F32 \[4611686018427387904, 4611686018427387904\] takes 2\*\*63 bytes or more",
+    ),
     "shape that is not a list": ({"a": entry(0, 8, shape="2")}, 8, "sizes of at least 0"),
     "reversed range": ({"a": entry(8, 0, shape=[0])}, 8, r"0 <= start <= stop"),
     "negative offset": ({"a": entry(-8, 0, shape=[2])}, 8, r"0 <= start <= stop"),
@@ -88,18 +92,36 @@ HOSTILE = {
     "not an object": ({"a": 7}, 4, "exactly dtype, shape and data_offsets"),
     "unknown type": ({"a": entry(0, 4, dtype="BF61")}, 4, "unknown element type 'BF61'\n  Did you mean 'BF16'?"),
     "type that is no string": ({"a": entry(0, 4, dtype=["F32"])}, 4, "unknown element type"),
-    "control character": ({"a\x1b[2J": entry(0, 4)}, 4, "control characters"),
-    "lone surrogate": (b'{"\\ud800": {}}', 0, "control characters"),
+    "control character": ({"a\x1b[2J": entry(0, 4)}, 4, "control or other"),
+    "lone surrogate": (b'{"\\ud800": {}}', 0, "half of a surrogate pair"),
     "metadata that are not strings": ({"__metadata__": {"n": 1}}, 0, "must map strings to strings"),
     "metadata that are a list": ({"__metadata__": []}, 0, "must map strings to strings"),
     "list instead of object": (b"[]", 0, "does not start with a safetensors header"),
     "leading space": (b' {"a": 1}', 0, "does not start with a safetensors header"),
     "empty header": (b"", 0, "does not start with a safetensors header"),
-    "invalid JSON": (b'{"a": }', 0, "header: is not valid JSON"),
+    "invalid JSON": (b'{"a": }', 0, "must have exactly dtype"),
     "invalid UTF-8": (b'{"\xff": 1}', 0, "header: is not UTF-8"),
-    "tensor twice": (b'{"a": {}, "a": {}}', 0, "header: the key 'a' appears twice"),
-    "field twice": (b'{"a": {"dtype": "F32", "dtype": "F64"}}', 0, "header: the key 'dtype' appears twice"),
-    "deep nesting": (b'{"a":' + b"[" * 99_999, 0, "header: is nested too deeply"),
+    "tensor twice": (b'{"a": %s, "a": {}}' % json.dumps(entry(0, 0)).encode(), 0, "header: the key 'a' appears twice"),
+    "field twice": (b'{"a": {"dtype": "F32", "dtype": "F64"}}', 0, "tensor 'a': the key 'dtype' appears twice"),
+    "deep nesting": (b'{"a":' + b"[" * 99_999, 0, "must have exactly dtype"),
+    "an object in an entry": ({"a": entry(0, 4) | {"dtype": {}}}, 4, "must have exactly dtype"),
+    "more dimensions than NumPy has": ({"a": entry(0, 4, shape=[1] * 65)}, 4, "has 65 dimensions; at most 64"),
+    "product beyond an integer that may be printed": ({"a": entry(0, 32, shape=[2**62] * 300)}, 32, "has 300 dimens"),
+    "an empty dimension behind huge ones": ({"a": entry(0, 0, shape=[2**62, 2**62, 0])}, 0, r"takes 2\*\*63 bytes"),
+    "an empty dimension before huge ones": ({"a": entry(0, 0, shape=[0, 2**62, 2**62])}, 0, r"takes 2\*\*63 bytes"),
+    "huge only in bytes": ({"a": entry(0, 0, dtype="F64", shape=[2**60, 0])}, 0, r"takes 2\*\*63 bytes"),
+    "minus zero as a size": (b'{"a":{"dtype":"U8","shape":[-0],"data_offsets":[0,0]}}', 0, "without a sign"),
+    "minus zero as an offset": (b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[-0,0]}}', 0, "without a sign"),
+    "a long name": ({"a" * 1025: entry(0, 4)}, 4, "has 1,025 characters; at most 1,024"),
+    "a long entry": (b'{"a":{' + b" " * 2**16 + b"}}", 0, "is 65,538 bytes long; 65,536 are allowed"),
+    "half a pair in metadata": (b'{"__metadata__":{"a":"\\ud800"}}', 0, "half of a surrogate pair"),
+    "metadata twice": (b'{"__metadata__":{},"__metadata__":{}}', 0, "'__metadata__' appears twice"),
+    "text behind the header": (b"{} x", 0, "expected nothing more"),
+    "a comma at the end": (b'{"__metadata__":{},}', 0, "expected a key"),
+    "no comma between": (b'{"__metadata__":{} "a":{}}', 0, "expected a comma or a brace"),
+    "no end": (b'{"__metadata__":{}', 0, "expected a comma or a brace"),
+    "a control character in a name": (b'{"a\n":{}}', 0, "is not valid JSON"),
+    "null for a tensor": (b'{"a":null}', 0, "must have exactly dtype"),
 }
 
 
@@ -111,6 +133,67 @@ def test_hostile_headers_are_refused(tmp_path, write_raw, case):
         read_header(file)
     assert str(caught.value).startswith(str(file)), "the message begins with the file"
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_messages_are_short(tmp_path, write_raw, case):
+    header, size, _ = HOSTILE[case]
+    with pytest.raises(CheckpointError) as caught:
+        read_header(write_raw(tmp_path / "f", header, bytes(size)))
+    assert len(str(caught.value)) < len(str(tmp_path)) + 400
+
+
+def test_the_largest_that_is_allowed(tmp_path, write_raw):
+    header = {
+        "__metadata__": {"}": '{"a": 1}', "\u00e9": "\\"},
+        "n" * MAX_NAME: entry(0, 4, shape=[1] * MAX_RANK),
+        "empty": entry(4, 4, shape=[2**60, 0]),
+    }
+    found = read_header(write_raw(tmp_path / "f", header, bytes(4)))
+    assert found.metadata == header["__metadata__"]
+    assert [tensor.shape for tensor in found.tensors.values()] == [(1,) * 64, (2**60, 0)]
+    assert found.tensors["empty"].nbytes == 0
+
+
+@pytest.mark.parametrize("header", [b"{}", b"{ \n}", b'{"__metadata__":null}  ', b'{ "__metadata__" : {} , "a": %s }'])
+def test_blanks_and_empty_headers(tmp_path, write_raw, header):
+    raw = header % json.dumps(entry(0, 4)).encode() if b"%s" in header else header
+    assert len(read_header(write_raw(tmp_path / "f", raw, bytes(4 * (b"%s" in header)))).tensors) == header.count(b"%s")
+
+
+def test_too_many_tensors(tmp_path, write_raw, monkeypatch):
+    monkeypatch.setattr("rlmerge.checkpoint.header.MAX_TENSORS", 2)
+    tensors = {name: entry(0, 0) for name in "abc"}
+    assert len(read_header(write_raw(tmp_path / "f", {"a": tensors["a"], "b": tensors["b"]})).tensors) == 2
+    with pytest.raises(CheckpointError, match=r"holds more than 2 tensors\n  Save it in shards"):
+        read_header(write_raw(tmp_path / "f", tensors))
+
+
+def test_too_much_metadata(tmp_path, write_raw):
+    with pytest.raises(CheckpointError, match="is 2,097,160 bytes long; 2,097,152 are allowed"):
+        read_header(write_raw(tmp_path / "f", b'{"__metadata__":{"a":"' + b"x" * 2**21 + b'"}}'))
+
+
+@pytest.mark.parametrize(
+    ("start", "filler"),
+    [(b'{"a":{', b"["), (b'{"', b"\\"), (b'{"a":{', b'"'), (b"{", b" "), (b'{"a":{"', b"x")],
+    ids=["lists", "backslashes", "quotes", "blanks", "text"],
+)
+def test_reading_takes_time_in_proportion_to_the_header(tmp_path, write_raw, start, filler):
+    with pytest.raises(CheckpointError):
+        read_header(write_raw(tmp_path / "f", start + filler * 10**6))
+
+
+@pytest.mark.parametrize(
+    ("name", "fine"),
+    [("model.w", True), ("é 模", True), ("", True), ("a\n", False), ("\ud800", False), ("n" * 1025, False)],
+)
+def test_names_of_tensors(name, fine):
+    if fine:
+        check_name(name, "f")
+    else:
+        with pytest.raises(CheckpointError, match="the name of tensor"):
+            check_name(name, "f")
 
 
 @pytest.mark.parametrize("octets", [b"", b"\x01", b"\x00" * 7])

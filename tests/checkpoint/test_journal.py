@@ -1,6 +1,8 @@
+import json
 import os
 
 import pytest
+import xxhash
 
 from rlmerge.checkpoint.journal import NAME, Journal, JournalEntry, read_journal
 
@@ -73,6 +75,56 @@ def test_entries_by_tensor(tmp_path):
     journal = Journal(tmp_path, "digest", ENTRIES[:1])
     journal.append(ENTRIES[1])
     assert journal.entries == {"a": ENTRIES[0], "b": ENTRIES[1]}
-    journal.remove()
-    assert journal.entries == {"a": ENTRIES[0], "b": ENTRIES[1]}
-    assert not (tmp_path / NAME).exists()
+    journal.close()
+
+
+def signed(content):
+    """A journal line with a valid checksum."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return xxhash.xxh3_64_hexdigest(text).encode() + b" " + text + b"\n"
+
+
+ENTRY = {"tensor": "c", "shard": "one", "xxh3": "22", "stats": {}}
+ODD = [
+    None, True, 7, 1.5, "x", [], {}, [ENTRY], {"plan": "digest"}, {**ENTRY, "more": 1}, {"tensor": "c"},
+    *({**ENTRY, key: value} for key in ("tensor", "shard", "xxh3") for value in (None, 1, [], {}, True)),
+    *({**ENTRY, "stats": value} for value in (None, 1, "x", [], True)),
+    *({**ENTRY, "shard": name} for name in ("", ".", "..", "../x", "/etc/passwd", "a/b", "a\x1b", "\ud800")),
+    b"", b"{", b"[" * 100_000, b"\xff", b'{"tensor": "c", "tensor": "d"}', b"1" * 5000, b'"\\ud800"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ODD, ids=range(len(ODD)))
+def test_a_line_with_a_valid_checksum_and_odd_content_ends_what_is_believed(journal, content):
+    octets = journal.read_bytes()
+    journal.write_bytes(octets + signed(content) + signed(ENTRY))
+    assert read_journal(journal.parent) == ("digest", ENTRIES)
+    journal.write_bytes(signed(content) + octets)
+    assert content == {"plan": "digest"} or read_journal(journal.parent) is None
+
+
+@pytest.mark.parametrize("plan", [None, 1, [], {}, True])
+def test_a_plan_that_is_no_digest(journal, plan):
+    journal.write_bytes(signed({"plan": plan}))
+    assert read_journal(journal.parent) is None
+
+
+def test_what_is_no_file(tmp_path):
+    (tmp_path / NAME).mkdir()
+    assert read_journal(tmp_path) is None
+    (tmp_path / NAME).rmdir()
+    os.mkfifo(tmp_path / NAME)
+    assert read_journal(tmp_path) is None
+    (tmp_path / NAME).unlink()
+    (tmp_path / "elsewhere").write_bytes(signed({"plan": "digest"}))
+    (tmp_path / NAME).symlink_to("elsewhere")
+    assert read_journal(tmp_path) is None
+
+
+def test_the_first_line_is_on_disk_before_the_journal_has_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append("fsync") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda *paths: events.append("replace") or replace(*paths))
+    Journal(tmp_path, "digest").close()
+    assert events == ["fsync", "replace", "fsync"]

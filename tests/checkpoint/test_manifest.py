@@ -1,4 +1,6 @@
 import json
+import os
+from dataclasses import replace
 
 import pytest
 
@@ -18,11 +20,11 @@ MANIFEST = Manifest(
 def test_content():
     assert MANIFEST.to_json().decode() == (
         "{\n"
-        '"format_version": 1,\n'
+        '"format_version": 2,\n'
         '"rlmerge": "0.1.0",\n'
         '"files": {\n'
-        '"config.json": {"sha256": "cd", "bytes": 2},\n'
-        '"model.safetensors": {"sha256": "ab", "bytes": 10}\n'
+        '"config.json": {"blake3": "cd", "bytes": 2},\n'
+        '"model.safetensors": {"blake3": "ab", "bytes": 10}\n'
         "},\n"
         '"tensors": {\n'
         '"b": {"file": "model.safetensors", "dtype": "F32", "shape": [], "xxh3": "01"},\n'
@@ -53,13 +55,24 @@ def test_no_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "has format version 2, not 1"),
+        ({"format_version": 3}, "has format version '3', not 1 or 2"),
+        ({"format_version": True}, "has format version 'True'"),
+        ({"format_version": 1}, "file 'config.json' needs sha256 and bytes"),
+        ({"format_version": [2]}, "has format version"),
+        ({"rlmerge": None}, "it needs rlmerge, a string"),
         ({"files": []}, "is not a manifest"),
-        ({"files": {"a": {"sha256": "x"}}}, "is not a manifest"),
-        ({"files": {"a": {"sha256": "x", "bytes": 1, "more": 2}}}, "is not a manifest"),
-        ({"files": {"a": {"sha256": "x", "bytes": "1"}}}, "is not a manifest"),
-        ({"files": {"a": {"sha256": None, "bytes": 1}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": "x"}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": "x", "bytes": 1, "more": 2}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": "x", "bytes": "1"}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": None, "bytes": 1}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": "x", "bytes": True}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": "x", "bytes": -1}}}, "is not a manifest"),
+        ({"files": {"a": {"blake3": "x", "bytes": 10**400}}}, "is not a manifest"),
+        ({"files": {"a": ["blake3", "bytes"]}}, "is not a manifest"),
+        ({"tensors": None}, "is not a manifest"),
         ({"tensors": {"a": {}}}, "is not a manifest"),
+        ({"tensors": {"a": {"file": "f", "dtype": "F32", "shape": [1.5], "xxh3": ""}}}, "is not a manifest"),
+        ({"tensors": {"a": {"file": "f", "dtype": "F32", "shape": [[]], "xxh3": ""}}}, "is not a manifest"),
         ({"tensors": {"a": {"file": 1, "dtype": "F32", "shape": [], "xxh3": ""}}}, "is not a manifest"),
         ({"tensors": {"a": {"file": "f", "dtype": "F32", "shape": 3, "xxh3": ""}}}, "is not a manifest"),
     ],
@@ -76,3 +89,23 @@ def test_what_is_no_manifest_at_all(tmp_path, content):
     (tmp_path / "MANIFEST.json").write_text(content)
     with pytest.raises(CheckpointError):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_of_the_first_format(tmp_path):
+    old = replace(MANIFEST, algorithm="sha256")
+    (tmp_path / "MANIFEST.json").write_bytes(old.to_json())
+    assert b'"format_version": 1' in old.to_json() and b'"config.json": {"sha256": "cd", "bytes": 2}' in old.to_json()
+    assert read_manifest(tmp_path) == old
+
+
+def test_what_cannot_be_read(tmp_path, common_folder, ordinary_user):
+    os.mkfifo(tmp_path / "MANIFEST.json")
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        read_manifest(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop", "a\0b"):
+        with pytest.raises(CheckpointError):
+            read_manifest(tmp_path / name)
+    (common_folder / "closed").mkdir(mode=0)
+    with ordinary_user(), pytest.raises(CheckpointError, match="permission denied"):
+        read_manifest(common_folder / "closed")

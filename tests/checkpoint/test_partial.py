@@ -4,12 +4,28 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors
 
-from rlmerge.checkpoint import PartialDirectory, open_checkpoint, partial, plan_shards, read_manifest, verify
+from rlmerge.checkpoint import (
+    OutputTensor,
+    PartialDirectory,
+    ShardPlan,
+    journal,
+    open_checkpoint,
+    partial,
+    plan_shards,
+    read_manifest,
+    syscalls,
+    target,
+    verify,
+)
+from rlmerge.checkpoint.files import InputFile
+from rlmerge.checkpoint.target import partial_path
 from rlmerge.errors import RequestError, RunError
 
 
@@ -26,6 +42,17 @@ def begin_and_stop(target, plan, count):
                 writer.write(tensor.name, values[tensor.name])
                 writer.finish_tensor(tensor.name, {"survived": tensor.nbytes})
                 count -= 1
+
+
+def again(target, plan, write_shards):
+    """Write the same output over an old one; nothing may be left but it."""
+    shards, values = plan
+    with PartialDirectory(target, "plan", force=True) as unfinished:
+        assert unfinished.completed() == {}
+        write_shards(unfinished, shards, values)
+        unfinished.seal(shards)
+    assert verify(target).ok
+    assert not partial_path(target).exists()
 
 
 def test_a_sealed_directory(sealed, plan, tree):
@@ -64,7 +91,7 @@ def test_the_target_does_not_exist_before_it_is_complete(tmp_path, plan, write_s
         write_shards(unfinished, shards, values)
         unfinished.write_file("config.json", b"{}")
         assert not (tmp_path / "out").exists()
-        assert unfinished.path == tmp_path / ".out.partial"
+        assert unfinished.path == tmp_path / ".out.partial" / "model"
         unfinished.seal(shards)
         assert (tmp_path / "out").exists()
     assert not (tmp_path / ".out.partial").exists()
@@ -99,7 +126,7 @@ def test_resume_without_anything_to_resume(tmp_path, plan, write_shards):
 def test_altered_bytes_are_not_taken_up(tmp_path, sealed, plan, write_shards):
     shards, values = plan
     begin_and_stop(tmp_path / "again", plan, 2)
-    file = tmp_path / ".again.partial" / shards[0].name
+    file = tmp_path / ".again.partial" / "model" / shards[0].name
     octets = bytearray(file.read_bytes())
     octets[-1] ^= 1  # The last byte of "embed", the second tensor of the first shard.
     file.write_bytes(octets)
@@ -114,7 +141,7 @@ def test_altered_bytes_are_not_taken_up(tmp_path, sealed, plan, write_shards):
 def test_what_else_lies_in_the_partial_directory_does_not_reach_the_output(tmp_path, plan, write_shards):
     shards, values = plan
     begin_and_stop(tmp_path / "out", plan, 1)
-    left = tmp_path / ".out.partial"
+    left = tmp_path / ".out.partial" / "model"
     (left / "evil.py").write_text("x")
     (left / "sub").mkdir()
     (left / "link").symlink_to("/etc")
@@ -229,7 +256,7 @@ def test_side_files(tmp_path):
         unfinished.copy_file(source, "additional_chat_templates/x.jinja")
         assert (unfinished.path / "tokenizer.json").read_bytes() == source.read_bytes()
         assert (unfinished.path / "additional_chat_templates/x.jinja").read_bytes() == source.read_bytes()
-        for name in ("journal.jsonl", "MANIFEST.json"):
+        for name in ("tokenizer.json", "MANIFEST.json"):
             with pytest.raises(ValueError, match="is not free"):
                 unfinished.write_file(name, b"")
         for name in ("../x", "/x", "a//b"):
@@ -242,7 +269,7 @@ def test_order_on_disk(tmp_path, plan, write_shards, monkeypatch):
     """Every file is on disk before the manifest, that before the directory, and all before the one rename."""
     shards, values = plan
     events, lock = [], threading.Lock()
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename = os.fsync, os.rename
 
     def record(event):
         with lock:
@@ -253,22 +280,22 @@ def test_order_on_disk(tmp_path, plan, write_shards, monkeypatch):
         record(os.path.relpath(Path(f"/proc/self/fd/{fd}").readlink(), tmp_path))
 
     def recorded_rename(source, target):
-        record(f"rename {target.name}")
+        record(f"rename {Path(target).name}")
         return rename(source, target)
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     with PartialDirectory(tmp_path / "out", "plan") as unfinished:
-        monkeypatch.setattr(Path, "rename", recorded_rename)
-        monkeypatch.setattr(Path, "replace", recorded_rename)
+        monkeypatch.setattr(os, "rename", recorded_rename)
         write_shards(unfinished, shards, values)
         unfinished.write_file("config.json", b"{}")
         unfinished.seal(shards)
-    shard_syncs = {f".out.partial/{shard.name}" for shard in shards}
+    shard_syncs = {f".out.partial/model/{shard.name}" for shard in shards}
     assert shard_syncs < set(events)
-    assert events[-6:] == [
-        ".out.partial/model.safetensors.index.json",
-        ".out.partial/MANIFEST.json",
-        ".out.partial",
+    last = events.index("rename out") + 3
+    assert events[last - 6 : last] == [
+        ".out.partial/model/model.safetensors.index.json",
+        ".out.partial/model/MANIFEST.json",
+        ".out.partial/model",
         "rename out",
         "out",
         ".",
@@ -303,10 +330,12 @@ def test_a_disk_that_fails_after_the_rename_is_reported_and_the_output_stays(tmp
     with PartialDirectory(tmp_path / "out", "plan") as unfinished:
         write_shards(unfinished, shards, values)
         monkeypatch.setattr(os, "fsync", fail_once_renamed)
-        with pytest.raises(RunError, match="out: cannot be written"):
+        with pytest.raises(RunError, match=r"out: is complete, but the disk did not") as caught:
             unfinished.seal(shards)
+        monkeypatch.undo()
+    assert "--resume" not in str(caught.value)
     assert verify(tmp_path / "out").ok
-    assert not (tmp_path / ".out.partial").exists()
+    again(tmp_path / "out", plan, write_shards)
 
 
 def test_a_shard_that_could_not_reach_the_disk_is_not_sealed(tmp_path, plan, write_shards, monkeypatch):
@@ -334,3 +363,196 @@ def test_a_lock_is_let_go_when_opening_fails(tmp_path, plan, monkeypatch):
     monkeypatch.undo()
     with PartialDirectory(tmp_path / "out", "plan", resume=True) as resumed:
         assert len(resumed.completed()) == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"resume": True}, {"force": True}, {"resume": True, "force": True}])
+@pytest.mark.parametrize(
+    "content", [{"thesis.tex": "x"}, {"model/config.json": "{}"}, {"journal.jsonl": "no", "a": ""}]
+)
+def test_a_directory_of_somebody_else_is_never_touched(tmp_path, more, content, tree):
+    for name, text in content.items():
+        (tmp_path / ".out.partial" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".out.partial" / name).write_text(text)
+    before = tree(tmp_path)
+    with pytest.raises(RequestError, match=r"\.out\.partial: is in the way(?s:.*)choose another output directory"):
+        PartialDirectory(tmp_path / "out", "plan", **more)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("names", [[], ["journal.new"], ["journal.jsonl"], ["journal.jsonl", "journal.new"]])
+def test_a_run_that_was_killed_before_its_journal_was_whole_is_no_hindrance(tmp_path, plan, write_shards, names):
+    (tmp_path / ".out.partial").mkdir()
+    for name in names:
+        (tmp_path / ".out.partial" / name).write_bytes(b"")
+    shards, values = plan
+    with PartialDirectory(tmp_path / "out", "plan") as unfinished:
+        write_shards(unfinished, shards, values)
+        unfinished.seal(shards)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+class Killed(BaseException):
+    """Ends a run where a signal would."""
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("moment", range(4))
+def test_a_swap_killed_at_any_moment_leaves_one_whole_target_and_nothing_for_good(
+    tmp_path, sealed, plan, write_shards, monkeypatch, can_exchange, moment
+):
+    shards, values = plan
+    (sealed / "config.json").write_text('{"old": 1}')
+    exchange, rename, count = syscalls.exchange, os.rename, iter(range(100))
+
+    def killed_before_or_after(call):
+        def counted(*paths):
+            if next(count) == moment:
+                raise Killed
+            done = call(*paths)
+            if next(count) == moment:
+                raise Killed
+            return done
+
+        return counted
+
+    swap = killed_before_or_after(exchange) if can_exchange else lambda first, second: False
+    with pytest.raises(Killed), PartialDirectory(sealed, "plan", force=True) as unfinished:
+        write_shards(unfinished, shards, values)
+        unfinished.write_file("config.json", b'{"new": 1}')
+        monkeypatch.setattr(syscalls, "exchange", swap)
+        monkeypatch.setattr(os, "rename", killed_before_or_after(rename))
+        # A kill gives no chance to undo anything.
+        monkeypatch.setattr(target, "_undo", lambda *_: None)
+        unfinished.seal(shards)
+        raise Killed
+    monkeypatch.undo()
+    if sealed.exists():
+        assert (sealed / "config.json").read_text() in ('{"old": 1}', '{"new": 1}')
+    else:
+        assert not can_exchange
+        with pytest.raises(RequestError, match="the output directory exists"):
+            PartialDirectory(sealed, "plan", resume=True)
+        assert (sealed / "config.json").read_text() == '{"old": 1}'
+    again(sealed, plan, write_shards)
+
+
+def test_a_run_killed_after_its_output_appeared_does_not_look_unfinished(tmp_path, plan, write_shards, monkeypatch):
+    shards, values = plan
+    with pytest.raises(Killed), PartialDirectory(tmp_path / "out", "plan") as unfinished:
+        write_shards(unfinished, shards, values)
+        monkeypatch.setattr(PartialDirectory, "_remove", raise_killed)
+        unfinished.seal(shards)
+    monkeypatch.undo()
+    assert verify(tmp_path / "out").ok
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    with PartialDirectory(tmp_path / "out", "plan") as fresh:
+        assert fresh.completed() == {}
+
+
+def raise_killed(*_):
+    raise Killed
+
+
+def test_a_shard_whose_fsync_failed_is_written_again(tmp_path, plan, write_shards, monkeypatch):
+    """The page cache may hold what the disk does not: a resumed run must not believe it."""
+    shards, values = plan
+    fsync = os.fsync
+
+    def fail_for_the_first_shard(fd):
+        if Path(f"/proc/self/fd/{fd}").readlink().name == shards[0].name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    with PartialDirectory(tmp_path / "out", "plan") as unfinished:
+        monkeypatch.setattr(os, "fsync", fail_for_the_first_shard)
+        write_shards(unfinished, shards, values)
+        with pytest.raises(RunError, match="Input/output error"):
+            unfinished.seal(shards)
+    monkeypatch.undo()
+    with PartialDirectory(tmp_path / "out", "plan", resume=True) as resumed:
+        assert list(resumed.completed()) == [tensor.name for tensor in shards[1].tensors]
+        assert write_shards(resumed, shards, values) == [tensor.name for tensor in shards[0].tensors]
+        resumed.seal(shards)
+    assert verify(tmp_path / "out").ok
+
+
+def test_a_shard_of_another_layout_is_not_taken_up(tmp_path, plan, write_shards):
+    shards, _ = plan
+    begin_and_stop(tmp_path / "out", plan, 3)
+    turned = tuple(OutputTensor(tensor.name, tensor.dtype, tensor.shape[::-1]) for tensor in shards[0].tensors)
+    with PartialDirectory(
+        tmp_path / "out", "plan", resume=True, shards=[ShardPlan(shards[0].name, turned), shards[1]]
+    ) as resumed:
+        assert list(resumed.completed()) == [tensor.name for tensor in shards[1].tensors]
+
+
+def test_a_tensor_with_stats_that_make_no_sense_is_not_taken_up(tmp_path, plan):
+    begin_and_stop(tmp_path / "out", plan, 3)
+    small = min(tensor.nbytes for shard in plan[0] for tensor in shard.tensors)
+    with PartialDirectory(
+        tmp_path / "out", "plan", resume=True, accepts=lambda entry: entry.stats["survived"] != small
+    ) as resumed:
+        assert len(resumed.completed()) == 1, "what follows it in its shard goes too"
+
+
+@pytest.mark.parametrize("shard", ["../../precious", "/etc/passwd", "sub/x", "link"])
+def test_a_forged_journal_leads_nowhere(tmp_path, plan, shard):
+    shards, _ = plan
+    begin_and_stop(tmp_path / "out", plan, 3)
+    home = tmp_path / ".out.partial"
+    (tmp_path / "precious").write_bytes((home / "model" / shards[0].name).read_bytes())
+    (home / "model" / "link").symlink_to(tmp_path / "precious")
+    digest, entries = journal.read_journal(home)
+    journal.Journal(home, digest, [replace(entry, shard=shard) for entry in entries]).close()
+    with PartialDirectory(tmp_path / "out", "plan", resume=True) as resumed:
+        assert resumed.completed() == {}
+    assert (tmp_path / "precious").exists()
+
+
+def test_what_was_planned_to_be_copied_and_cannot_be_is_a_failure_of_the_run(tmp_path):
+    source = tmp_path / "tokenizer.json"
+    source.write_bytes(bytes(3_000_000))
+    seen = InputFile(source)
+    os.mkfifo(tmp_path / "pipe")
+    with PartialDirectory(tmp_path / "out", "plan") as unfinished:
+        unfinished.copy_file(seen)
+        assert (unfinished.path / "tokenizer.json").read_bytes() == bytes(3_000_000)
+        source.write_bytes(b"changed")
+        for file, message in (
+            (seen, "changed"),
+            (tmp_path / "absent", "does not exist"),
+            (tmp_path / "pipe", "regular"),
+        ):
+            with pytest.raises(RunError, match=message) as caught:
+                unfinished.copy_file(file, str(message))
+            assert "--resume" in str(caught.value)
+
+
+def test_large_files_are_copied_in_pieces(tmp_path):
+    source = tmp_path / "tokenizer.json"
+    with source.open("wb") as handle:
+        handle.truncate(200_000_000)
+    with PartialDirectory(tmp_path / "out", "plan") as unfinished:
+        tracemalloc.start()
+        unfinished.copy_file(source)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "é".encode() * 127, b"x" * 255, b"a b'\"", b"-x"])
+def test_any_name_that_a_directory_can_have(tmp_path, plan, write_shards, name):
+    shards, values = plan
+    with PartialDirectory(tmp_path / os.fsdecode(name), "plan") as unfinished:
+        write_shards(unfinished, shards, values)
+        unfinished.seal(shards)
+    assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [name]
+    assert verify(tmp_path / os.fsdecode(name)).ok
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b", "loop/out"])
+def test_names_that_no_directory_can_have(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RequestError):
+        PartialDirectory(tmp_path / name, "plan")
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]

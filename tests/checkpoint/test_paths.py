@@ -1,8 +1,10 @@
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
-from rlmerge.checkpoint.paths import inside, is_plain_name, read_bytes
+from rlmerge.checkpoint.paths import inside, is_plain_name, open_regular, read_bytes, read_start
 from rlmerge.errors import CheckpointError
 
 
@@ -124,3 +126,46 @@ def test_permission_denied(common_folder, ordinary_user):
     (common_folder / "f").chmod(0)
     with ordinary_user(), pytest.raises(CheckpointError, match="permission denied"):
         read_bytes(common_folder / "f", 10)
+
+
+def test_read_start(tmp_path):
+    (tmp_path / "f").write_bytes(b"abcd")
+    assert [read_start(tmp_path / "f", limit) for limit in (0, 3, 4, 5)] == [b"", b"abc", b"abcd", b"abcd"]
+
+
+@pytest.mark.parametrize("read", [open_regular, lambda path: read_start(path, 9), lambda path: read_bytes(path, 9)])
+def test_only_regular_files_are_opened(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    for name in ("pipe", "link", "socket", "."):
+        with pytest.raises(CheckpointError, match="is not a regular file"):
+            read(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        read(Path("/dev/zero"))
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read(tmp_path / "loop")
+
+
+def test_a_pipe_put_in_place_of_the_file_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"")
+    real = os.open
+
+    def swap(path, *flags):
+        (tmp_path / "f").unlink()
+        os.mkfifo(tmp_path / "f")
+        return real(path, *flags)
+
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        open_regular(tmp_path / "f")
+
+
+def test_links_are_followed_on_request(tmp_path):
+    (tmp_path / "f").write_bytes(b"abcd")
+    (tmp_path / "link").symlink_to("f")
+    os.close(open_regular(tmp_path / "link"))
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        open_regular(tmp_path / "link", follow=False)

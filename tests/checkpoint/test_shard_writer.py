@@ -1,12 +1,13 @@
 import errno
-import hashlib
 import os
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import safetensors
 import xxhash
+from blake3 import blake3
 
 from rlmerge.checkpoint import shard_writer, syscalls
 from rlmerge.checkpoint.hashing import PIECE
@@ -55,7 +56,7 @@ def test_file_and_journal(tmp_path, begin):
     write_all(writer, VALUES)
     octets = VALUES["a"].tobytes() + VALUES["b"].tobytes()
     assert (tmp_path / "f").read_bytes() == PLAN.header + octets
-    assert writer.digest.sha256() == hashlib.sha256(PLAN.header + octets).hexdigest()
+    assert writer.digest.hexdigest() == blake3(PLAN.header + octets).hexdigest()
     _, [first, second] = read_journal(tmp_path)
     assert (first.tensor, first.shard, first.stats) == ("a", "f", {"size": 16})
     assert first.xxh3 == xxhash.xxh3_64_hexdigest(VALUES["a"].tobytes())
@@ -168,7 +169,7 @@ def test_continue_after_the_kept_tensors(tmp_path, begin, journal):
     write_all(second, VALUES)
     octets = PLAN.header + VALUES["a"].tobytes() + VALUES["b"].tobytes()
     assert (tmp_path / "f").read_bytes() == octets
-    assert second.digest.sha256() == hashlib.sha256(octets).hexdigest()
+    assert second.digest.hexdigest() == blake3(octets).hexdigest()
 
 
 def test_kept_tensors_of_another_layout(tmp_path, begin, journal):
@@ -227,7 +228,35 @@ def test_a_disk_too_full_for_the_shard_shows_before_its_first_byte(tmp_path, beg
         begin()
 
 
-def test_a_failing_fsync_is_reported(begin, monkeypatch):
+def test_the_thread_that_hashes_gives_the_same_digests(tmp_path, begin):
+    rng = np.random.default_rng(3)
+    plan = ShardPlan("f", tuple(OutputTensor(name, BY_NAME["uint8"], (3 * PIECE + 5,)) for name in "ab"))
+    values = {name: rng.integers(0, 256, 3 * PIECE + 5, np.uint8) for name in "ab"}
+    with ThreadPoolExecutor(1) as hasher:
+        writer = begin(plan, hasher=hasher)
+        for name in "ab":
+            for piece in np.split(values[name], [7, 2 * PIECE]):
+                buffer = piece.copy()
+                writer.write(name, buffer)
+                buffer[:] = 0  # As the owner of a buffer may do once the call has returned.
+            assert writer.finish_tensor(name, {}).xxh3 == xxhash.xxh3_64_hexdigest(values[name])
+    octets = (tmp_path / "f").read_bytes()
+    assert octets == plan.header + values["a"].tobytes() + values["b"].tobytes()
+    assert writer.digest.hexdigest() == blake3(octets).hexdigest()
+
+
+def test_a_failing_write_waits_for_the_thread_that_hashes(begin, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with ThreadPoolExecutor(1) as hasher:
+        writer = begin(ShardPlan("f", (OutputTensor("a", BY_NAME["uint8"], (2 * PIECE,)),)), hasher=hasher)
+        monkeypatch.setattr(os, "pwrite", fail)
+        with pytest.raises(RunError, match="Input/output error"):
+            writer.write("a", np.zeros(2 * PIECE, np.uint8))
+
+
+def test_after_a_failing_fsync_nothing_of_the_shard_is_left_to_believe(tmp_path, begin, monkeypatch):
     writer = begin()
 
     def fail(_):
@@ -236,3 +265,4 @@ def test_a_failing_fsync_is_reported(begin, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(RunError, match="Input/output error"):
         writer.sync()
+    assert not (tmp_path / "f").exists()

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlmerge.checkpoint import syscalls
-from rlmerge.checkpoint.target import check_target, lock, publish
+from rlmerge.checkpoint.target import check_target, lock, partial_path, publish
 from rlmerge.errors import RequestError, RunError
 
 
@@ -110,18 +111,20 @@ def test_a_parent_without_permission(common_folder, ordinary_user):
 
 
 def test_publish(tmp_path):
-    assert publish(model(tmp_path / "new", "new"), tmp_path / "out", force=False) is None
+    publish(model(tmp_path / "new", "new"), tmp_path / "out", False, tmp_path / "aside")
     assert (tmp_path / "out/config.json").read_text() == "new"
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
-def test_publish_replaces_an_old_target_and_says_where_it_went(tmp_path, monkeypatch, can_exchange):
+def test_publish_replaces_an_old_target_which_takes_the_place_of_the_new_or_goes_aside(
+    tmp_path, monkeypatch, can_exchange
+):
     if not can_exchange:
         monkeypatch.setattr(syscalls, "exchange", lambda first, second: False)
-        model(tmp_path / ".out.replaced", "left by a killed run")
-    target, new = model(tmp_path / "out", "old"), model(tmp_path / "new", "new")
-    replaced = publish(new, target, force=True)
+    target, new, aside = model(tmp_path / "out", "old"), model(tmp_path / "new", "new"), tmp_path / "aside"
+    publish(new, target, True, aside)
+    replaced = new if can_exchange else aside
     assert (target / "config.json").read_text() == "new"
     assert (replaced / "config.json").read_text() == "old"
     assert sorted(tmp_path.iterdir()) == sorted([target, replaced])
@@ -130,6 +133,48 @@ def test_publish_replaces_an_old_target_and_says_where_it_went(tmp_path, monkeyp
 def test_publish_does_not_replace_what_appeared_meanwhile(tmp_path):
     other, new = model(tmp_path / "out", "other"), model(tmp_path / "new", "new")
     with pytest.raises(RunError, match=r"appeared while the merge ran(?s:.*)--resume"):
-        publish(new, other, force=False)
+        publish(new, other, False, tmp_path / "aside")
     assert (other / "config.json").read_text() == "other"
     assert (new / "config.json").read_text() == "new"
+
+
+def test_a_swap_that_fails_half_way_is_undone(tmp_path, monkeypatch):
+    target, new = model(tmp_path / "out", "old"), model(tmp_path / "new", "new")
+    rename = os.rename
+
+    def fail(source, place):
+        if source == new:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, place)
+
+    monkeypatch.setattr(syscalls, "exchange", lambda first, second: False)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(RunError, match="Input/output error"):
+        publish(new, target, True, tmp_path / "aside")
+    assert (target / "config.json").read_text() == "old"
+    assert (new / "config.json").read_text() == "new"
+    assert not (tmp_path / "aside").exists()
+
+
+@pytest.mark.parametrize("length", range(240, 256))
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_every_name_that_a_file_can_have_is_a_target(tmp_path, length, letter):
+    target = tmp_path / (letter * (length // len(letter.encode())))
+    check_target(target, force=False)
+    hidden = partial_path(target)
+    os.close(lock(hidden))
+    assert hidden.parent == tmp_path and hidden.name.startswith(".") and hidden.name.endswith(".partial")
+    target.mkdir()
+    assert hidden != partial_path(target.with_name(target.name[:-1] + "y"))
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    for name, message in (("x" * 256, "the name has 256 bytes"), ("a\0b", "embedded null")):
+        with pytest.raises(RequestError, match=message):
+            check_target(tmp_path / name, force=False)
+
+
+def test_a_target_that_cannot_be_looked_at(common_folder, ordinary_user):
+    (common_folder / "closed").mkdir(mode=0)
+    with ordinary_user(), pytest.raises(RequestError, match=r"cannot be created there \(Permission denied\)"):
+        check_target(common_folder / "closed" / "out", force=False)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 
@@ -37,7 +38,7 @@ def test_an_altered_header(sealed, plan):
     file = sealed / plan[0][0].name
     octets = file.read_bytes()
     file.write_bytes(octets.replace(b'"pt"', b'"tf"'))
-    assert verify(sealed).problems == (f"{file.name}: its header was altered (SHA-256 differs)",)
+    assert verify(sealed).problems == (f"{file.name}: its header was altered (BLAKE3 differs)",)
 
 
 def test_a_renamed_and_a_reshaped_tensor(sealed, plan):
@@ -68,7 +69,7 @@ def test_missing_extra_and_altered_files(sealed):
     (sealed / ".gitattributes").write_text("x")
     flip(sealed / "config.json", 2)
     assert verify(sealed).problems == (
-        "config.json: its content was altered (SHA-256 differs)",
+        "config.json: its content was altered (BLAKE3 differs)",
         "model.safetensors.index.json: is missing",
         "extra.safetensors: is not in MANIFEST.json",
         "sub/run.py: is not in MANIFEST.json",
@@ -89,7 +90,7 @@ def test_another_length(sealed, plan):
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b"])
 def test_a_manifest_that_points_elsewhere(sealed, name):
     content = json.loads((sealed / "MANIFEST.json").read_text())
-    content["files"][name] = {"sha256": "", "bytes": 1}
+    content["files"][name] = {"blake3": "", "bytes": 1}
     (sealed / "MANIFEST.json").write_text(json.dumps(content))
     assert verify(sealed).problems == (f"{name}: {name!r} is not a plain file name",)
 
@@ -120,3 +121,69 @@ def test_an_unreadable_file(sealed, common_folder, ordinary_user):
 def test_a_directory_that_is_not_ours(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no MANIFEST\.json"):
         verify(tmp_path)
+
+
+def as_first_format(folder):
+    """Rewrite the manifest as the first format had it."""
+    content = json.loads((folder / "MANIFEST.json").read_text())
+    content["format_version"] = 1
+    for name, record in content["files"].items():
+        del record["blake3"]
+        record["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "MANIFEST.json").write_text(json.dumps(content))
+
+
+def test_a_manifest_of_the_first_format_still_counts(sealed, plan):
+    as_first_format(sealed)
+    assert verify(sealed).ok
+    flip(sealed / "config.json", 2)
+    octets = (sealed / plan[0][0].name).read_bytes()
+    (sealed / plan[0][0].name).write_bytes(octets.replace(b'"pt"', b'"tf"'))
+    assert verify(sealed).problems == (
+        "config.json: its content was altered (SHA-256 differs)",
+        f"{plan[0][0].name}: its header was altered (SHA-256 differs)",
+    )
+
+
+@pytest.mark.parametrize("first_format", [False, True])
+def test_sha256_on_request(sealed, tree, first_format):
+    if first_format:
+        as_first_format(sealed)
+    expected = {
+        name: hashlib.sha256(data).hexdigest() for name, data in tree(sealed).items() if name != "MANIFEST.json"
+    }
+    result = verify(sealed, sha256=True)
+    assert result.ok and result.sha256 == expected
+    assert verify(sealed).sha256 is None
+    (sealed / "config.json").unlink()
+    assert verify(sealed, sha256=True).sha256 == {name: sha for name, sha in expected.items() if name != "config.json"}
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(sealed, plan):
+    for name in ("config.json", plan[0][0].name):
+        (sealed / name).unlink()
+        os.mkfifo(sealed / name)
+    os.mkfifo(sealed / "extra")
+    assert verify(sealed).problems == (
+        "config.json: is not a regular file",
+        f"{plan[0][0].name}: is not a regular file",
+        "extra: is not in MANIFEST.json",
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(sealed, common_folder, ordinary_user):
+    copy = common_folder / "out"
+    sealed.rename(copy)
+    (copy / "closed").mkdir(mode=0)
+    with ordinary_user():
+        [problem] = verify(copy).problems
+    assert "closed: may not be read (permission denied)" in problem
+
+
+def test_many_files_and_tensors_take_no_product_of_the_two(sealed):
+    content = json.loads((sealed / "MANIFEST.json").read_text())
+    tensor = {"file": "x", "dtype": "F32", "shape": [], "xxh3": ""}
+    content["files"] |= {f"f{index}": {"blake3": "", "bytes": 1} for index in range(20_000)}
+    content["tensors"] |= {f"t{index}": tensor for index in range(20_000)}
+    (sealed / "MANIFEST.json").write_text(json.dumps(content))
+    assert len(verify(sealed).problems) == 20_001

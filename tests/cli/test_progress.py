@@ -99,3 +99,32 @@ def test_silent_is_silent(capfd, call):
     name, *arguments = call
     getattr(Quiet(), name)(*arguments)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;x\x07", "a\nerror: fake"])
+def test_messages_steer_no_terminal_and_fake_no_line(text):
+    from rich.console import Console
+    from rich.progress import Progress
+
+    plain, bars = io.StringIO(), io.StringIO()
+    Lines(plain).message(text)
+    Bars(Progress(console=Console(file=bars, width=80))).message(text)
+    for shown in (plain.getvalue(), bars.getvalue()):
+        assert "\x1b" not in shown and "\nerror" not in shown
+
+
+def test_bars_on_a_terminal_that_has_gone_away(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, _):
+            raise OSError(5, "Input/output error")
+
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    with show_progress(quiet=False) as progress:
+        assert isinstance(progress, Bars)
+        progress.start("merge", 10)
+        progress.advance(4)
+        progress.message("x")
+        progress.done()

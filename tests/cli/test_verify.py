@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pytest
 
@@ -33,3 +34,12 @@ def test_a_directory_without_manifest_is_exit_2(models, rlmerge):
     done = rlmerge("verify", "base")
     assert (done.returncode, done.stdout) == (2, "")
     assert "MANIFEST.json" in done.stderr
+
+
+def test_sha256_on_request(merged, rlmerge):
+    done = rlmerge("verify", "out", "--sha256", "--quiet")
+    listed = subprocess.run(["sha256sum", "--check"], cwd=merged, input=done.stdout, capture_output=True, text=True)
+    assert listed.returncode == 0 and listed.stdout.count(": OK") == len(list(merged.iterdir())) - 1
+    sums = json.loads(rlmerge("verify", "out", "--sha256", "--format", "json").stdout)["sha256"]
+    assert f"{sums['model.safetensors']}  model.safetensors" in done.stdout.splitlines()
+    assert json.loads(rlmerge("verify", "out", "--format", "json").stdout)["sha256"] is None

@@ -359,9 +359,7 @@ def test_only_an_empty_tensor(models):
     assert tensors["none"].shape == (0, 3)
 
 
-@pytest.mark.parametrize(
-    "name", ["task_arithmetic", "ties", "linear", "dare_linear", "ram_plus", "sce", "breadcrumbs"]
-)
+@pytest.mark.parametrize("name", ["task_arithmetic", "ties", "linear", "dare_linear", "ram_plus", "sce", "breadcrumbs"])
 def test_infinities_that_all_models_share_are_kept_by_every_method(tmp_path, name):
     """A causal mask of -inf, equal everywhere, and one entry of -inf among weights that were trained."""
     mask = np.triu(np.full((8, 8), -np.inf), 1)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from rlmerge.checkpoint.journal import Journal
 from support.family import cli, draw, tree
 from support.models import write_model
 
@@ -91,7 +92,9 @@ def test_resuming_needs_room_for_the_rest_alone(models, disk):
     process = cli(models, *FLAGS, "-o", "disk/out")
     assert process.returncode == 0
     interrupted = disk / ".out.partial"
-    (disk / "out").rename(interrupted)
+    interrupted.mkdir()
+    (disk / "out").rename(interrupted / "model")
+    Journal(interrupted, "a plan").close()
     (disk / "other").write_bytes(os.urandom(1_500_000))
     done = cli(models, *FLAGS, "-o", "disk/out", "--resume")
     assert done.returncode == 0, done.stderr

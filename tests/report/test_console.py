@@ -1,7 +1,7 @@
 import pytest
 
 from rlmerge.report.axes import columns
-from rlmerge.report.console import Column, fitted, plain, render
+from rlmerge.report.console import Column, fitted, render
 
 
 def shown(found, width):
@@ -31,11 +31,6 @@ def test_a_name_loses_its_middle_before_a_figure_is_broken():
     text = shown(table, 40)
     assert gone == [] and "0.512" in text and "…" in text and "-ties" in text
     assert all(columns(line) <= 40 for line in text.splitlines())
-
-
-def test_plain_names():
-    assert plain("a\x1b[31mb\nc\u202ed") == "a\\x1b[31mb\\nc\\u202ed"
-    assert plain("τ · 模型 é") == "τ · 模型 é"
 
 
 def test_no_markup_and_no_blanks_at_line_ends():

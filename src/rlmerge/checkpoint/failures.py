@@ -27,10 +27,24 @@ def writing(path: Path) -> Generator[None, None, None]:
 
 @contextmanager
 def preparing(path: Path) -> Generator[None, None, None]:
-    """Turn an OSError before anything was written below ``path`` into a RequestError."""
+    """Turn what the system says of a path before anything was written below it into a RequestError.
+
+    ValueError and RuntimeError are what Python raises for names with a null byte and for links that lead in a circle.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        hint = "Choose an output directory that you may write to."
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RequestError(f"the output cannot be created there ({reason})", where=str(path), hint=hint) from error
+
+
+@contextmanager
+def finishing(path: Path) -> Generator[None, None, None]:
+    """Turn an OSError after ``path`` is complete into a RunError that says so."""
     try:
         yield
     except OSError as error:
-        hint = "Choose an output directory that you may write to."
-        what = f"the output cannot be created there ({error.strerror or error})"
-        raise RequestError(what, where=str(path), hint=hint) from error
+        what = f"is complete, but the disk did not confirm it ({error.strerror or error})"
+        hint = f"It may be lost in a power cut; check the disk, then the output with: rlmerge verify '{path}'"
+        raise RunError(what, where=str(path), hint=hint) from error

@@ -1,11 +1,13 @@
 """The header of a safetensors file, checked in full before any of it is believed.
 
-Layout: 8 bytes little-endian header length n, n bytes of JSON, then the tensors' bytes back to back.
+Layout: 8 bytes little-endian header length n, n bytes of JSON, then the tensors' bytes back to back. The JSON is read
+entry by entry: what a hostile file can make us hold is bounded by the constants here, not by what it nests.
 """
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,39 @@ from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent
 from rlmerge.errors import CheckpointError, did_you_mean
 from rlmerge.kernels.dtypes import BY_CODE
+from rlmerge.text import quoted, shortened
 
 MAX_HEADER = 100_000_000
 """Longest header read, in bytes; the format's own cap."""
 
+MAX_TENSORS = 2**17
+"""Most tensors in one file."""
+
+MAX_RANK = 64
+"""Most dimensions of a tensor; NumPy's own limit."""
+
+MAX_NAME = 1024
+"""Longest name of a tensor, in characters."""
+
+_MAX_KEY = 12 * MAX_NAME
+"""Bytes of a name in JSON; a pair of escaped surrogates takes twelve."""
+
+_MAX_ENTRY = 2**16
+_MAX_METADATA = 2**21
+_MAX_SIZE = 1 << 63
+
+_METADATA = "__metadata__"
+_BLANK = rb"[ \t\n\r]*+"
+_KEY = re.compile(_BLANK + rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"' + _BLANK + b":" + _BLANK, re.DOTALL)
+_OBJECT = re.compile(rb'\{[^"{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}]*+)*+\}', re.DOTALL)
+"""An object without objects in it, such as every value of a header is."""
+
+_NULL = re.compile(b"null")
+_NEXT = re.compile(_BLANK + rb"([,}])")
+_END = re.compile(_BLANK + rb"\Z")
+
+_FIELDS = {"dtype", "shape", "data_offsets"}
+_NO_OBJECT = "must have exactly dtype, shape and data_offsets"
 _AGAIN = "The file is damaged or was written by a faulty tool; download or save it again."
 
 
@@ -35,24 +66,37 @@ class Header:
 def read_header(file: Path) -> Header:
     """The header of ``file``.
 
-    CheckpointError if the file cannot be read, is truncated, or its header is longer than ``MAX_HEADER``, is not UTF-8
-    JSON, has a key twice, names an unknown element type, or gives byte ranges that differ from the shapes, overlap,
-    leave holes, or do not end where the file ends.
+    CheckpointError if the file cannot be read, is truncated, or its header exceeds a limit above, is not UTF-8 JSON,
+    has a key twice, names an unknown element type, has a shape of 2**63 bytes or more, or gives byte ranges that differ
+    from the shapes, overlap, leave holes, or do not end where the file ends.
     """
     input = InputFile(file)
-    raw, size = _read_raw(input), input.size
+    raw = _read_raw(input)
     where = str(file)
     if not raw.startswith(b"{"):
         raise CheckpointError("does not start with a safetensors header", where=where, hint=_AGAIN)
-    content = strictjson.parse(raw, f"{where}: header")
-    metadata = content.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError("header: __metadata__ must map strings to strings", where=where, hint=_AGAIN)
-    begin = 8 + len(raw)
-    tensors = [_tensor(input, name, entry, begin) for name, entry in content.items()]
+    begin, metadata = 8 + len(raw), dict[str, str]()
+    tensors: list[Extent] = []
+    for name, value in _entries(raw, where):
+        if name == _METADATA:
+            metadata = _metadata(value, where)
+        elif len(tensors) == MAX_TENSORS:
+            raise CheckpointError(f"holds more than {MAX_TENSORS:,} tensors", where=where, hint="Save it in shards.")
+        else:
+            tensors.append(_tensor(input, name, value, begin))
     tensors.sort(key=lambda tensor: (tensor.start, tensor.stop))
-    _check_layout(tensors, where, begin, size)
+    _check_layout(tensors, where, begin, input.size)
     return Header(input, {tensor.name: tensor for tensor in tensors}, metadata)
+
+
+def check_name(name: str, where: str) -> None:
+    """CheckpointError if ``name`` cannot be a tensor's: too long, or with characters that no terminal shows."""
+    if len(name) > MAX_NAME:
+        what = f"the name of tensor {quoted(name)} has {len(name):,} characters; at most {MAX_NAME:,} are allowed"
+        raise CheckpointError(what, where=where, hint=_AGAIN)
+    if not name.isprintable():
+        what = f"the name of tensor {quoted(name)} holds control or other invisible characters"
+        raise CheckpointError(what, where=where, hint=_AGAIN)
 
 
 def _read_raw(file: InputFile) -> bytes:
@@ -74,43 +118,133 @@ def _wrong_length(size: int, length: int) -> str:
     return f"is truncated: the header needs {8 + length} bytes, the file has {size}"
 
 
-def _tensor(file: InputFile, name: str, entry: Any, begin: int) -> Extent:
-    where = f"{file}: tensor {name!r}"
-    if not name.isprintable():
-        raise CheckpointError("the name holds control characters", where=where, hint=_AGAIN)
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError("must have exactly dtype, shape and data_offsets", where=where, hint=_AGAIN)
+def _entries(raw: bytes, where: str) -> Iterator[tuple[str, bytes]]:
+    """Keys and JSON values of the header, which starts with a brace, in their order."""
+    seen = set[str]()
+    position = 1
+    following = _NEXT.match(raw, position)
+    more = not (following and following[1] == b"}")
+    while more:
+        key = _KEY.match(raw, position)
+        if key is None:
+            raise _malformed(where, position, "a key")
+        if (length := key.end(1) - key.start(1)) > _MAX_KEY:
+            raise CheckpointError(f"header: a name takes {length:,} bytes", where=where, hint=_AGAIN)
+        name = _string(key[1], where)
+        if name in seen:
+            raise CheckpointError(f"header: the key {quoted(name)} appears twice", where=where, hint=_AGAIN)
+        seen.add(name)
+        value = _OBJECT.match(raw, key.end())
+        limit = _MAX_METADATA if name == _METADATA else _MAX_ENTRY
+        if value is None:
+            value = _NULL.match(raw, key.end())
+        if value is None:
+            raise _no_object(name, where)
+        stop = value.end()
+        if stop - key.end() > limit:
+            what = f"header: what it says of {quoted(name)} is {stop - key.end():,} bytes long; {limit:,} are allowed"
+            raise CheckpointError(what, where=where, hint=_AGAIN)
+        yield name, raw[key.end() : stop]
+        following = _NEXT.match(raw, stop)
+        if following is None:
+            raise _malformed(where, stop, "a comma or a brace")
+        position, more = following.end(), following[1] == b","
+    if not _END.match(raw, following.end() if following else 1):
+        raise _malformed(where, position, "nothing more")
+
+
+def _malformed(where: str, position: int, expected: str) -> CheckpointError:
+    what = f"header: is not valid JSON of tensors (byte {position}: expected {expected})"
+    return CheckpointError(what, where=where, hint=_AGAIN)
+
+
+def _string(octets: bytes, where: str) -> str:
+    """The string whose JSON is ``octets`` between quotation marks."""
+    if b"\\" in octets or len(octets) != len(octets.translate(None, _CONTROLS)):
+        return strictjson.parse(b'"' + octets + b'"', f"{where}: header")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        raise CheckpointError("header: is not UTF-8 text", where=where, hint=_AGAIN) from None
+
+
+_CONTROLS = bytes(range(32))
+
+
+def _metadata(value: bytes, where: str) -> dict[str, str]:
+    found = strictjson.parse(value, f"{where}: header")
+    if found is not None and not all(isinstance(text, str) for text in found.values()):
+        raise _no_object(_METADATA, where)
+    return found or {}
+
+
+def _no_object(name: str, where: str) -> CheckpointError:
+    if name == _METADATA:
+        return CheckpointError("header: __metadata__ must map strings to strings", where=where, hint=_AGAIN)
+    return CheckpointError(_NO_OBJECT, where=f"{where}: tensor {quoted(name)}", hint=_AGAIN)
+
+
+def _tensor(file: InputFile, name: str, value: bytes, begin: int) -> Extent:
+    try:
+        check_name(name, str(file))
+        return _extent(file, name, strictjson.parse(value, ""), value, begin)
+    except CheckpointError as error:
+        # Made here alone, because a header may name a hundred thousand tensors.
+        where = error.where or f"{file}: tensor {quoted(name)}"
+        raise CheckpointError(error.what, where=where, hint=error.hint) from None
+
+
+def _extent(file: InputFile, name: str, entry: Any, value: bytes, begin: int) -> Extent:
+    """The tensor that ``entry`` describes, whose JSON is ``value``."""
+    if entry is None or entry.keys() != _FIELDS:
+        raise CheckpointError(_NO_OBJECT, hint=_AGAIN)
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in BY_CODE:
-        raise CheckpointError(f"unknown element type {code!r}", where=where, hint=did_you_mean(str(code), BY_CODE))
+        raise CheckpointError(f"unknown element type {quoted(code)}", hint=did_you_mean(str(code), BY_CODE))
     if not _are_sizes(shape):
-        raise CheckpointError("the shape must be a list of sizes of at least 0", where=where, hint=_AGAIN)
+        raise CheckpointError("the shape must be a list of sizes of at least 0", hint=_AGAIN)
+    if len(shape) > MAX_RANK:
+        raise CheckpointError(f"has {len(shape):,} dimensions; at most {MAX_RANK} are allowed", hint=_AGAIN)
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError("data_offsets must be [start, stop] with 0 <= start <= stop", where=where, hint=_AGAIN)
+        raise CheckpointError("data_offsets must be [start, stop] with 0 <= start <= stop", hint=_AGAIN)
+    if b"-" in value:
+        raise CheckpointError("sizes and offsets must be written without a sign", hint=_AGAIN)
     dtype = BY_CODE[code]
-    needed = math.prod(shape) * dtype.itemsize
-    if needed != offsets[1] - offsets[0]:
-        what = f"{code} {shape} takes {needed} bytes, but its byte range holds {offsets[1] - offsets[0]}"
-        raise CheckpointError(what, where=where, hint=_AGAIN)
+    needed, held = _nbytes(shape, dtype.itemsize), offsets[1] - offsets[0]
+    if needed != held:
+        takes = "2**63 bytes or more" if needed is None else f"{needed} bytes"
+        what = f"{code} {shortened(shape)} takes {takes}, but its byte range holds {held}"
+        raise CheckpointError(what, hint=_AGAIN)
     return Extent(name, dtype, tuple(shape), file, begin + offsets[0], begin + offsets[1])
 
 
 def _are_sizes(values: Any) -> bool:
     # bool is a subclass of int, hence the exact type.
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < _MAX_SIZE for value in values)
+
+
+def _nbytes(shape: list[int], itemsize: int) -> int | None:
+    """Bytes of a tensor; None where those of its non-empty dimensions do not fit into 63 bits, whatever the others."""
+    total = itemsize
+    for size in shape:
+        total *= size or 1
+        if total >= _MAX_SIZE:
+            return None
+    return 0 if 0 in shape else total
 
 
 def _check_layout(tensors: list[Extent], where: str, begin: int, size: int) -> None:
     """The tensors, sorted, must tile the bytes from ``begin`` to ``size``."""
     end, before = begin, "the header"
     for tensor in tensors:
-        if tensor.start < end:
-            what = f"tensor {tensor.name!r} overlaps {before} by {min(end, tensor.stop) - tensor.start} bytes"
+        if tensor.start != end:
+            what = (
+                f"tensor {quoted(tensor.name)} overlaps {before} by {min(end, tensor.stop) - tensor.start} bytes"
+                if tensor.start < end
+                else f"{tensor.start - end} bytes between {before} and tensor {quoted(tensor.name)} belong to no tensor"
+            )
             raise CheckpointError(what, where=where, hint=_AGAIN)
-        if tensor.start > end:
-            what = f"{tensor.start - end} bytes between {before} and tensor {tensor.name!r} belong to no tensor"
-            raise CheckpointError(what, where=where, hint=_AGAIN)
-        end, before = tensor.stop, f"tensor {tensor.name!r}"
+        end, before = tensor.stop, f"tensor {quoted(tensor.name)}"
     if end > size:
         what = f"is truncated: its tensors end at byte {end}, the file has {size}"
         raise CheckpointError(what, where=where, hint="Download or copy it again.")

@@ -1,7 +1,8 @@
 """The record of finished tensors that lets a killed run continue.
 
-One line per tensor: an xxh3-64 of the rest of the line, then JSON. The first line holds the digest of the plan. A line
-is written after its tensor's bytes, but nothing is fsynced then: the journal is a claim, and a resumed run believes it
+One line per tensor: an xxh3-64 of the rest of the line, then JSON. The first line holds the digest of the plan and is
+on disk before anything else is written: it is also what tells a directory of ours from any other. Later lines are
+written after their tensors' bytes, but nothing is fsynced then: the journal is a claim, and a resumed run believes it
 where the bytes on disk match the digest in it.
 """
 
@@ -9,16 +10,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.durable import sync_directory, write_file
 from rlmerge.checkpoint.failures import writing
+from rlmerge.checkpoint.paths import is_plain_name, open_regular
+from rlmerge.errors import CheckpointError
 
 NAME = "journal.jsonl"
+FRESH = "journal.new"
+"""A journal on its way to its name."""
+
+_MAX_LINE = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +54,73 @@ class Journal:
     def __init__(self, directory: Path, plan_digest: str, kept: Iterable[JournalEntry] = ()) -> None:
         self.entries = {entry.tensor: entry for entry in kept}
         self._path = directory / NAME
+        self._fd = -1
         lines = [_line({"plan": plan_digest}), *(_line(asdict(entry)) for entry in self.entries.values())]
         with writing(self._path):
             # The old journal stays in place until the new one is whole.
-            fresh = self._path.with_suffix(".new")
-            fresh.write_bytes(b"".join(lines))
+            fresh = directory / FRESH
+            fresh.unlink(missing_ok=True)
+            write_file(fresh, b"".join(lines))
             fresh.replace(self._path)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            sync_directory(directory)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def append(self, entry: JournalEntry) -> None:
+        """Record a finished tensor."""
         line = _line(asdict(entry))
         with writing(self._path):
             while line:
                 line = line[os.write(self._fd, line) :]
         self.entries[entry.tensor] = entry
 
-    def remove(self) -> None:
-        """Delete the file; ``entries`` stay."""
-        self.close()
-        with writing(self._path):
-            self._path.unlink()
-
     def close(self) -> None:
+        """Let go of the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def read_journal(directory: Path) -> tuple[str, list[JournalEntry]] | None:
-    """The plan's digest and the entries up to the first torn or altered line; None without a journal or first line."""
+    """The plan's digest and the entries up to the first line that is torn, altered, or no entry.
+
+    None without a journal, where it cannot be read, or if its first line is none.
+    """
+    lines = _lines(directory / NAME)
     try:
-        lines = (directory / NAME).read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+        first = next(lines, None)
+        if not isinstance(first, dict) or not isinstance(first.get("plan"), str):
+            return None
+        entries: list[JournalEntry] = []
+        for content in lines:
+            entry = _entry(content)
+            if entry is None:
+                break
+            entries.append(entry)
+        return first["plan"], entries
+    except (CheckpointError, OSError):
         return None
-    contents: list[dict[str, Any]] = []
-    for line in lines:
-        digest, _, text = line.partition(b" ")
-        if not text.endswith(b"\n") or xxhash.xxh3_64_hexdigest(text[:-1]).encode() != digest:
-            break
-        contents.append(json.loads(text))
-    if not contents or "plan" not in contents[0]:
+    finally:
+        lines.close()
+
+
+def _lines(path: Path) -> Generator[Any]:
+    """The content of every line up to the first that is torn or altered."""
+    with open(open_regular(path, follow=False), "rb") as handle:  # noqa: PTH123 - of a descriptor
+        while (line := handle.readline(_MAX_LINE)).endswith(b"\n"):
+            digest, _, text = line[:-1].partition(b" ")
+            if xxhash.xxh3_64_hexdigest(text).encode() != digest:
+                return
+            try:
+                content = strictjson.parse(text, str(path))
+            except CheckpointError:
+                return
+            yield content
+
+
+def _entry(content: Any) -> JournalEntry | None:
+    if not isinstance(content, dict) or content.keys() != {"tensor", "shard", "xxh3", "stats"}:
         return None
-    return contents[0]["plan"], [JournalEntry(**content) for content in contents[1:]]
+    tensor, shard, xxh3, stats = (content[key] for key in ("tensor", "shard", "xxh3", "stats"))
+    if not all(isinstance(text, str) for text in (tensor, shard, xxh3)) or not isinstance(stats, dict):
+        return None
+    return JournalEntry(tensor, shard, xxh3, stats) if is_plain_name(shard) else None

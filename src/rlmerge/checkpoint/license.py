@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import yaml
+from rlmerge.checkpoint.paths import read_start
+from rlmerge.errors import CheckpointError
 
-_MAX_CARD = 1 << 20
+_MAX_MATTER = 1 << 20
+
+_FENCE = re.compile(r"---[ \t]*")
+_KEY = re.compile(r"""(license|"license"|'license')[ \t]*:(?P<value>[ \t].*|)""")
+_VALUE = re.compile(r"""[ \t]*(?P<quote>["']?)(?P<id>[A-Za-z0-9][\w.+-]*)(?P=quote)[ \t]*([ \t]\#.*)?""", re.ASCII)
+_NOT_TEXT = re.compile(r"true|false|yes|no|on|off|null|y|n|[0-9][0-9_.,:e+-]*", re.IGNORECASE)
 
 STRICTNESS = (
     "unlicense",
@@ -40,23 +46,36 @@ STRICTNESS = (
 
 
 def read_license(directory: Path) -> str | None:
-    """The Hub license id in the front matter of ``README.md``; None where there is none that can be read."""
+    """The Hub license id in the front matter of ``README.md``; None where there is none that can be read.
+
+    Any file gives one of the two, in time proportional to its first MiB: the front matter is not parsed as YAML, but
+    searched for the one line at its outer level that begins with ``license:``. A license that is given twice, in
+    several lines, as a list or by an alias counts as unread.
+    """
     try:
-        with (directory / "README.md").open("rb") as handle:
-            text = handle.read(_MAX_CARD).decode()
-    except (OSError, UnicodeDecodeError):
+        text = read_start(directory / "README.md", _MAX_MATTER).decode("utf-8-sig", "replace")
+    except (CheckpointError, OSError, ValueError):
         return None
-    if not text.startswith("---\n"):
+    lines = re.split(r"\r\n|\n|\r", text)
+    if not _FENCE.fullmatch(lines[0]):
         return None
-    head, found, _ = text[4:].partition("\n---")
-    if not found:
+    end = next((number for number, line in enumerate(lines[1:], 1) if _FENCE.fullmatch(line)), None)
+    if end is None:
         return None
-    try:
-        matter: Any = yaml.safe_load(head)
-    except yaml.YAMLError:
+    stated = [number for number in range(1, end) if _KEY.fullmatch(lines[number])]
+    if len(stated) != 1 or _goes_on(lines[stated[0] + 1 : end]):
         return None
-    stated = matter.get("license") if isinstance(matter, dict) else None
-    return stated.lower() if isinstance(stated, str) else None
+    key = _KEY.fullmatch(lines[stated[0]])
+    value = _VALUE.fullmatch(key["value"]) if key else None
+    if value is None or (not value["quote"] and _NOT_TEXT.fullmatch(value["id"])):
+        return None
+    return value["id"].lower()
+
+
+def _goes_on(following: list[str]) -> bool:
+    """Whether the lines after a value belong to it: they are indented, or an item of a list."""
+    after = next((line for line in following if line.strip() and not line.lstrip().startswith("#")), "x")
+    return after.startswith((" ", "\t", "-"))
 
 
 def strictest(licenses: Iterable[str | None]) -> str | None:

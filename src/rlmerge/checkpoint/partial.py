@@ -1,39 +1,44 @@
 """The hidden directory beside the target in which an output grows until it is complete.
 
-``.<name>.partial`` holds the shards and the journal while a merge runs. Sealing adds the index and the manifest, waits
-for everything to be on disk, and renames it. Whatever bears the final name is therefore complete, and whatever a killed
-run leaves is either continued by the next or thrown away.
+``.<name>.partial`` holds a journal and the directory ``model`` that will become the output. Sealing adds the index and
+the manifest, waits for everything to be on disk, and renames ``model``. Whatever bears the final name is therefore
+complete, and whatever a killed run leaves is either continued by the next or thrown away: the journal says that it is
+ours. A directory of that name without a journal is somebody else's and never touched.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from rlmerge import __version__
 from rlmerge.checkpoint import journal as journals
 from rlmerge.checkpoint import manifest as manifests
 from rlmerge.checkpoint.directory import INDEX
-from rlmerge.checkpoint.failures import preparing, writing
-from rlmerge.checkpoint.hashing import unwatched
+from rlmerge.checkpoint.durable import copy_file, sync_directory, write_file
+from rlmerge.checkpoint.failures import finishing, preparing, writing
+from rlmerge.checkpoint.files import InputFile
+from rlmerge.checkpoint.hashing import BLAKE3, new_digest, unwatched
 from rlmerge.checkpoint.journal import Journal, JournalEntry, read_journal
 from rlmerge.checkpoint.layout import ShardPlan, index_json
 from rlmerge.checkpoint.manifest import FileRecord, Manifest, TensorRecord
-from rlmerge.checkpoint.paths import inside, read_bytes
-from rlmerge.checkpoint.recheck import recheck
+from rlmerge.checkpoint.paths import inside
+from rlmerge.checkpoint.recheck import KeptShard, recheck
 from rlmerge.checkpoint.shard_writer import ShardWriter
-from rlmerge.checkpoint.target import check_target, lock, publish, sync_directory
-from rlmerge.errors import RequestError
+from rlmerge.checkpoint.target import check_target, lock, partial_path, publish
+from rlmerge.errors import RequestError, RunError
 
-_MAX_SIDE_FILE = 2**30
+_MODEL = "model"
+_REPLACED = "replaced"
+"""An old target while there is none, on file systems that cannot swap."""
 
 
 class PartialDirectory:
-    """An output directory in the making; only one process can hold it.
+    """An output directory in the making; only one process can hold it. ``path`` is where it grows.
 
     ``plan_digest`` must cover all that decides the output's bytes: recipe, inputs, layout, seed, and version.
     """
@@ -46,30 +51,42 @@ class PartialDirectory:
         resume: bool = False,
         force: bool = False,
         advance: Callable[[int], None] = unwatched,
+        shards: Sequence[ShardPlan] = (),
+        accepts: Callable[[JournalEntry], bool] = lambda entry: True,
     ) -> None:
         """Create the directory, or with ``resume`` take up what an interrupted run of the same plan left.
 
-        What is taken up is read again and compared with its digests; ``advance`` is told the bytes. RequestError if the
-        target exists and ``force`` is not given, if it cannot be created, if another process is writing, or if an
-        interrupted run left finished tensors that would be lost (no ``resume``, or another plan) without ``force``.
+        What is taken up is read again and compared with its digests; ``advance`` is told the bytes. Of a shard that is
+        in ``shards`` nothing is taken up if its layout differs, nor a tensor whose journal entry ``accepts`` denies.
+        RequestError if the target exists and ``force`` is not given, if it cannot be created, if another process is
+        writing, if the directory is not ours, or if an interrupted run left finished tensors that would be lost (no
+        ``resume``, or another plan) without ``force``.
         """
-        target = Path(os.path.abspath(target))  # noqa: PTH100 - a link at the target itself must stay visible
-        self.target = target.parent.resolve() / target.name
-        self.path = self.target.with_name(f".{self.target.name}.partial")
+        with preparing(Path(target)):
+            target = Path(os.path.abspath(target))  # noqa: PTH100 - a link at the target itself must stay visible
+            self.target = target.parent.resolve() / target.name
         self._force = force
         self._plan_digest = plan_digest
-        with preparing(self.target):
-            check_target(self.target, force)
-        self._lock = lock(self.path)
+        check_target(self.target, force)
+        self._home = partial_path(self.target)
+        self.path = self._home / _MODEL
+        self._lock = lock(self._home)
+        fresh = False
         try:
-            claims = self._claims(resume)
-            shards = {claim.shard for claim in claims.values()}
-            found = {name: recheck(self.path / name, claims, advance) for name in sorted(shards)}
-            self._kept = {name: kept for name, kept in found.items() if kept is not None}
-            self._clear(except_for={journals.NAME, *self._kept})
+            found = self._own()
+            fresh = found is None
+            claims = self._claims(found, resume, accepts)
+            self._kept = self._recheck(claims, shards, advance)
+            self._clear()
             entries = (claims[name] for kept in self._kept.values() for name in kept.names)
-            self._journal = Journal(self.path, plan_digest, entries)
+            self._journal = Journal(self._home, plan_digest, entries)
+            with preparing(self.path):
+                self.path.mkdir(exist_ok=True)
         except BaseException:
+            if fresh:
+                self._remove()
+            with suppress(OSError):
+                self._home.rmdir()  # if it is empty, as we made it
             os.close(self._lock)
             raise
         self._completed = dict(self._journal.entries)
@@ -77,6 +94,7 @@ class PartialDirectory:
         self._writers: dict[str, ShardWriter] = {}
         self._syncs: list[Future[None]] = []
         self._syncer = ThreadPoolExecutor(1, "rlmerge-sync")
+        self._hasher = ThreadPoolExecutor(1, "rlmerge-hash")
 
     def completed(self) -> Mapping[str, JournalEntry]:
         """The tensors taken up from an interrupted run, by name; they need not be written again."""
@@ -85,27 +103,31 @@ class PartialDirectory:
     def shard_writer(self, shard: ShardPlan) -> ShardWriter:
         """A writer for the tensors of ``shard`` that are still ``pending``; finishing the last one starts its fsync."""
         path, kept = self.path / shard.name, self._kept.get(shard.name)
-        writer = ShardWriter(path, shard, self._journal, kept, when_complete=self._start_sync)
+        writer = ShardWriter(path, shard, self._journal, kept, when_complete=self._start_sync, hasher=self._hasher)
         self._writers[shard.name] = writer
         return writer
 
     def write_file(self, name: str, data: bytes) -> None:
         """Add a file that is not a shard; ``name`` may have subdirectories, separated by ``/``."""
-        inside(self.path, name, nested=True)
-        if name in self._writers or name in (journals.NAME, manifests.NAME):
-            raise ValueError(f"{name} is not free for a side file")
-        self._write(name, data)
-        self._files[name] = FileRecord(hashlib.sha256(data).hexdigest(), len(data))
+        path = self._free(name)
+        with writing(path):
+            write_file(path, data)
+        self._files[name] = FileRecord(new_digest(BLAKE3, data).hexdigest(), len(data))
 
-    def copy_file(self, source: Path, name: str | None = None) -> None:
-        """Add a byte for byte copy of ``source``, under its own name if none is given."""
-        self.write_file(name or source.name, read_bytes(source, _MAX_SIDE_FILE))
+    def copy_file(self, source: Path | InputFile, name: str | None = None) -> None:
+        """Add a byte for byte copy of a regular file, under its own name if none is given; any size, little memory.
+
+        RunError if it cannot be read any more, or has changed since the ``InputFile`` was made.
+        """
+        name = name or (source.path if isinstance(source, InputFile) else source).name
+        self._files[name] = FileRecord(*copy_file(source, self._free(name)))
 
     def seal(self, shards: Sequence[ShardPlan]) -> Manifest:
         """Complete the directory and give it its final name; the manifest it holds.
 
         Order on disk: shards, side files, index, manifest, directory, rename, parent. A failure before the rename
-        leaves the partial directory for a resumed run. ValueError if a tensor of ``shards`` is still to be written.
+        leaves the partial directory for a resumed run; a RunError after it says that the output is complete. ValueError
+        if a tensor of ``shards`` is still to be written.
         """
         for shard in shards:
             writer = self._writers.get(shard.name) or self.shard_writer(shard)
@@ -116,21 +138,31 @@ class PartialDirectory:
         if len(shards) > 1:
             self.write_file(INDEX, index_json(shards))
         manifest = self._manifest(shards)
-        self._write(manifests.NAME, manifest.to_json())
-        with writing(self.path):
+        path = self.path / manifests.NAME
+        with writing(path):
+            write_file(path, manifest.to_json())
             for directory in {(self.path / name).parent for name in (*self._files, manifests.NAME)}:
                 sync_directory(directory)
-        self._publish()
+        publish(self.path, self.target, self._force, self._home / _REPLACED)
+        with finishing(self.target):
+            sync_directory(self.target)
+            sync_directory(self.target.parent)
+        self._journal.close()
+        with suppress(RunError):
+            # Should we be killed now, nothing must look like finished tensors of a run that can go on.
+            Journal(self._home, self._plan_digest).close()
+        self._remove()
         return manifest
 
     def abandon(self) -> None:
         """Remove the directory and everything in it."""
         self.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._remove()
 
     def close(self) -> None:
         """Let go of files and lock. What was not sealed stays for a resumed run."""
         self._syncer.shutdown()
+        self._hasher.shutdown()
         for writer in self._writers.values():
             writer.close()
         self._journal.close()
@@ -144,14 +176,43 @@ class PartialDirectory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _claims(self, resume: bool) -> dict[str, JournalEntry]:
+    def _own(self) -> tuple[str, list[JournalEntry]] | None:
+        """The journal of an earlier run, None in a new directory; RequestError if the directory is not ours.
+
+        A target that an interrupted run had moved aside goes back to its place.
+        """
+        with preparing(self._home):
+            names = {entry.name for entry in self._home.iterdir()}
+        found = read_journal(self._home)
+        if found is None and names - {journals.NAME, journals.FRESH}:
+            hint = "Look at what is in it and move it away, or choose another output directory."
+            what = "is in the way: it is not what an interrupted run leaves, for it holds no readable journal"
+            raise RequestError(what, where=str(self._home), hint=hint)
+        if _REPLACED in names:
+            if os.path.lexists(self.target):
+                shutil.rmtree(self._home / _REPLACED, ignore_errors=True)
+            else:
+                with preparing(self.target):
+                    (self._home / _REPLACED).rename(self.target)
+                check_target(self.target, self._force)
+        return found
+
+    def _claims(
+        self,
+        found: tuple[str, list[JournalEntry]] | None,
+        resume: bool,
+        accepts: Callable[[JournalEntry], bool],
+    ) -> dict[str, JournalEntry]:
         """The journal entries to take up, by tensor; RequestError rather than lose some unasked."""
-        found = read_journal(self.path)
         if found is None:
             return {}
         digest, entries = found
+        # A run that was killed right after its output had appeared leaves a journal, but none of the files.
+        shards = set[str]() if self.path.is_symlink() else {entry.shard for entry in entries}
+        there = {name for name in shards if (self.path / name).is_file()}
+        entries = [entry for entry in entries if entry.shard in there]
         if resume and digest == self._plan_digest:
-            return {entry.tensor: entry for entry in entries}
+            return {entry.tensor: entry for entry in entries if accepts(entry)}
         if not entries or self._force:
             return {}
         if resume:
@@ -160,53 +221,64 @@ class PartialDirectory:
         else:
             what = f"an interrupted run left {len(entries)} finished tensors there"
             hint = "Continue it with --resume, or discard its work with --force."
-        raise RequestError(what, where=str(self.path), hint=hint)
+        raise RequestError(what, where=str(self._home), hint=hint)
 
-    def _clear(self, except_for: set[str]) -> None:
-        """Remove all other entries of the directory."""
+    def _recheck(self, claims: Mapping[str, JournalEntry], shards: Iterable[ShardPlan], advance: Callable[[int], None]):
+        """By name, what is kept of each shard."""
+        planned = {shard.name: shard for shard in shards}
+        found: dict[str, KeptShard] = {}
+        for name in sorted({claim.shard for claim in claims.values()}):
+            of_shard = {tensor: claim for tensor, claim in claims.items() if claim.shard == name}
+            kept = recheck(self.path / name, of_shard, advance)
+            if kept is not None and (not planned or (name in planned and planned[name].header == kept.header)):
+                found[name] = kept
+        return found
+
+    def _clear(self) -> None:
+        """Remove everything but what is kept."""
         with preparing(self.path):
+            if self.path.is_symlink() or not self.path.is_dir():
+                self.path.unlink(missing_ok=True)
+                return
             for entry in self.path.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
-                elif entry.name not in except_for:
+                elif entry.name not in self._kept:
                     entry.unlink()
+
+    def _remove(self) -> None:
+        """Remove what is ours, the journal last, which says so; what cannot be removed is left to the next run."""
+        for name in (_MODEL, _REPLACED):
+            shutil.rmtree(self._home / name, ignore_errors=True)
+        with suppress(OSError):
+            if not any(os.path.lexists(self._home / name) for name in (_MODEL, _REPLACED)):
+                (self._home / journals.NAME).unlink(missing_ok=True)
+                (self._home / journals.FRESH).unlink(missing_ok=True)
+                self._home.rmdir()
 
     def _start_sync(self, writer: ShardWriter) -> None:
         """Write a finished shard to disk while the merge goes on."""
         self._syncs.append(self._syncer.submit(_sync_and_close, writer))
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _free(self, name: str) -> Path:
+        """Where a side file of this name goes; ValueError if the name is taken."""
+        inside(self.path, name, nested=True)
+        if name in self._writers or name in self._files or name == manifests.NAME:
+            raise ValueError(f"{name} is not free for a side file")
         path = self.path / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
+        return path
 
     def _manifest(self, shards: Sequence[ShardPlan]) -> Manifest:
         files = dict(self._files)
         tensors: dict[str, TensorRecord] = {}
         for shard in shards:
-            files[shard.name] = FileRecord(self._writers[shard.name].digest.sha256(), shard.size)
+            files[shard.name] = FileRecord(self._writers[shard.name].digest.hexdigest(), shard.size)
             for tensor in shard.tensors:
                 digest = self._journal.entries[tensor.name].xxh3
                 tensors[tensor.name] = TensorRecord(shard.name, tensor.dtype.code, tensor.shape, digest)
         return Manifest(__version__, files, tensors)
-
-    def _publish(self) -> None:
-        """Rename, and remove a replaced target once the rename is on disk."""
-        self._journal.remove()
-        try:
-            replaced = publish(self.path, self.target, self._force)
-        except BaseException:
-            self._journal = Journal(self.path, self._plan_digest, self._journal.entries.values())
-            raise
-        with writing(self.target):
-            sync_directory(self.target)
-            sync_directory(self.target.parent)
-        if replaced is not None:
-            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _sync_and_close(writer: ShardWriter) -> None:

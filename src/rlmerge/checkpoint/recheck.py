@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from rlmerge.checkpoint.hashing import ShardHash, read_through
 from rlmerge.checkpoint.header import read_header
 from rlmerge.checkpoint.journal import JournalEntry
-from rlmerge.checkpoint.paths import unreadable
+from rlmerge.checkpoint.paths import open_regular, unreadable
 from rlmerge.errors import CheckpointError
 
 
@@ -25,27 +26,31 @@ class KeptShard:
 def recheck(file: Path, claims: Mapping[str, JournalEntry], advance: Callable[[int], None]) -> KeptShard | None:
     """Read the tensors that ``claims`` names, in file order up to the first that is not claimed or not as claimed.
 
-    None if not even the header is sound. ``advance`` is told the bytes read.
+    None if the file is missing, a link, or not even its header is sound. ``advance`` is told the bytes read.
     """
     try:
-        header = read_header(file)
+        fd = open_regular(file, follow=False)
     except CheckpointError:
         return None
     try:
-        with file.open("rb", buffering=0) as handle:
-            leading = handle.read(8)
-            leading += handle.read(int.from_bytes(leading, "little"))
-            running = ShardHash(leading)
-            names, digest = list[str](), running.copy()
-            for tensor in header.tensors.values():
-                claim = claims.get(tensor.name)
-                if claim is None or not read_through(handle.fileno(), tensor.start, tensor.nbytes, running.update):
-                    break
-                advance(tensor.nbytes)
-                if running.finish_tensor() != claim.xxh3:
-                    break
-                names.append(tensor.name)
-                digest = running.copy()
-            return KeptShard(leading, tuple(names), digest)
+        header = read_header(file)
+        leading = os.pread(fd, 8, 0)
+        leading += os.pread(fd, int.from_bytes(leading, "little"), 8)
+        running = ShardHash(leading)
+        names, digest = list[str](), running.copy()
+        for tensor in header.tensors.values():
+            claim = claims.get(tensor.name)
+            if claim is None or not read_through(fd, tensor.start, tensor.nbytes, running.update):
+                break
+            advance(tensor.nbytes)
+            if running.finish_tensor() != claim.xxh3:
+                break
+            names.append(tensor.name)
+            digest = running.copy()
+        return KeptShard(leading, tuple(names), digest)
+    except CheckpointError:
+        return None
     except OSError as error:
         raise unreadable(file, error) from error
+    finally:
+        os.close(fd)

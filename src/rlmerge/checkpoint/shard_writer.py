@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class ShardWriter:
     """Takes the tensors of one shard in their order, each in consecutive pieces, from one thread.
 
     The file has its final size and its header from the start. Nothing is buffered: bytes go from the caller's array to
-    the file, a piece at a time, which the two digests have just brought into the cache.
+    the file, while the thread of ``hasher`` takes the digests; without one, the caller's thread does.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class ShardWriter:
         journal: Journal,
         kept: KeptShard | None = None,
         when_complete: Callable[[ShardWriter], None] = lambda writer: None,
+        hasher: Executor | None = None,
     ) -> None:
         """Begin ``shard`` at ``path``, or continue what was ``kept``; ``when_complete`` follows its last tensor."""
         if kept is not None and kept.header != shard.header:
@@ -47,6 +50,7 @@ class ShardWriter:
         self._path = path
         self._journal = journal
         self._when_complete = when_complete
+        self._hasher = hasher
         self._done = done
         self._offset = len(shard.header) + sum(tensor.nbytes for tensor in shard.tensors[:done])
         self._stop = self._offset + (shard.tensors[done].nbytes if done < len(shard.tensors) else 0)
@@ -68,11 +72,17 @@ class ShardWriter:
         if self._offset + len(octets) > self._stop:
             raise ValueError(f"{self._offset + len(octets) - self._stop} bytes too many for tensor {name!r}")
         with writing(self._path):
-            for start in range(0, len(octets), PIECE):
-                piece = octets[start : start + PIECE]
-                self.digest.update(piece)
-                _write_all(self._fd, piece, self._offset)
-                self._offset += len(piece)
+            if self._hasher is None or len(octets) <= PIECE:
+                self.digest.update(octets)
+                _write_all(self._fd, octets, self._offset)
+            else:
+                hashed = self._hasher.submit(self.digest.update, octets)
+                try:
+                    _write_all(self._fd, octets, self._offset)
+                finally:
+                    # The caller may change the array as soon as we return.
+                    hashed.result()
+            self._offset += len(octets)
             if self._offset - self._started >= _WRITEBACK:
                 syscalls.start_writeback(self._fd, self._started, self._offset - self._started)
                 self._started = self._offset
@@ -92,9 +102,18 @@ class ShardWriter:
         return entry
 
     def sync(self) -> None:
-        """Wait until the file's bytes are on disk."""
+        """Wait until the file's bytes are on disk; RunError if they do not get there, and then the file is gone.
+
+        After a failed fsync the kernel may take pages for clean that never reached the disk, so that reading the file,
+        and even another fsync, would show nothing wrong. A resumed run must therefore find nothing to keep.
+        """
         with writing(self._path):
-            os.fsync(self._fd)
+            try:
+                os.fsync(self._fd)
+            except OSError:
+                with suppress(OSError):
+                    self._path.unlink()
+                raise
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -1,25 +1,54 @@
-"""The one moment at which an output directory comes into being."""
+"""The one moment at which an output directory comes into being, and the places that this takes."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import xxhash
 
 from rlmerge.checkpoint import syscalls
 from rlmerge.checkpoint.failures import preparing, writing
 from rlmerge.errors import RequestError, RunError
 
 _MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_LONGEST = 255
+"""Bytes of a file name on all usual file systems."""
+
+
+def partial_path(target: Path) -> Path:
+    """The hidden directory beside ``target`` in which it is made: ``.<name>.partial``, or of a long name a digest."""
+    name = os.fsencode(target.name)
+    if len(name) + len(b"..partial") > _LONGEST:
+        short = target.name
+        while len(os.fsencode(short)) > 200:
+            short = short[:-1]
+        return target.with_name(f".{short}-{xxhash.xxh3_64_hexdigest(name)}.partial")
+    return target.with_name(f".{target.name}.partial")
 
 
 def check_target(target: Path, force: bool) -> None:
-    """RequestError if ``target`` may not become the output: it exists without ``force``, or is no model directory."""
+    """RequestError if ``target`` may not become the output.
+
+    That is where it has no possible name, exists without ``force``, cannot be looked at, or is no model directory.
+    """
     where = str(target)
     if not target.name:
         raise RequestError("is not a name for an output directory", where=where, hint="Name a directory to create.")
-    if not os.path.lexists(target):
+    if len(os.fsencode(target.name)) > _LONGEST:
+        what = f"the name has {len(os.fsencode(target.name))} bytes; a file name has at most {_LONGEST}"
+        raise RequestError(what, where=where, hint="Choose a shorter name.")
+    with preparing(target):
+        _check_existing(target, force)
+
+
+def _check_existing(target: Path, force: bool) -> None:
+    where = str(target)
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return
     if target.is_symlink() or not target.is_dir():
         hint = "Choose another output directory, or remove it yourself."
@@ -40,41 +69,66 @@ def lock(directory: Path) -> int:
     RequestError if another process holds it. File systems without locks are used without.
     """
     while True:
-        with preparing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+        with preparing(directory), ExitStack() as undo:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                directory.mkdir()
+                undo.callback(_remove_empty, directory)
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            hint = "Wait for it to end, or choose another output directory."
-            raise RequestError("another process is writing there", where=str(directory), hint=hint) from None
-        except OSError:
-            return fd
-        # Its holder may have renamed or removed the directory between our open and our lock.
-        if directory.exists() and os.path.samestat(os.fstat(fd), directory.stat()):
-            return fd
-        os.close(fd)
+            undo.callback(os.close, fd)
+            # Its holder may have removed the directory between our open and our lock.
+            if not _locked(fd, directory) or _is_same(fd, directory):
+                undo.pop_all()
+                return fd
 
 
-def publish(partial: Path, target: Path, force: bool) -> Path | None:
-    """Give the complete directory ``partial`` its final name in one rename.
+def _remove_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
 
-    With ``force`` an old target is swapped for it; returns where that now is. Only where the file system cannot swap do
-    two renames take its place, between which there is no target.
+
+def _locked(fd: int, directory: Path) -> bool:
+    """Lock a directory; False where the file system has no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "Wait for it to end, or choose another output directory."
+        raise RequestError("another process is writing there", where=str(directory), hint=hint) from None
+    except OSError:
+        return False
+    return True
+
+
+def _is_same(fd: int, directory: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), directory.stat())
+    except FileNotFoundError:
+        return False
+
+
+def publish(model: Path, target: Path, force: bool, aside: Path) -> None:
+    """Give the complete directory ``model`` its final name in one rename.
+
+    With ``force`` an old target is swapped for it, and is then what bears the name ``model``. Only where the file
+    system cannot swap do two renames take its place, between which there is no target and the old one is at ``aside``.
+    RunError if the target has become one that may not be replaced, or the rename fails; then nothing has changed.
     """
     with writing(target):
         if not os.path.lexists(target):
-            partial.rename(target)
-            return None
+            return os.rename(model, target)  # noqa: PTH104 - as the two below
         _check_again(target, force)
-        if syscalls.exchange(partial, target):
-            return partial
-        old = target.with_name(f".{target.name}.replaced")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        partial.rename(target)
-        return old
+        if syscalls.exchange(model, target):
+            return None
+        os.rename(target, aside)  # noqa: PTH104
+        try:
+            return os.rename(model, target)  # noqa: PTH104
+        except BaseException:
+            _undo(aside, target)
+            raise
+
+
+def _undo(aside: Path, target: Path) -> None:
+    aside.rename(target)
 
 
 def _check_again(target: Path, force: bool) -> None:
@@ -84,12 +138,3 @@ def _check_again(target: Path, force: bool) -> None:
     except RequestError as error:
         hint = "Move it away, then run again with --resume to continue."
         raise RunError(f"appeared while the merge ran ({error.what})", where=str(target), hint=hint) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Wait until the directory's entries are on disk."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlmerge import __version__
-from rlmerge.cli.failures import report
+from rlmerge.cli.failures import INTERRUPTED, Interrupted, report, translate
+from rlmerge.cli.output import close_streams, open_streams
 from rlmerge.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ class _Verbs(click.Group):
             if args[0] not in known:
                 ctx.fail(f"no verb '{args[0]}'. {did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Click would first print an empty line, which is another error where stderr is closed.
+            raise Interrupted from None
+        except OSError as error:
+            # Click would end the process without a word at a broken pipe.
+            raise translate(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
@@ -120,4 +131,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `rlmerge` script."""
-    sys.exit(run(sys.argv[1:]))
+    open_streams()
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    close_streams()
+    sys.exit(code)

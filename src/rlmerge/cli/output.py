@@ -1,32 +1,96 @@
-"""The result on stdout: text for people or one JSON object for programs."""
+"""The result on stdout: text for people or one JSON object for programs; and notes on stderr."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import click
+
+from rlmerge.errors import RunError
+from rlmerge.text import block, colored
 
 PIPE_WIDTH = 120
 """Columns of a table that goes to a file or another program."""
 
 
-def emit(text: str) -> None:
-    """Print to stdout. A reader that has gone away (`| head`) is no failure of the job: the rest is dropped."""
+class StdoutError(RunError):
+    """Stdout cannot be written, so that there is only stderr to say it on."""
+
+
+class _Pipe(io.FileIO):
+    """A stream whose reader may go away (``| head``), which is no failure of the job: the rest is dropped."""
+
+    def write(self, data: Any, /) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def open_streams() -> None:
+    """Make stdin, stdout and stderr safe to use, whatever state we were started in.
+
+    A closed one is opened to nowhere: else the next file that is opened gets its number, and what a library prints goes
+    into that file. A character that the encoding of a stream lacks is spelled out.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: TextIO | None = getattr(sys, name)
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        if number:
+            encoding = "utf-8" if stream is None else stream.encoding
+            raw = io.BufferedWriter(_Pipe(number, "w", closefd=False))
+            opened = io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, opened)
+
+
+def close_streams() -> None:
+    """Write out what is left; what cannot be written is dropped rather than reported by the interpreter as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _drop(stream)
+
+
+def emit(text: str, *, unless: object = None) -> None:
+    """Print to stdout, without a character that steers the terminal.
+
+    StdoutError if it cannot be written, or only a note on stderr if ``unless`` names something that is done and does
+    not need the text.
+    """
     try:
-        click.echo(text)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(colored(text) if color() else block(text))
+    except OSError as error:
+        _drop(sys.stdout)
+        what = f"stdout cannot be written ({error.strerror or error})"
+        if unless is None:
+            raise StdoutError(what, hint="Check where it goes, then run again.") from error
+        note(f"warning: {what}; {unless} is complete")
 
 
-def emit_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object; numbers that JSON lacks (NaN, infinity) become null."""
-    emit(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+def emit_json(value: Mapping[str, Any], *, unless: object = None) -> None:
+    """Print one JSON object, as ``emit`` does; numbers that JSON lacks (NaN, infinity) become null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    # Outside strings JSON consists of printable characters and line breaks.
+    lines = (line if line.isprintable() else "".join(map(_escaped, line)) for line in text.split("\n"))
+    emit("\n".join(lines), unless=unless)
+
+
+def note(text: str) -> None:
+    """Print to stderr; when that fails there is nobody to tell."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(colored(text), err=True)
 
 
 def width() -> int:
@@ -37,6 +101,18 @@ def width() -> int:
 def color() -> bool:
     """Whether stdout is a terminal that wants colour (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _drop(stream: TextIO) -> None:
+    """Let everything else that is printed there go nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of what is no file, as in a notebook
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def _finite(value: Any) -> Any:

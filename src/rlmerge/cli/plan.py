@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.paths import OutputPath
 from rlmerge.cli.request import FORMAT, read_requests, request_options
 
 
 @click.command()
 @request_options
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="OUT", help="Where the merge would write.")
+@click.option("-o", "--out", type=OutputPath(), metavar="OUT", help="Where the merge would write.")
 @FORMAT
 def command(out: Path | None, output_format: str, **request: Any) -> None:
     """Say what a merge would read, write and need; write nothing.

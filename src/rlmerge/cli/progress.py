@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rlmerge.progress import Progress, Quiet
 from rlmerge.report.terminal import duration_text, size_text
+from rlmerge.text import indented
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
@@ -33,8 +34,18 @@ def show_progress(quiet: bool) -> Generator[Progress]:
         from rich.progress import Progress as RichBars
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[so_far]}"))
-        with RichBars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        bars = RichBars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        with _unheard:
+            bars.start()
+        try:
             yield Bars(bars)
+        finally:
+            with _unheard:
+                bars.stop()
+
+
+_unheard = contextlib.suppress(OSError, ValueError)
+"""A stream that is closed, full or a terminal that has gone away never stops a run."""
 
 
 class Bars:
@@ -48,26 +59,30 @@ class Bars:
     def start(self, phase: str, total: int, unit: str = "") -> None:
         self.done()
         self._unit = unit
-        self._task = self._bars.add_task(phase, total=total, so_far="")
+        with _unheard:
+            self._task = self._bars.add_task(phase, total=total, so_far="")
 
     def advance(self, amount: int) -> None:
-        if self._task is not None:
-            self._bars.advance(self._task, amount)
-            task = next(task for task in self._bars.tasks if task.id == self._task)
-            so_far = _so_far(int(task.completed), int(task.total or 0), self._unit, task.elapsed or 0.0)
-            self._bars.update(self._task, so_far=so_far)
+        task = next((task for task in self._bars.tasks if task.id == self._task), None)
+        if task is not None:
+            with _unheard:
+                self._bars.advance(task.id, amount)
+                so_far = _so_far(int(task.completed), int(task.total or 0), self._unit, task.elapsed or 0.0)
+                self._bars.update(task.id, so_far=so_far)
 
     def done(self) -> None:
         if self._task is not None:
-            self._bars.remove_task(self._task)
+            with _unheard:
+                self._bars.remove_task(self._task)
             self._task = None
 
     def message(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
+        with _unheard:
+            self._bars.console.print(indented(text), markup=False, highlight=False)
 
 
 class Lines:
-    """A line at the start and end of a phase and every ten seconds between. A closed stream never stops a run."""
+    """A line at the start and end of a phase and every ten seconds between."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -103,8 +118,8 @@ class Lines:
         self.message(text)
 
     def message(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=self._stream, flush=True)
+        with _unheard:
+            print(indented(text), file=self._stream, flush=True)
 
 
 def _amount(amount: int, unit: str) -> str:

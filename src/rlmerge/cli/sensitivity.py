@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlmerge.cli.output import emit, emit_json
+from rlmerge.cli.output import emit, emit_json, note
 from rlmerge.sensitivity.options import DTYPES, MODES, SensitivityOptions
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def command(model: str, data: str, out: str, form: str, **options: Any) -> None:
     with _progress_bar() as progress:
         result = measure(model, data, out, chosen, progress)
     for warning in result.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        note(f"warning: {warning}")
     if form == "json":
         emit_json(result.to_dict())
     else:

@@ -13,9 +13,10 @@ from rlmerge.cli.request import FORMAT
 
 @click.command()
 @click.argument("directory", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--sha256", is_flag=True, help="Print the SHA-256 of every file too, as sha256sum does.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
-def command(directory: Path, quiet: bool, output_format: str) -> None:
+def command(directory: Path, sha256: bool, quiet: bool, output_format: str) -> None:
     """Check an output directory against its manifest.
 
     Hashes every file and tensor again and looks for missing and extra files. Exit code 1 when something differs.
@@ -27,12 +28,14 @@ def command(directory: Path, quiet: bool, output_format: str) -> None:
     total = sum(record.bytes for record in read_manifest(directory).files.values())
     with show_progress(quiet) as progress:
         progress.start("verify", total)
-        found = verify(directory, advance=progress.advance)
+        found = verify(directory, sha256=sha256, advance=progress.advance)
         progress.done()
     result = {"out": str(directory), "ok": found.ok, **asdict(found)}
     if output_format == "json":
         emit_json(result)
     else:
         emit(verify_text(result, width=width(), color=color()))
+        for name, digest in (found.sha256 or {}).items():
+            emit(f"{digest}  {name}")
     if not found.ok:
         raise click.exceptions.Exit(1)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rlmerge.checkpoint import Checkpoint
 from rlmerge.checkpoint.failures import preparing
-from rlmerge.checkpoint.target import check_target
+from rlmerge.checkpoint.target import check_target, partial_path
 from rlmerge.errors import RequestError
 
 
 def free_space(out: Path) -> int:
     """Bytes that may be written: what is free there, and what an interrupted run of the same output already holds."""
     held = 0
-    partial = out.with_name(f".{out.name}.partial") if out.name else out
-    if out.name and partial.is_dir():
-        held = sum(file.stat().st_blocks * 512 for file in partial.rglob("*") if file.is_file())
+    for folder, _, names in os.walk(partial_path(out)):
+        for name in names:
+            with suppress(OSError):  # Its run may end at this moment.
+                held += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118
     return shutil.disk_usage(_existing(out)).free + held
 
 

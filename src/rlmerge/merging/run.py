@@ -14,6 +14,7 @@ from rlmerge.progress import Progress, Quiet
 
 from . import cache
 from .account import Account, MergeResult
+from .claims import is_account
 from .execute import Executor, Lane, Task, check_unchanged
 from .memory import PeakMemory
 from .plan import Plan
@@ -72,7 +73,13 @@ def run(
     if options.resume:
         progress.start("check finished tensors", 0)
     with PartialDirectory(
-        Path(out), plan.digest, resume=options.resume, force=options.force, advance=progress.advance
+        Path(out),
+        plan.digest,
+        resume=options.resume,
+        force=options.force,
+        advance=progress.advance,
+        shards=plan.shards,
+        accepts=lambda entry: entry.tensor in plan.jobs and is_account(plan.jobs[entry.tensor], entry.stats),
     ) as partial:
         with PeakMemory() as memory, Workers(plan.sizing.threads) as workers:
             try:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from rlmerge.text import code, fenced, plain, prose
+
 
 def model_card(
     result: Mapping[str, Any],
@@ -20,20 +22,21 @@ def model_card(
     """README.md of a merged model.
 
     ``result`` is ``MergeResult.to_dict()``; ``models`` names base and experts as Hub ids or directory names, base
-    first; ``recipe`` is canonical YAML.
+    first; ``recipe`` is canonical YAML. Names and warnings may hold anything: in the card they are text and nothing
+    else, of whatever they consist.
     """
     matter: dict[str, Any] = {
-        "base_model": list(dict.fromkeys(models)),
+        "base_model": list(dict.fromkeys(map(plain, models))),
         "base_model_relation": "merge",
         "library_name": "transformers",
-        "tags": ["merge", "rlmerge", result["method"]],
+        "tags": ["merge", "rlmerge", plain(result["method"])],
     }
     if license is not None:
-        matter["license"] = license
+        matter["license"] = plain(license)
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
         "# Merged model",
-        f"Made with rlmerge {version} by the method `{result['method']}` ({paper}; status: {result['status']}).",
+        f"Made with rlmerge {version} by the method {code(result['method'])} ({paper}; status: {result['status']}).",
     ]
     if license is None:
         parts.append("The license is not stated here because not every source model states one; check them.")
@@ -42,8 +45,8 @@ def model_card(
     if result["details"]:
         parts.append(_details(result))
     if result["warnings"]:
-        parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in result["warnings"]))
-    parts.append(f"## Recipe\n\n```yaml\n{recipe.strip()}\n```")
+        parts.append("## Warnings\n\n" + "\n".join(f"- {prose(warning)}" for warning in result["warnings"]))
+    parts.append(f"## Recipe\n\n{fenced(recipe.strip(), 'yaml')}")
     parts.append(
         "`rlmerge verify` checks this directory against `MANIFEST.json`; `rlmerge.lock.yaml` holds what is needed to "
         "rebuild it."
@@ -62,9 +65,9 @@ def _survival(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for expert in result["experts"]:
-        name = _short(expert["name"])
         lines.append(
-            f"| {name} | {expert['changed']:,} | {_share(expert['survived'], expert['changed'])} "
+            f"| {prose(_short(expert['name']))} | {expert['changed']:,} "
+            f"| {_share(expert['survived'], expert['changed'])} "
             f"| {_share(expert['erased'], expert['changed'])} "
             f"| {_number(expert['requested'])} | {_number(expert['realised'])} |"
         )
@@ -79,7 +82,7 @@ def _details(result: Mapping[str, Any]) -> str:
             label = label.replace(expert["name"], _short(expert["name"]))
         span = "–" if detail["range"] is None else "{:.4g} to {:.4g}".format(*detail["range"])
         value = "–" if detail["value"] is None else f"{detail['value']:.4g}"
-        lines.append(f"| {label} | {value} | {span} |")
+        lines.append(f"| {prose(label)} | {value} | {span} |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a terminal report: tables that drop columns rather than break words, and plain text from hostile names."""
+"""Parts of a terminal report: tables that drop columns rather than break words, and rendering to text."""
 
 from __future__ import annotations
 
@@ -83,11 +83,6 @@ def _least(column: Column) -> int:
 
 def _total(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
-
-
-def plain(text: object) -> str:
-    """``text`` with control and other invisible characters spelled out, so that no name moves the cursor or colours."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
 def render(parts: Sequence[RenderableType], width: int, color: bool) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from rlmerge.text import plain
+
 from . import eval_charts, eval_health, eval_landscape
-from .console import plain
 from .eval_words import headline, next_step, short_names, verdicts
 from .page import Section, capital, finding, findings, grid, legend, page, panel
 from .tables import table

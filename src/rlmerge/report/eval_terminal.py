@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .console import MARKS, Column, fitted, plain, render
+from rlmerge.text import plain
+
+from .console import MARKS, Column, fitted, render
 from .eval_words import (
     by_task,
     divergence,

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlmerge.text import plain
+
 from .axes import fit
-from .console import plain
 from .tables import amount, interval_text, share
 
 Result = Mapping[str, Any]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from rlmerge.text import displayed
+
 from . import plots
 from .page import Section, capital, finding, findings, grid, legend, page
 from .tables import matrix, number, share, table, tensors
@@ -18,6 +20,7 @@ WIDE = 4
 
 def inspect_html(result: Result) -> str:
     """The report of an inspection's JSON-able result (``Inspection.to_dict()``)."""
+    result = displayed(result)
     names = [expert["model"]["name"] for expert in result["experts"]]
     sections: list[Section] = [
         ("verdict", "Verdict", findings(map(_finding, result["findings"]))),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlmerge.report.console import MARKS, render, table
 from rlmerge.report.terminal import size_text
+from rlmerge.text import displayed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +22,7 @@ def inspect_text(result: Result, *, width: int, color: bool) -> str:
     """Verdict first, then experts, pairs and forecasts, and the recipe to start from."""
     from rich.text import Text
 
+    result = displayed(result)
     parts: list[RenderableType] = [Text(_headline(result), style="bold"), _findings(result["findings"]), ""]
     parts.append(_experts(result))
     if result["pairs"]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from rlmerge.text import displayed
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -34,6 +36,7 @@ def duration_text(seconds: float) -> str:
 
 def merge_text(result: Result, *, width: int, color: bool) -> str:
     """What a merge did: per expert what survived and at which coefficient, then cost and warnings."""
+    result = displayed(result)
     parts: list[RenderableType] = [f"{result['method']} ({result['status']}) → {result['out']}"]
     if result["experts"]:
         parts.append(_survival(result["experts"]))
@@ -83,6 +86,7 @@ def _cost(result: Result) -> str:
 
 def plan_text(plan: Result, *, width: int, color: bool) -> str:
     """What a merge would do and need."""
+    plan = displayed(plan)
     table = _table()
     for label, value in (
         ("method", f"{plan['method']} ({plan['status']})"),
@@ -110,6 +114,7 @@ def _passes(stages: Sequence[Sequence[str]]) -> str:
 
 def verify_text(result: Result, *, width: int, color: bool) -> str:
     """Whether a directory is what its manifest says, and where it is not."""
+    result = displayed(result)
     counted = f"{result['files']} files, {result['tensors']} tensors, {size_text(result['bytes'])}"
     if result["ok"]:
         return _render([f"{result['out']}: ok ({counted})"], width, color)
