@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 VERBS = {
     "merge": "Merge the models of a recipe into a new model directory.",
     "plan": "Say what a merge would read, write and need; write nothing.",
+    "convert": "Write what training left (rank files, DCP, adapters, deltas, FP8) as a plain model.",
+    "extract-lora": "Write what a fine-tuned model changed of its base as a LoRA adapter.",
+    "delta": "Keep a model as what it changed of its base; apply and check such deltas.",
+    "tokens": "Give a model another model's tokenizer.",
     "migrate": "Explain a mergekit recipe line by line; write it with every value.",
     "verify": "Check an output directory against its manifest.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
@@ -44,7 +48,7 @@ class _Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in VERBS:
-            return import_module(f"rlmerge.cli.{cmd_name}").command
+            return import_module(f"rlmerge.cli.{cmd_name.replace('-', '_')}").command
         point = _added().get(cmd_name)
         return None if point is None else _load(point)
 

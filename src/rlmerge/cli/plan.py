@@ -22,11 +22,10 @@ def command(out: Path | None, output_format: str, **request: Any) -> None:
     Takes the arguments of `rlmerge merge` and finds everything that is wrong with them at once.
     """
     recipes, options = read_requests(request)
-    from rlmerge.api import expanded
     from rlmerge.merging import plan_stages
     from rlmerge.report.terminal import plan_text
 
-    stages = plan_stages(recipes, None if out is None else expanded(out), options)
+    stages = plan_stages(recipes, out, options)
     plan = stages[-1].plan.to_dict()
     plan["stages"] = [
         {"name": stage.recipe.name, "out": str(stage.out), **stage.plan.to_dict()} for stage in stages[:-1]

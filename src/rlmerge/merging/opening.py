@@ -11,7 +11,7 @@ from rlmerge.checkpoint import Checkpoint, open_checkpoint
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
 
-NAMED_BASE = ("adapter",)
+NAMED_BASE = ("adapter", "delta")
 """Formats that name the model they belong to."""
 
 
