@@ -215,6 +215,10 @@ class Renamed(Source):
         return self.source.nominal
 
     @property
+    def is_there(self) -> bool:
+        return self.source.is_there
+
+    @property
     def where(self) -> str:
         return self.source.where
 

@@ -56,6 +56,11 @@ class Source(ABC):
         return self.dtype
 
     @property
+    def is_there(self) -> bool:
+        """Whether the values can be read already; those of a stage that is only planned cannot."""
+        return True
+
+    @property
     def numel(self) -> int:
         """Elements of the tensor."""
         return math.prod(self.shape)

@@ -68,7 +68,7 @@ def _embedding(tensors: dict[str, Source], head: str) -> Source | None:
 
 def _equal(a: Source, b: Source) -> bool:
     """Whether two sources have the same bits; reads both until they differ."""
-    if a.shape != b.shape or a.dtype is not b.dtype:
+    if a.shape != b.shape or a.dtype is not b.dtype or not (a.is_there and b.is_there):
         return False
     if same_place(a, b):
         return True

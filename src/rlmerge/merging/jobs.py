@@ -70,7 +70,7 @@ class JobMaker:
         for number, (module, names) in enumerate(self._partition()):
             if module is None:
                 self._copy(names)
-            elif module.is_whole or self.recipe.is_whole:
+            elif module.is_whole or self._takes_all(module):
                 self._whole(module, names, str(number) if number else "")
             else:
                 self._sliced(module, names, str(number))
@@ -79,6 +79,10 @@ class JobMaker:
                 f"{some(self.kept_wide)} stay float32, as in every model; name out_dtype to narrow them"
             )
         return self.made
+
+    def _takes_all(self, module: Module) -> bool:
+        """Whether a range from 0 ends where the models do."""
+        return self.recipe.is_whole and module.slices[0].length == max(self.depths.values(), default=0)
 
     # Modules
 
@@ -147,20 +151,11 @@ class JobMaker:
         self.made.warnings += pairs.warnings
         numbers = self._numbers(part, experts)
         stages = self._stages(module, part)
-        claimed = part.length
-        if claimed is not None:
-            self._check_depth(part, claimed)
         for name, (base_source, sources) in pairs.matched.items():
             if sources and base_source is None and len(sources) < len(experts):
                 base_source, sources = sources[0], ()
             where = position(name, self.depths)
             self._add(name, base_source, sources, numbers, module, part, scope, where, stages)
-
-    def _check_depth(self, part: Slice, claimed: int) -> None:
-        depth = max(self.depths.values(), default=0)
-        if claimed != depth:
-            what = f"layer_range ends at {claimed}, but the models have {depth} layers"
-            raise RequestError(what, where=self._at(part.line), hint="Give the range that the models have.")
 
     def _numbers(self, part: Slice, experts: Sequence[Checkpoint]) -> tuple[int, ...]:
         """Which of the plan's experts each source is."""

@@ -61,15 +61,19 @@ class _Opening:
         self.stages = stages
         self.opened: dict[str, Checkpoint] = {}
         self.problems: list[RequestError] = []
+        self.underway: set[str] = set()
 
     def open(self, model: ModelRef) -> Checkpoint | None:
         if model.identity in self.opened:
             return self.opened[model.identity]
+        self.underway.add(model.identity)
         try:
             found = self._open(model)
         except RequestError as error:
             self.problems.append(error)
             return None
+        finally:
+            self.underway.discard(model.identity)
         # Two spellings may lead to one directory; then it is one model.
         twin = next((x for x in self.opened.values() if (x.path, x.format) == (found.path, found.format)), None)
         if twin is not None and model.adapter is None and twin.reference != str(model):
@@ -95,10 +99,11 @@ class _Opening:
     def _base_for(self, model: ModelRef) -> Checkpoint | None:
         """What a directory of changes belongs to: the recipe's base, else the model that the directory names."""
         base = self.recipe.base
-        if base is not None and base.identity != model.identity:
+        if base is not None and base.identity not in self.underway:
             return self.open(base)
         named = named_base(Path(model.reference).expanduser())
-        return None if named is None else self.open(ModelRef.parse(named))
+        known = None if named is None else ModelRef.parse(named)
+        return None if known is None or known.identity in self.underway else self.open(known)
 
 
 def named_base(root: Path) -> str | None:

@@ -39,6 +39,10 @@ class Planned(Source):
         return self.name
 
     @property
+    def is_there(self) -> bool:
+        return False
+
+    @property
     def files(self) -> tuple[InputFile, ...]:
         return ()
 
