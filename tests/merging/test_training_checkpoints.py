@@ -40,8 +40,11 @@ def folder(tmp_path_factory):
     for dtype, values in (("float32", expert), ("bfloat16", rounded)):
         write_model(folder / dtype, values, dtype)
         write_model(folder / f"base-{dtype}", base, dtype)
-        (folder / f"{dtype}.merged").write_bytes(merge(folder, folder / dtype, dtype))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        for dtype in ("float32", "bfloat16"):
+            (folder / f"{dtype}.merged").write_bytes(merge(folder, folder / dtype, dtype))
+        yield folder
 
 
 @pytest.mark.parametrize(("form", "dtype"), [*((x, "float32") for x in WIDE), *((x, "bfloat16") for x in NARROW)])
