@@ -303,6 +303,13 @@ def test_quantization_config_over_plain_weights(make):
     assert plan_identity(one, [base]).warnings == ()
 
 
+@pytest.mark.parametrize(("name", "plain"), [("model.position_ids", True), ("model.w.qweight", False)])
+def test_integers_are_no_quantised_weights_by_themselves(tmp_path, name, plain):
+    config = {**CONFIG, "quantization_config": {"quant_method": "gptq"}}
+    base = open_checkpoint(str(write_model(tmp_path / "base", {"w": np.ones(3), name: np.arange(3)}, config=config)))
+    assert ("quantization_config" not in plan_identity(base, [base]).config) is plain
+
+
 def test_configurations_that_compute_otherwise(make):
     base = make("base", config={"rope_theta": 1e4, "rms_norm_eps": 1e-6})
     one = make("e1", config={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "logit_cap": 3, "max_position_embeddings": 9})

@@ -34,6 +34,18 @@ from rlmerge.kernels.dtypes import MERGEABLE
 CONFIG = "config.json"
 _MAX_CONFIG = 2**28
 
+_PACKING = (
+    ".qweight",
+    ".qzeros",
+    ".scales",
+    ".g_idx",
+    ".weight_packed",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".absmax",
+)
+"""Ends of names that quantisation leaves beside weights, or in their place."""
+
 
 @dataclass(frozen=True, eq=False)
 class Identity:
@@ -210,13 +222,20 @@ def _config(
     if vocabulary.size != first.rows and first.rows:
         config = with_rows(config, vocabulary.size)
     method = quantization(config)
-    if method is not None and all(tensor.dtype in MERGEABLE for tensor in first.checkpoint.tensors.values()):
+    if method is not None and not any(map(_is_packed, first.checkpoint.tensors.items())):
         warnings.append(
             f"config.json of {first.name} says that its weights are quantised ({method}), but they are plain; "
             "the output's quantization_config is dropped"
         )
         config = without_quantization(config)
     return config
+
+
+def _is_packed(entry: tuple[str, Source]) -> bool:
+    """Whether a tensor is part of quantised weights: narrow numbers, or what unpacks them."""
+    name, tensor = entry
+    narrow = tensor.dtype not in MERGEABLE and tensor.dtype.itemsize == 1 and tensor.dtype.name != "bool"
+    return narrow or name.endswith(_PACKING)
 
 
 def _compare(first: Checkpoint, others: Sequence[Member], warnings: list[str], notes: list[str]) -> None:
