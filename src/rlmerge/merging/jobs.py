@@ -300,7 +300,7 @@ class JobMaker:
 
         values: dict[str, Any] = {"experts": 1.0, "numel": first.numel, "wide": self.wish.wide, "scale": np.ones(1)}
         output = OutputTensor(job.name, dtype, job.output.shape)
-        return Job(output, get("passthrough"), None, (first,), job.models[:1] or (0,), values)
+        return Job(output, get("passthrough"), None, (first,), (), values)
 
     def _type(self, name: str, sources: Sequence[Source]) -> DType:
         """What a merged tensor is stored as: what was asked for, else the widest of its models' types.
