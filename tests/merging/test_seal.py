@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import rlmerge
+from rlmerge.errors import RecipeError
 from support.models import write_model
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -76,3 +77,47 @@ def test_the_lock_says_all_that_decides_the_bytes(base):
 
 def test_nothing_in_a_directory_depends_on_the_time(base):
     assert (merge(base, "a") / "MANIFEST.json").read_bytes() == (merge(base, "b") / "MANIFEST.json").read_bytes()
+
+
+def again(base, lock, out="again"):
+    return rlmerge.merge(lock, base.parent / out)
+
+
+def test_a_lock_fixes_the_files_beside_the_weights(base):
+    lock = merge(base) / "rlmerge.lock.yaml"
+    assert again(base, lock, "same").out.is_dir()
+    (base / "chat_template.jinja").write_text("new")
+    with pytest.raises(RecipeError, match=r"chat_template\.jinja: is another file than the one that was merged"):
+        again(base, lock)
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(RecipeError, match=r"chat_template\.jinja: is missing, but was there"):
+        again(base, lock)
+    assert not (base.parent / "again").exists()
+
+
+def test_a_lock_fixes_every_weight_even_where_the_fingerprint_samples(base, monkeypatch):
+    """Of large models the fingerprint is one of samples; what was read is compared as a whole."""
+    monkeypatch.setattr("rlmerge.checkpoint.fingerprint.WHOLE", 0)
+    weights = np.ones(60_000)
+    write_model(base, {"w": weights}, "float32", {"model_type": "llama"})
+    write_model(base.parent / "e0", {"w": 2 * weights}, "float32")
+    lock = merge(base) / "rlmerge.lock.yaml"
+    changed = 2 * weights
+    changed[7_000] = 3  # byte 28,000: between the sampled blocks
+    write_model(base.parent / "e0", {"w": changed}, "float32")
+    with pytest.raises(RecipeError, match="e0: holds other values than those that were merged"):
+        again(base, lock)
+    assert not (base.parent / "again").exists()
+    assert not (base.parent / ".again.partial").exists()
+
+
+def test_digests_of_what_was_read_do_not_depend_on_workers_or_memory(base):
+    write_model(base, {"w": np.ones((500, 700))}, "float32", {"model_type": "llama"})
+    write_model(base.parent / "e0", {"w": np.full((500, 700), 2.0)}, "float32")
+    recipe = {"merge_method": "ties", "base_model": str(base), "models": [{"model": str(base.parent / "e0")}]}
+    locks = []
+    for number, (workers, memory) in enumerate([(1, "512MiB"), (3, "32MiB")]):
+        out = base.parent / f"out{number}"
+        rlmerge.merge(recipe, out, workers=workers, memory=memory)
+        locks.append((out / "rlmerge.lock.yaml").read_bytes())
+    assert locks[0] == locks[1]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from rlmerge.methods.method import Share
 
@@ -106,6 +107,7 @@ class Account:
         self.tensors = 0
         self.notes: Counter[str] = Counter()
         self.reports: dict[str, dict[str, Share]] = {}
+        self.contents: dict[str, dict[str, str]] = {}
 
     @staticmethod
     def stats(
@@ -119,7 +121,8 @@ class Account:
 
     def add(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Add one tensor's stats; those of a copied tensor are empty."""
-        self.tensors += bool(stats)
+        self.tensors += "notes" in stats
+        self._add_contents(job, stats.get("inputs", ()))
         self.notes.update(stats.get("notes", ()))
         names = [self.models[model] for model in job.models]
         for label, share in stats.get("report", {}).items():
@@ -133,6 +136,20 @@ class Account:
         for k, model in enumerate(job.models):
             self.counts[model] += counts[2 + 4 * k : 6 + 4 * k]
             self.sums[model].append(stats["sums"][5 * k : 5 * k + 5])
+
+    def _add_contents(self, job: Job, digests: Sequence[str]) -> None:
+        """Note what was read of base and experts for one tensor."""
+        owners = [*(["base"] if job.base is not None else []), *(self.models[model] for model in job.models)]
+        for owner, digest in zip(owners, digests, strict=False):
+            self.contents.setdefault(owner, {})[job.name] = digest
+
+    def contents_digests(self) -> dict[str, str]:
+        """xxh3-128 of all that was read, for the base (as "base") and by model."""
+        found: dict[str, str] = {}
+        for owner, tensors in sorted(self.contents.items()):
+            lines = "".join(f"{name}\t{tensors[name]}\n" for name in sorted(tensors))
+            found[owner] = xxhash.xxh3_128_hexdigest(lines.encode())
+        return found
 
     def survival(self) -> tuple[ExpertSurvival, ...]:
         """Per model totals; empty without a base."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import decode
+from rlmerge.kernels.jit import BLOCK
 from rlmerge.methods import Share
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -100,9 +102,14 @@ class Executor:
         progress: Progress,
         *,
         checked: bool = True,
+        digested: bool = False,
     ) -> None:
-        """``checked`` merges stop where a number is not finite, as ``options`` say; others count whatever comes."""
+        """``checked`` merges stop where a number is not finite, as ``options`` say; others count whatever comes.
+
+        With ``digested`` the account of each tensor holds an xxh3 of everything that was read for it.
+        """
         self.checked = checked
+        self.digested = digested
         self.lanes = lanes
         self.workers = workers
         self.sizing = sizing
@@ -140,13 +147,17 @@ class Executor:
         if not tiles:
             merges = [_Merge(job, None) for job in task.jobs]
             nothing = [None] * len(merges)
-            self._enqueue(_Piece(Tile(task.jobs[0], 0, 0), merges, _done([None] * len(merges)), nothing, True))
+            self._enqueue(_Piece(Tile(task.jobs[0], 0, 0), merges, _done(([None] * len(merges), ())), nothing, True))
             return
         merges = [self._merge(lane, job) for lane, job in zip(self.lanes, task.jobs, strict=True)]
         work = _copy if merges[0].merger is None else _merging(merges)
         for tile in self.workers.prefetched(tiles):
             buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
-            future = self.workers.submit(tile, lambda tile, inputs, buffers=buffers: work(tile, inputs, buffers))
+
+            def run(tile: Tile, inputs: Sequence[Any], buffers: Any = buffers) -> tuple[list[Any], Sequence[bytes]]:
+                return work(tile, inputs, buffers), [_digest(x) for x in inputs] if self.digested else ()
+
+            future = self.workers.submit(tile, run)
             self._enqueue(_Piece(tile, merges, future, buffers, tile is tiles[-1]))
         for lane, job in zip(self.lanes, task.jobs, strict=True):
             lane.statistics.forget(job)
@@ -207,8 +218,10 @@ class Executor:
 
     def _write_in_order(self) -> None:
         parts: list[list[Numbers]] = [[] for _ in self.lanes]
+        digests: list[Sequence[bytes]] = []
         while (piece := self.pieces.get()) is not None:
-            found = piece.future.result()
+            found, read = piece.future.result()
+            digests.append(read)
             for lane, merge, buffer, numbers, part in zip(
                 self.lanes, piece.merges, piece.buffers, found, parts, strict=True
             ):
@@ -223,9 +236,11 @@ class Executor:
             self.progress.advance(piece.tile.nbytes)
             if piece.last:
                 check_unchanged([piece.tile.job])
+                inputs = {"inputs": [xxhash.xxh3_128_hexdigest(b"".join(each)) for each in zip(*digests, strict=True)]}
                 for lane, merge, part in zip(self.lanes, piece.merges, parts, strict=True):
-                    lane.sink.finish(merge.job, _stats(part, merge.notes, merge.report))
-                parts = [[] for _ in self.lanes]
+                    stats = _stats(part, merge.notes, merge.report)
+                    lane.sink.finish(merge.job, {**stats, **(inputs if self.digested else {})})
+                parts, digests = [[] for _ in self.lanes], []
 
     def _check(self, tile: Tile, found: Numbers) -> None:
         if not self.checked or self.options.on_nonfinite == "keep":
@@ -286,6 +301,14 @@ def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer | None]) 
                 hint="Merge models whose integer tensors are identical.",
             )
     return [inputs[0]] * len(buffers)
+
+
+def _digest(values: np.ndarray) -> bytes:
+    """xxh3 of each block of an input, whose boundaries no tile size moves."""
+    step = BLOCK
+    return b"".join(
+        xxhash.xxh3_64_digest(np.ascontiguousarray(values[i : i + step]).data) for i in range(0, len(values), step)
+    )
 
 
 def _stats(parts: Sequence[Numbers], notes: Sequence[str], report: Mapping[str, Share]) -> dict[str, Any]:

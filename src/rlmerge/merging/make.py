@@ -25,7 +25,7 @@ from rlmerge.recipe import TokenizerSpec as AskedTokenizer
 
 from .heads import settle_heads
 from .jobs import JobMaker, Jobs, Wish
-from .locked import check_locked
+from .locked import check_files, check_locked
 from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
 from .opening import Models, open_models
@@ -119,6 +119,7 @@ def _plan(models: Models, out: Path | None, options: Options, inputs: Inputs, id
         beside=beside,
     )
     _check_scope(plan)
+    check_files(plan)
     _ = plan.sizing
     if out is not None:
         _check_disk(plan, out)

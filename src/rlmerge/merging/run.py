@@ -16,6 +16,7 @@ from . import cache
 from .account import Account, MergeResult
 from .claims import is_account
 from .execute import Executor, Lane, Task, check_unchanged
+from .locked import check_contents
 from .memory import PeakMemory
 from .plan import Plan
 from .seal import write_side_files
@@ -51,7 +52,8 @@ def merge_shard(
     completed = partial.completed()
     left = [plan.jobs[output.name] for output in shard.tensors if output.name not in completed]
     sink = ShardSink(partial, [shard])
-    executor = Executor([Lane(statistics, sink)], workers, plan.sizing, plan.options, progress)
+    lane = Lane(statistics, sink)
+    executor = Executor([lane], workers, plan.sizing, plan.options, progress, digested=True)
     executor.run(Task((job,)) for job in left)
     kept = {output.name: completed[output.name].stats for output in shard.tensors if output.name in completed}
     return ShardRecord(shard.name, {**kept, **sink.stats})
@@ -98,7 +100,13 @@ def run(
         for model in plan.models:
             for file in model.watched:
                 file.check()
-        write_side_files(plan, partial, documents(plan, result))
+        contents = account.contents_digests()
+        try:
+            check_contents(plan, contents)
+        except RequestError:
+            partial.abandon()
+            raise
+        write_side_files(plan, partial, documents(plan, result), contents)
         partial.seal(plan.shards)
         progress.done()
     return replace(result, seconds=time.perf_counter() - began)

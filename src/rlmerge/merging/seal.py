@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import xxhash
 import yaml
 
 from rlmerge._version import __version__
@@ -15,11 +16,14 @@ from rlmerge.checkpoint import PartialDirectory
 from .plan import Plan
 
 LOCK = "rlmerge.lock.yaml"
+_PIECE = 4 * 2**20
 
 
-def write_side_files(plan: Plan, partial: PartialDirectory, documents: Mapping[str, bytes]) -> None:
+def write_side_files(
+    plan: Plan, partial: PartialDirectory, documents: Mapping[str, bytes], contents: Mapping[str, str]
+) -> None:
     """Write what was read or rendered when the plan was made, then lock file and documents."""
-    last = {LOCK: lock_file(plan), **documents}
+    last = {LOCK: lock_file(plan, contents), **documents}
     for name, content in plan.beside.files.items():
         if name in last:
             continue
@@ -32,8 +36,11 @@ def write_side_files(plan: Plan, partial: PartialDirectory, documents: Mapping[s
         partial.write_file(name, data)
 
 
-def lock_file(plan: Plan) -> bytes:
-    """Recipe, input identities, seed, options that decide bytes, versions; no times, so that equal merges agree."""
+def lock_file(plan: Plan, contents: Mapping[str, str]) -> bytes:
+    """Recipe, input identities, seed, options that decide bytes, versions; no times, so that equal merges agree.
+
+    ``contents`` are digests of all that was read of base and experts.
+    """
     content: dict[str, Any] = {
         "rlmerge_lock": 1,
         "recipe": yaml.safe_load(plan.recipe.text),
@@ -58,6 +65,8 @@ def lock_file(plan: Plan) -> bytes:
             name: [{"directory": each.directory, "fingerprint": each.fingerprint} for each in found]
             for name, found in plan.inputs.items()
         },
+        "contents": dict(contents),
+        "files": file_digests(plan),
         "versions": {
             "rlmerge": __version__,
             "python": platform.python_version(),
@@ -66,3 +75,17 @@ def lock_file(plan: Plan) -> bytes:
         },
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+
+
+def file_digests(plan: Plan) -> dict[str, str]:
+    """xxh3-128 of every file beside the weights, which was read or rendered when the plan was made."""
+    found: dict[str, str] = {}
+    for name, content in sorted(plan.beside.files.items()):
+        digest = xxhash.xxh3_128()
+        if isinstance(content, bytes):
+            digest.update(content)
+        else:
+            for start in range(0, content.size, _PIECE):
+                digest.update(content.copy(start, min(content.size, start + _PIECE)))
+        found[name] = digest.hexdigest()
+    return found

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MARK = "rlmerge_lock"
 OPTIONS = ("seed", "dtype", "out_dtype", "rounding", "shard_size", "on_nonfinite")
 _KEYS = (MARK, "recipe", "options", "inputs", "versions")
+_DIGESTS = ("contents", "files")
+"""Digests by name that locks of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,16 @@ class Locked:
     """What a lock fixes beside the recipe.
 
     ``options`` are those of ``rlmerge.Options`` that decide output bytes; ``models`` the fingerprints of the recipe's
-    models in the order of ``Recipe.models``; ``further`` those of further inputs by name.
+    models in the order of ``Recipe.models``; ``further`` those of further inputs by name. ``contents`` are digests of
+    all that was read of base and experts, ``files`` of the files beside the weights; None in locks without them.
     """
 
     origin: str
     options: Mapping[str, Any]
     models: tuple[str, ...]
     further: Mapping[str, tuple[str, ...]]
+    contents: Mapping[str, str] | None = None
+    files: Mapping[str, str] | None = None
 
     def fill(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """``given`` options completed by the lock's; RequestError when one that it fixes is given another value."""
@@ -70,7 +75,8 @@ def read_lock(root: Node, build: Callable[[Sequence[Node]], tuple[Recipe, ...]])
         raise failure(f"the lock lacks `{missing[0]}`", root.where, "It is damaged; copy it again.")
     options = _read_options(top["options"], problems)
     inputs = _read_inputs(top["inputs"], problems)
-    further = {name: _read_inputs(top[name], problems) for name in top if name not in _KEYS}
+    further = {name: _read_inputs(top[name], problems) for name in top if name not in (*_KEYS, *_DIGESTS)}
+    digests = {name: _read_digests(top[name], problems) for name in _DIGESTS if name in top}
     problems.raise_if_any()
     recipes = build(top["recipe"].items or [top["recipe"]])
     models = list(dict.fromkeys(m.identity for recipe in recipes for m in recipe.models if not m.stage))
@@ -100,6 +106,7 @@ def read_lock(root: Node, build: Callable[[Sequence[Node]], tuple[Recipe, ...]])
                 options,
                 tuple(by_identity[m.identity].fingerprint for m in recipe.models if not m.stage),
                 named if recipe is recipes[-1] else {},
+                **(digests if recipe is recipes[-1] else {}),
             ),
             warnings=recipe.warnings + warnings,
         )
@@ -143,6 +150,12 @@ def _read_inputs(node: Node, problems: Problems) -> list[_Input]:
     if not found or not all(found):
         problems.add(node.where, "must list what was merged, each with its `fingerprint`")
     return [each for each in found if each]
+
+
+def _read_digests(node: Node, problems: Problems) -> dict[str, str]:
+    if not isinstance(node.value, dict):
+        problems.add(node.where, "must map names to digests")
+    return {name: entry.text for name, entry in node.fields.items()}
 
 
 def _read_input(node: Node, problems: Problems) -> _Input | None:
