@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
+from rlmerge.text import plain
+
+if TYPE_CHECKING:
+    from rlmerge.language.load_check import LoadCheck
 
 
 @click.command()
 @click.argument("directory", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--sha256", is_flag=True, help="Print the SHA-256 of every file too, as sha256sum does.")
+@click.option("--load", is_flag=True, help="Load it with transformers too, and name what is left over or missing.")
+@click.option("--trust-code", is_flag=True, help="With --load: run the Python files that the configuration names.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
-def command(directory: Path, sha256: bool, quiet: bool, output_format: str) -> None:
+def command(directory: Path, sha256: bool, load: bool, trust_code: bool, quiet: bool, output_format: str) -> None:
     """Check an output directory against its manifest.
 
     Hashes every file and tensor again and looks for missing and extra files. Exit code 1 when something differs.
@@ -31,11 +38,31 @@ def command(directory: Path, sha256: bool, quiet: bool, output_format: str) -> N
         found = verify(directory, sha256=sha256, advance=progress.advance)
         progress.done()
     result = {"out": str(directory), "ok": found.ok, **asdict(found)}
+    loaded = None
+    if load:
+        from rlmerge.language.load_check import check_load
+
+        loaded = check_load(directory, trust_code=trust_code)
+        result["load"] = {"ok": loaded.ok, **asdict(loaded)}
     if output_format == "json":
         emit_json(result)
     else:
         emit(verify_text(result, width=width(), color=color()))
         for name, digest in (found.sha256 or {}).items():
             emit(f"{digest}  {name}")
-    if not found.ok:
+        if loaded is not None:
+            emit(_load_text(loaded))
+    if not found.ok or (loaded is not None and not loaded.ok):
         raise click.exceptions.Exit(1)
+
+
+def _load_text(loaded: LoadCheck) -> str:
+    """What transformers found, a line each."""
+    if loaded.ok:
+        return f"transformers loads it as {loaded.architecture}; no tensor is unexpected, missing or of another shape"
+    lines = [f"transformers does not load it whole as {loaded.architecture}:"]
+    for kind in ("unexpected", "missing", "mismatched"):
+        names: tuple[str, ...] = getattr(loaded, kind)
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        lines += [f"  {kind}: {', '.join(map(plain, names[:5]))}{more}"] if names else []
+    return "\n".join([*lines, *(f"  {plain(problem)}" for problem in loaded.problems)])
