@@ -84,6 +84,12 @@ def test_a_checkpoint_of_accelerate(holds, copied, below):
     assert model.side_root == above
 
 
+def test_the_configuration_of_another_model_is_not_taken(copied):
+    folder = copied("dcp-model", "models/mine")
+    (folder.parent / "config.json").write_text('{"model_type": "other"}')
+    assert open_checkpoint(folder).config is None
+
+
 def test_a_step_of_prime_rl(holds, copied):
     folder = copied("dcp-app", "checkpoints/step_20/trainer")
     holds(folder.parent)

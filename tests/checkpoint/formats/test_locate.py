@@ -1,7 +1,7 @@
 import pytest
 
 from rlmerge.checkpoint.directory import entries
-from rlmerge.checkpoint.formats.locate import find_home
+from rlmerge.checkpoint.formats.locate import find_home, with_parents
 
 
 def holds(root, names):
@@ -56,3 +56,12 @@ def test_links_are_not_followed(place, tmp_path):
 def test_files_under_such_names(tmp_path):
     (tmp_path / "actor").write_bytes(b"")
     assert found(tmp_path) is None
+
+
+def test_where_a_configuration_can_be(tmp_path):
+    """Above a part of a checkpoint, but not above a folder of any other name: that may be of another model."""
+    folder = tmp_path / "models/step_3/policy/weights/model"
+    above = [folder, *folder.parents[:3]]
+    assert with_parents(folder, folder) == [*above, folder]
+    assert with_parents(tmp_path / "models/mine", tmp_path) == [tmp_path / "models/mine", tmp_path]
+    assert with_parents(tmp_path / "models/global_step30", tmp_path)[1] == tmp_path / "models"

@@ -85,6 +85,7 @@ def test_what_is_no_model(tmp_path, files, placed, message):
         ({"a": Obj("torch.nn.parameter", "Parameter", (), {})}, "a: is no tensor of a model"),
         (tensor(1), "holds no state dict of a model"),
         ({"model.q_proj.lora_A.weight": tensor(1)}, "holds a LoRA adapter"),
+        ({"model.q_proj.weight": tensor(), "model.norm.weight": tensor(1)}, "saved under ZeRO-3 without its weights"),
         ({"a": Obj("os", "system", ("touch x",), called=True)}, "names 'os.system', which no checkpoint needs"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rlmerge.checkpoint.compose import Block, Pieces
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
-from rlmerge.checkpoint.formats.locate import find_home
+from rlmerge.checkpoint.formats.locate import find_home, with_parents
 from rlmerge.checkpoint.formats.pickles import MAX_PICKLE
 from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.checkpoint.formats.state_dict import OPTIMIZERS, config_of, find_side_root, finish, without_prefix
@@ -48,7 +48,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     home = find_home(root, names, holds)
     assert home is not None
     folder, files = home
-    side = find_side_root((folder / "huggingface", folder, folder.parent / "huggingface", folder.parent, root))
+    side = find_side_root(path / below for path in with_parents(folder, root) for below in ("huggingface", "."))
     index = _read_index(folder, files)
     tensors = [name for name in index.shapes if not _OTHER_STATE.match(name)]
     new_names = without_prefix(tensors, index.entries, folder.name.startswith("pytorch_model_fsdp"))

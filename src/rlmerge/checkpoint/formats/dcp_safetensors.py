@@ -15,7 +15,7 @@ from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.compose import Block, Pieces
 from rlmerge.checkpoint.directory import first_missing
 from rlmerge.checkpoint.formats import Format, Opened
-from rlmerge.checkpoint.formats.locate import find_home
+from rlmerge.checkpoint.formats.locate import find_home, with_parents
 from rlmerge.checkpoint.formats.records import sizes
 from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish, without_prefix
 from rlmerge.checkpoint.header import read_header
@@ -47,7 +47,8 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     home = find_home(root, names, holds)
     assert home is not None
     folder, files = home
-    side = find_side_root((folder / "huggingface", folder / ".hf_metadata", folder, folder.parent, root))
+    places = ("huggingface", ".hf_metadata", ".")
+    side = find_side_root(path / below for path in with_parents(folder, root) for below in places)
     config = config_of(side)
     shards = [name for name in files if _FILE.fullmatch(name)]
     _check_numbers(folder, shards)

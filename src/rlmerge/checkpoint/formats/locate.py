@@ -11,6 +11,8 @@ from rlmerge.checkpoint.directory import entries, has_folder
 _PARTS = re.compile(r"actor|_actor|policy|weights|model|trainer|pytorch_model_fsdp_0")
 """Folders that hold one model's part of a checkpoint, under the names that trainers give them."""
 
+_STEP = re.compile(r"global_step_?\d+")
+
 _DEPTH = 3
 
 
@@ -26,6 +28,14 @@ def find_home(
         return root, names
     found = list(_below(root, names, holds, _DEPTH))
     return found[0] if len(found) == 1 else None
+
+
+def with_parents(folder: Path, root: Path) -> list[Path]:
+    """Where the configuration of weights in ``folder`` can lie: there, above it while it is a part, and in ``root``."""
+    found = [folder]
+    while _PARTS.fullmatch(found[-1].name) or _STEP.fullmatch(found[-1].name):
+        found.append(found[-1].parent)
+    return [*found, root]
 
 
 def _below(

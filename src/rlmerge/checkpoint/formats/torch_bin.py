@@ -20,6 +20,7 @@ from rlmerge.checkpoint.formats.torch_values import Dense, load
 from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
+from rlmerge.checkpoint.weights import check_weights
 from rlmerge.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
             what = f"tensor {repeated!r} is also in another shard"
             raise CheckpointError(what, where=str(root / shard), hint=hint)
         found.update(tensors)
-    return Opened("pickled PyTorch weights", finish(found, read_config(root), root))
+    model = finish(found, read_config(root), root)
+    check_weights(model, root)
+    return Opened("pickled PyTorch weights", model)
 
 
 FORMATS = (Format("pickled PyTorch weights", _recognises, _open),)

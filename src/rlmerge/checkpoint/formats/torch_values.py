@@ -49,6 +49,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "torch.nn.parameter": ("Parameter",),
     "torch.serialization": ("_get_layout",),
     "torch.distributed.device_mesh": ("DeviceMesh",),
+    f"{_OLD_TENSOR}.device_mesh": ("DeviceMesh",),
     "torch.distributed._mesh_layout": ("_MeshLayout", "_FlatLayout"),
     _TENSOR: ("DTensor",),
     f"{_TENSOR}._api": ("DTensor",),

@@ -19,7 +19,7 @@ from rlmerge.checkpoint.compose import Block, Pieces, Renamed
 from rlmerge.checkpoint.directory import entries, first_missing, has_file, has_folder
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats import Format, Opened
-from rlmerge.checkpoint.formats.locate import find_home
+from rlmerge.checkpoint.formats.locate import find_home, with_parents
 from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.checkpoint.formats.state_dict import config_of, find_side_root, finish
 from rlmerge.checkpoint.formats.torch_archive import Archive
@@ -63,7 +63,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
     if tag is not None:
         folder = above / tag
         files = entries(folder)
-    side = find_side_root((above, folder, folder.parent, root))
+    side = find_side_root((above, *with_parents(folder, root)))
     optimizer, models = _files(folder, files)
     states = [load(Archive(InputFile(inside(folder, name)))) for name in models]
     if optimizer:
