@@ -1,4 +1,4 @@
-"""Settings of the whole test run, and a real browser where there is one."""
+"""Settings of the whole test run."""
 
 from hypothesis import settings
 
@@ -9,3 +9,4 @@ __all__ = ["browser"]
 # Time limits of single examples fail on a busy machine and say nothing about the code.
 settings.register_profile("rlmerge", deadline=None)
 settings.load_profile("rlmerge")
+

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
+from rlmerge.text import plain
+
+if TYPE_CHECKING:
+    from rlmerge.checkpoint import VerifyResult
 
 
 @click.command()
@@ -23,19 +28,28 @@ def command(directory: Path, sha256: bool, quiet: bool, output_format: str) -> N
     """
     from rlmerge.checkpoint import read_manifest, verify
     from rlmerge.cli.progress import show_progress
-    from rlmerge.report.terminal import verify_text
 
     total = sum(record.bytes for record in read_manifest(directory).files.values())
     with show_progress(quiet) as progress:
         progress.start("verify", total)
         found = verify(directory, sha256=sha256, advance=progress.advance)
         progress.done()
-    result = {"out": str(directory), "ok": found.ok, **asdict(found)}
     if output_format == "json":
-        emit_json(result)
+        emit_json({"out": str(directory), "ok": found.ok, **asdict(found)})
     else:
-        emit(verify_text(result, width=width(), color=color()))
+        emit(verify_text(found, directory, width=width(), color=color()))
         for name, digest in (found.sha256 or {}).items():
             emit(f"{digest}  {name}")
     if not found.ok:
         raise click.exceptions.Exit(1)
+
+
+def verify_text(found: VerifyResult, directory: Path, *, width: int, color: bool) -> str:
+    """Whether a directory is what its manifest says, and where it is not."""
+    from rlmerge.report.console import render, size_text
+
+    counted = f"{found.files} files, {found.tensors} tensors, {size_text(found.bytes)}"
+    if found.ok:
+        return render([f"{plain(directory)}: ok ({counted})"], width, color, apart=True)
+    head = f"{plain(directory)}: {len(found.problems)} problem(s) in {counted}"
+    return render([head, *(f"- {plain(problem)}" for problem in found.problems)], width, color, apart=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rlmerge.report.console import plain
+from rlmerge.text import plain
 
 from . import plots, sheets
 from .parts import Picture, Sheet

@@ -10,9 +10,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rlmerge.report import svg
-from rlmerge.report.console import Column, fitted, plain
+from rlmerge.report.console import Column, fitted
 from rlmerge.report.page import grid, panel
 from rlmerge.report.tables import plot, table
+from rlmerge.text import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,9 +8,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rlmerge import __version__
-from rlmerge.report.console import plain, render
+from rlmerge.report.console import render
 from rlmerge.report.page import finding, findings, page, panel
 from rlmerge.report.tables import table
+from rlmerge.text import plain
 from rlmerge_lab.scaling import Outcome, article
 from rlmerge_lab.scaling.verdict import Claim, Verdict
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from rlmerge.report.console import plain, render
+from rlmerge.report.console import render
 from rlmerge.report.page import findings, grid, legend, page, panel
 from rlmerge.report.tables import table
+from rlmerge.text import plain
 
 from . import plots, sheets
 from .parts import Picture, Sheet, html_pictures, html_sheet, html_sheets, text_sheet
