@@ -23,7 +23,7 @@ from rich.table import Table
 from scoreboard import BASE, MODELS, TASKS, Judge, survived
 
 import rlmerge
-from rlmerge.evaluate.tiny import load
+from rlmerge.language.tiny import load
 
 OUT = Path(__file__).resolve().parents[1] / ".ablation"
 EXPERTS = [MODELS / f"rl-{task}" for task in TASKS]

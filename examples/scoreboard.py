@@ -14,9 +14,10 @@ from rich import box
 from rich.table import Table
 
 from rlmerge import MergeResult
+from rlmerge.evaluate.exact import Item, ItemScores, answer, read_items, score
 from rlmerge.evaluate.statistics import bootstrap, retention
-from rlmerge.evaluate.tasks import Item, Scores, answer, read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import load
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import load
 
 MODELS = Path(__file__).resolve().parent / "checkpoints"
 BASE = MODELS / "base"
@@ -35,7 +36,7 @@ class Judge:
         chosen = set(tasks)
         self.items = tuple(item for item in read_items(MODELS / "data" / file) if item.task in chosen)
         self.vocabulary = read_vocabulary(BASE)
-        self._known: dict[Path, Scores] = {}
+        self._known: dict[Path, ItemScores] = {}
 
     def read(self, models: Iterable[Path]) -> None:
         """Score several models at once, one process for each core."""
@@ -46,8 +47,8 @@ class Judge:
             found = pool.map(partial(_score, items=self.items, vocabulary=self.vocabulary), new)
             self._known.update(zip(new, found, strict=True))
 
-    def __call__(self, model: Path) -> Scores:
-        """Scores of every question, of a model that was read."""
+    def __call__(self, model: Path) -> ItemScores:
+        """ItemScores of every question, of a model that was read."""
         return self._known[model]
 
     def mean(self, model: Path, task: str) -> float:
@@ -69,7 +70,7 @@ class Judge:
         return shares(*columns), f"{mean.value:.0%} [{100 * mean.low:.0f}, {100 * mean.high:.0f}]"
 
 
-def _score(model: Path, items: Sequence[Item], vocabulary: dict[str, int]) -> Scores:
+def _score(model: Path, items: Sequence[Item], vocabulary: dict[str, int]) -> ItemScores:
     return score(load(model), items, vocabulary)
 
 

@@ -1,4 +1,4 @@
-"""Settings of the whole test run, and a real browser where there is one."""
+"""Settings of the whole test run."""
 
 from hypothesis import settings
 

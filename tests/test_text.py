@@ -2,7 +2,9 @@
 
 import io
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -187,3 +189,19 @@ def test_displayed_data():
     data = {"a\n": ["\x1b", 1, None, {"yaml": "x\n\ty\x07"}], "yaml": 3}
     assert displayed(data) == {"a\\n": ["\\x1b", 1, None, {"yaml": "x\n    y\\x07"}], "yaml": 3}
     assert data["a\n"][0] == "\x1b"
+
+
+def test_displayed_dataclasses():
+    @dataclass(frozen=True)
+    class Inner:
+        name: str
+        yaml: str
+        path: Path
+
+    @dataclass(frozen=True)
+    class Outer:
+        inner: tuple[Inner, ...]
+        counts: dict[int, float]
+
+    given = Outer((Inner("a\nb", "x\ny\x07", Path("p\n")),), {-3: 0.5})
+    assert displayed(given) == Outer((Inner("a\\nb", "x\ny\\x07", Path("p\n")),), {-3: 0.5})

@@ -11,6 +11,7 @@ _INSTALL = {
     "torch": "pip install 'rlmerge[torch]'",
     "transformers": "pip install 'rlmerge[torch]'",
     "reasoning_gym": "pip install 'rlmerge[gym]'",
+    "httpx2": "pip install 'rlmerge[server]'",
     "scipy": "pip install 'rlmerge[scaling]'",
     "trl": "pip install 'rlmerge[lab]'",
     "datasets": "pip install 'rlmerge[lab]'",

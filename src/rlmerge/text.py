@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+Data = TypeVar("Data")
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 """Colours and weights: the one escape sequence that our own reports write."""
@@ -52,16 +55,25 @@ def quoted(text: object, limit: int = 80) -> str:
     return f"'{shortened(text, limit)}'"
 
 
-def displayed(data: Any, lines: Sequence[str] = ("yaml",)) -> Any:
-    """JSON-able data with every string in it, keys too, as ``plain``; entries called as in ``lines`` as ``block``."""
+def displayed(data: Data, lines: Sequence[str] = ("yaml",)) -> Data:
+    """Plain data or dataclasses with every string in them, keys too, as ``plain``; paths as they are.
+
+    Entries and fields called as in ``lines`` are as ``block``.
+    """
+    return _displayed(data, lines)
+
+
+def _displayed(data: Any, lines: Sequence[str], name: str = "") -> Any:
     if isinstance(data, str):
-        return plain(data)
+        return block(data) if name in lines else plain(data)
     if isinstance(data, Mapping):
-        return {
-            plain(key): block(value) if key in lines and isinstance(value, str) else displayed(value, lines)
-            for key, value in data.items()
-        }
-    return [displayed(value, lines) for value in data] if isinstance(data, list | tuple) else data
+        return {plain(k) if isinstance(k, str) else k: _displayed(v, lines, str(k)) for k, v in data.items()}
+    if is_dataclass(data) and not isinstance(data, type):
+        shown = {f.name: _displayed(getattr(data, f.name), lines, f.name) for f in fields(data) if f.init}
+        return replace(data, **shown)
+    if isinstance(data, list | tuple):
+        return type(data)(_displayed(value, lines) for value in data)
+    return data
 
 
 def colored(text: str) -> str:

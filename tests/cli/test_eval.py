@@ -5,13 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from support import fake_lm_eval
-from support.command_line import PROGRAM, heed_interrupts
+from support.command_line import is_running, start, wait_until
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "examples" / "checkpoints"
@@ -126,28 +125,21 @@ def test_a_report_that_cannot_be_written_costs_no_score(rlmerge, here):
     assert {model["scored"] for model in json.loads(again.stdout)["models"]} == {"cached"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_ending_it_ends_the_harness(here, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_ending_it_ends_the_harness_and_what_that_started(here, number):
     (here / "slow.py").write_text(
-        "import os, pathlib, time; pathlib.Path('new').write_text(str(os.getpid()));"
-        "pathlib.Path('new').rename('pid'); time.sleep(60)"
+        "import os, pathlib, subprocess, time; child = subprocess.Popen(['sleep', '60']);"
+        "pathlib.Path('new').write_text(f'{os.getpid()} {child.pid}');"
+        "pathlib.Path('new').rename('pids'); time.sleep(60)"
     )
     command = f"{shlex.quote(sys.executable)} slow.py {{model}}"
     arguments = [*ARGUMENTS, "command:x", "--command", command, "--quiet", "--store", "store"]
-    line = [*PROGRAM, *arguments]
-    with subprocess.Popen(line, cwd=here, stderr=subprocess.PIPE, preexec_fn=heed_interrupts) as process:
-        wait_until((here / "pid").exists)
+    with start(*arguments, cwd=here, stderr=subprocess.PIPE) as process:
+        wait_until((here / "pids").exists)
         process.send_signal(number)
-        assert process.wait(30) == 128 + number
-    harness = int((here / "pid").read_text())
-    wait_until(lambda: not Path(f"/proc/{harness}").exists())
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        assert process.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
+    for pid in (here / "pids").read_text().split():
+        wait_until(lambda pid=pid: not is_running(pid))
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,39 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from support.command_line import PROGRAM, heed_interrupts
+from rlmerge.cli.merge import merge_text
+from rlmerge.merging import MergeResult
+from rlmerge.merging.account import Detail, ExpertSurvival
+from support.command_line import start
 
 RECIPE = "merge_method: task_arithmetic\nbase_model: base\nmodels:\n- model: math\n- model: code\n"
+
+PLAIN = {"width": 100, "color": False}
+EXPERT = ExpertSurvival("org/math", 1000, 971, 600, 20, 1.0, 0.98, 1.0)
+NOTHING = ExpertSurvival("[b]x", 0, 0, 0, 0, None, None, None)
+MERGE = MergeResult(
+    out=Path("merged"),
+    method="ram",
+    status="exact",
+    seconds=2.0,
+    bytes_read=3_000_000_000,
+    bytes_written=1_000_000_000,
+    peak_memory=512_000_000,
+    tensors=290,
+    resumed=0,
+    parameters=10,
+    changed=1000,
+    survived=971,
+    experts=(EXPERT, NOTHING),
+    warnings=("rounding erased 29 % of math's changes",),
+)
 
 
 def test_a_recipe_becomes_a_directory_and_a_table(models, rlmerge):
@@ -100,10 +125,53 @@ def test_json_errors_are_one_object_too(models, rlmerge):
 def test_ctrl_c_is_exit_130_with_the_way_on(tmp_path):
     """Interrupted while it reads a recipe from a pipe into which nothing is written."""
     os.mkfifo(tmp_path / "recipe.yaml")
-    command = [*PROGRAM, "merge", "recipe.yaml", "-o", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+    process = start("merge", "recipe.yaml", "-o", "out", cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     with open(tmp_path / "recipe.yaml", "w"):  # noqa: PTH123 - returns once the other side has opened it for reading
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.strip() == "error: interrupted\n  Run the same command with --resume to continue."
+
+
+def test_merge_text_is_a_row_per_expert_then_cost_then_warnings():
+    assert merge_text(MERGE, **PLAIN).splitlines() == [
+        "ram (exact) → merged",
+        "",
+        "expert    changed  unique  survived  erased    coefficient",
+        "org/math    1,000     600    97.1 %   2.0 %  1.000 → 0.980",
+        "[b]x            0       0         -       -          - → -",
+        "",
+        "290 tensors, 3 GB read, 1 GB written in 2.00 s (2 GB/s), peak memory 512 MB",
+        "",
+        "warning: rounding erased 29 % of math's changes",
+    ]
+
+
+def test_what_the_method_measured_stands_between_survival_and_cost():
+    bound = Detail("bound", 0.00123456, {"a": 0.001, "b": 0.25})
+    text = merge_text(replace(MERGE, details=(bound, Detail("[b]won", None, {}))), **PLAIN)
+    assert text.splitlines()[6:9] == [
+        "measured by the method     model  tensors from    to",
+        "bound                   0.001235         0.001  0.25",
+        "[b]won                         -             -     -",
+    ]
+
+
+def test_a_resumed_merge_without_a_base():
+    result = replace(MERGE, experts=(), resumed=12, peak_memory=None, seconds=0.0, warnings=())
+    assert merge_text(result, **PLAIN).splitlines() == [
+        "ram (exact) → merged",
+        "",
+        "290 tensors (12 from before), 3 GB read, 1 GB written in 0.00 s",
+    ]
+
+
+def test_narrow_tables_fold_and_lose_nothing():
+    text = merge_text(replace(MERGE, experts=(replace(EXPERT, name="a" * 60),)), width=60, color=False)
+    assert text.count("a") >= 60
+    assert max(map(len, text.split("290 tensors")[0].splitlines())) <= 60
+
+
+def test_colour_only_where_asked():
+    assert "\x1b[" in merge_text(MERGE, width=100, color=True)
+    assert "\x1b[" not in merge_text(MERGE, **PLAIN)

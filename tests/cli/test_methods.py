@@ -1,6 +1,9 @@
 import json
 
+import pytest
+
 from rlmerge import methods
+from rlmerge.cli.methods import method_text, methods_text
 
 
 def test_the_table_names_every_method_with_its_status(rlmerge):
@@ -38,3 +41,57 @@ def test_a_formula_without_source_is_shown_without():
     made = {}
     exec("def formula(xp, base, tau): return base", made)
     assert _source(methods.Method("m", made["formula"], "s", "p", "exact")) is None
+
+
+PLAIN = {"width": 100, "color": False}
+
+
+def parameter(**changes):
+    return {
+        "name": "density",
+        "default": 0.2,
+        "per": "expert",
+        "choices": [],
+        "low": None,
+        "high": None,
+        "open_low": False,
+        "help": "Share kept.",
+        "mergekit": None,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, "0.2 any number"),
+        ({"low": 0}, "0.2 at least 0"),
+        ({"low": 0, "open_low": True}, "0.2 above 0"),
+        ({"low": 0, "high": 1, "open_low": True}, "0.2 above 0 to 1"),
+        ({"low": 0, "high": 1}, "0.2 0 to 1"),
+        ({"high": 1}, "0.2 up to 1"),
+        ({"default": None}, "required any number"),
+        ({"default": True}, "true true, false"),
+        ({"default": "l1", "choices": ["l1", "none"], "mergekit": "none"}, "l1 (compat: none) l1, none"),
+    ],
+)
+def test_a_parameter_shows_its_default_and_what_it_accepts(changes, shown):
+    sheet = {
+        "name": "m",
+        "status": "exact",
+        "summary": "S.",
+        "paper": "P",
+        "base": "required",
+        "experts": {"min": 1, "max": 1},
+        "parameters": [parameter(**changes)],
+        "notes": [],
+        "variants": [],
+        "formula": None,
+    }
+    lines = method_text(sheet, **PLAIN).splitlines()
+    assert lines[2] == "base required; experts: 1"
+    assert " ".join(lines[5].split()) == f"density {shown} expert Share kept."
+
+
+def test_methods_text_is_a_line_each():
+    text = methods_text({"methods": [{"name": "ram", "status": "exact", "summary": "Keeps."}]}, **PLAIN)
+    assert text.splitlines()[1].split() == ["ram", "exact", "Keeps."]

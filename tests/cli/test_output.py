@@ -2,11 +2,13 @@ import json
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlmerge.cli.output import StdoutError, emit, emit_json, note
+from rlmerge.cli.output import StdoutError, check_writable, emit, emit_json, note, write_file
+from rlmerge.errors import RunError
 
 
 def test_json_is_one_valid_object_whatever_the_numbers(capsys):
@@ -71,3 +73,19 @@ def test_a_result_that_cannot_be_written_is_an_error_unless_the_work_is_done(cap
 def test_a_note_that_cannot_be_written_is_nobodys_concern(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Full())
     note("x")
+
+
+def test_places_that_take_no_file_are_told_before_the_work(tmp_path):
+    with click.Context(click.Command("x")):
+        check_writable(None, tmp_path / "file")
+        with pytest.raises(click.UsageError, match="is a directory"):
+            check_writable(None, tmp_path)
+        with pytest.raises(click.UsageError, match="its directory does not exist"):
+            check_writable(tmp_path / "absent" / "file")
+
+
+def test_a_result_is_written_whatever_the_names_in_it(tmp_path):
+    write_file(tmp_path / "new" / "file", "τ \udcff")
+    assert (tmp_path / "new" / "file").read_text() == "τ \\udcff"
+    with pytest.raises(RunError, match="cannot be written"):
+        write_file(Path("/dev/full"), "x")

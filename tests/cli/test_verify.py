@@ -1,7 +1,12 @@
 import json
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+
+from rlmerge.checkpoint import VerifyResult
+from rlmerge.cli.verify import verify_text
 
 
 @pytest.fixture
@@ -43,3 +48,10 @@ def test_sha256_on_request(merged, rlmerge):
     sums = json.loads(rlmerge("verify", "out", "--sha256", "--format", "json").stdout)["sha256"]
     assert f"{sums['model.safetensors']}  model.safetensors" in done.stdout.splitlines()
     assert json.loads(rlmerge("verify", "out", "--format", "json").stdout)["sha256"] is None
+
+
+def test_verify_text():
+    good = VerifyResult((), 3, 12, 4_000)
+    assert verify_text(good, Path("merged"), width=100, color=False) == "merged: ok (3 files, 12 tensors, 4 kB)"
+    bad = verify_text(replace(good, problems=("a.bin is extra",)), Path("merged"), width=100, color=False)
+    assert bad.splitlines() == ["merged: 1 problem(s) in 3 files, 12 tensors, 4 kB", "", "- a.bin is extra"]

@@ -3,15 +3,16 @@ from pathlib import Path
 import numpy as np
 
 from rlmerge.evaluate.answers import AnswerTree, pack
-from rlmerge.evaluate.tasks import Item, read_vocabulary, score
-from rlmerge.evaluate.tiny import load
+from rlmerge.evaluate.exact import Item, score
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import load
 
 END = 9
 BASE = Path(__file__).parents[2] / "examples" / "checkpoints" / "base"
 
 
 def test_shared_prefixes_are_held_once():
-    tree = AnswerTree.grow([5, 6], [[1, 2, END], [1, END], [3, END]])
+    tree = AnswerTree.build([5, 6], [[1, 2, END], [1, END], [3, END]])
     # Inner prefixes after the prompt: 1, 1 2 and 3.
     assert tree.tokens == (5, 6, 1, 2, 3)
     assert tree.parents == (-1, 0, 1, 2, 1)
@@ -21,7 +22,7 @@ def test_shared_prefixes_are_held_once():
 
 
 def test_reading_adds_the_answers_up():
-    tree = AnswerTree.grow([5], [[1, 2, END], [1, END]])
+    tree = AnswerTree.build([5], [[1, 2, END], [1, END]])
     # 1, then 2 and END, or END at once.
     total, greedy = tree.read(np.log([0.5, 0.25, 0.5, 0.125]), np.array([True, False, True, True]))
     np.testing.assert_allclose(np.exp(total), 0.5 * 0.25 * 0.5 + 0.5 * 0.125, rtol=1e-12)
@@ -30,7 +31,7 @@ def test_reading_adds_the_answers_up():
 
 
 def test_rows_see_their_ancestors_only():
-    plain, forked = AnswerTree.grow([5], [[1, END]]), AnswerTree.grow([5], [[1, END], [2, END]])
+    plain, forked = AnswerTree.build([5], [[1, END]]), AnswerTree.build([5], [[1, END], [2, END]])
     (packed,) = pack([forked, plain], 8)
     assert packed.members == (1, 0)
     assert packed.tokens.tolist() == [[5, 1, 0], [5, 1, 2]]

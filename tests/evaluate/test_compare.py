@@ -3,7 +3,7 @@ import pytest
 
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.compare import Comparer, check_own
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
 
 ROLES = {"base": "base", "rl-a": "expert", "rl-b": "expert", "ta": "merge", "ties": "merge"}
 
@@ -116,7 +116,7 @@ def test_verdicts_of_equal_models_are_wrong_one_time_in_twenty():
 
 def test_own_names_are_checked():
     check_own({"rl-a": ["a"]}, ["rl-a"], ["a"])
-    with pytest.raises(RequestError, match=r"no expert 'rl_a'(.|\n)*Did you mean 'rl-a'"):
+    with pytest.raises(RequestError, match=r"unknown expert 'rl_a'(.|\n)*Did you mean 'rl-a'"):
         check_own({"rl_a": ["a"]}, ["rl-a"], ["a"])
-    with pytest.raises(RequestError, match=r"no task 'match'(.|\n)*Did you mean 'math'"):
+    with pytest.raises(RequestError, match=r"unknown task 'match'(.|\n)*Did you mean 'math'"):
         check_own({"rl-a": ["match"]}, ["rl-a"], ["math"])

@@ -5,15 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.generate import Sample
-from rlmerge.evaluate.health import health
-from rlmerge.evaluate.health_results import Health, Length, ModelHealth
-from rlmerge.evaluate.tasks import read_vocabulary
-from rlmerge.evaluate.tiny import load
-
-from .test_generate_tiny import BASE, PROMPTS, broken
+from rlmerge.evaluate.health import Health, Histogram, Length, ModelHealth, health, loops, repeated_share
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import load
+from support.checkpoints import BASE, PROMPTS, broken
 
 RL = BASE.parent / "rl-rev"
 VOCABULARY = read_vocabulary(BASE)
@@ -25,7 +25,7 @@ class Recited:
     def __init__(self, texts):
         self.texts, self.closed = texts, False
 
-    def generate(self, model, prompts, **options):
+    def generate(self, model, prompts, sampling):
         return [[self.sample(prompt, text) for text in self.texts] for prompt in prompts]
 
     def sample(self, prompt, text):
@@ -66,7 +66,7 @@ def test_figures_worked_by_hand():
     # 12aa 2aaa aaaa·7: 6 of 9; half of abcabcabc (its end is no part of it); 0 of 9.
     assert base.seq_rep_4 == pytest.approx((6 / 9 + 0.5 + 0) / 3)
     assert base.length == Length(mean=pytest.approx(34 / 3), p10=pytest.approx(10.4), p50=12, p90=12, max=12)
-    assert base.edges == tuple(range(1, 14)) and base.counts == (0,) * 9 + (1, 0, 2)
+    assert base.histogram.edges == tuple(range(1, 14)) and base.histogram.counts == (0,) * 9 + (1, 0, 2)
     # float32 logits; two orders of summation.
     entropy, divergence = by_hand("Rabc=", texts, BASE, RL)
     assert base.entropy == pytest.approx(entropy, abs=1e-5)
@@ -78,7 +78,7 @@ def test_figures_worked_by_hand():
 
 def test_plain_data_as_reports_read_it():
     model = ModelHealth(
-        "m", 0.0, 0.5, 1.0, Length(2.0, 1.0, 2.0, 3.0, 3), (1, 2, 9), (1, 1), 0.25, {"a": 0.5, "b": math.inf}
+        "m", 0.0, 0.5, 1.0, Length(2.0, 1.0, 2.0, 3.0, 3), Histogram((1, 2, 9), (1, 1)), 0.25, {"a": 0.5, "b": math.inf}
     )
     assert Health(2, 1, 8, 1.0, (model,)).to_dict() == {
         "prompts": 2,
@@ -104,9 +104,9 @@ def test_real_models_write_for_themselves():
     found = health({"base": BASE, "rl": RL, "again": BASE}, PROMPTS, references=["base"], samples=3, max_new_tokens=50)
     base, rl, again = found.models
     assert "base" not in base.kl_to and rl.kl_to.keys() == {"base"} and again.kl_to == {"base": 0.0}
-    assert base.stop_rate == 1.0 and sum(base.counts) == 9
+    assert base.stop_rate == 1.0 and sum(base.histogram.counts) == 9
     # 50 tokens in at most 20 bins: three lengths each, and what is left in the last.
-    assert base.edges[:3] == (1, 4, 7) and base.edges[-2:] == (49, 51)
+    assert base.histogram.edges[:3] == (1, 4, 7) and base.histogram.edges[-2:] == (49, 51)
     assert health({"base": BASE}, PROMPTS, references=[], samples=3, max_new_tokens=50).models[0].kl_to == {}
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -125,7 +125,7 @@ print(health({{"base": Path({str(BASE)!r})}}, ["Rabc="], max_new_tokens=8).model
 
 def test_other_models_are_measured_in_transformers(tmp_path):
     pytest.importorskip("transformers")
-    from sensitivity import tiny
+    from support import tiny
 
     other = tiny.llama()
     other.lm_head.weight.data.mul_(2)
@@ -136,7 +136,7 @@ def test_other_models_are_measured_in_transformers(tmp_path):
     found = health(models, ["1+1=", "abc"], max_new_tokens=16, samples=2, chat=True, device="cpu")
     base, other = found.models
     assert 0 < base.entropy < math.log(len(tiny.VOCABULARY))
-    assert base.kl_to["other"] > 0 and other.kl_to["base"] > 0 and sum(base.counts) == 4
+    assert base.kl_to["other"] > 0 and other.kl_to["base"] > 0 and sum(base.histogram.counts) == 4
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_other_models_are_measured_in_transformers(tmp_path):
         ({"prompts": []}, "there are no prompts"),
         ({"prompts": ["Rabc=", "é"]}, "no token for 'é'"),
         ({"models": {}}, "there are no models"),
-        ({"references": ["bsae"]}, "'bsae' is none of the models"),
-        ({"max_new_tokens": 7}, "max_new_tokens is 7"),
+        ({"references": ["bsae"]}, "unknown reference 'bsae'"),
+        ({"max_new_tokens": 7}, "max_new_tokens must be at least 8, not 7"),
         ({"chat": True}, "no chat template"),
     ],
 )
@@ -195,3 +195,31 @@ def test_models_too_large_for_numpy_give_the_same_figures_in_transformers(monkey
         for figure in ("entropy", "kl_to"):
             assert theirs.pop(figure) == pytest.approx(mine.pop(figure), abs=1e-5)
         assert mine == theirs
+
+
+def test_loops_worked_by_hand():
+    assert loops(tuple("xy" + "a" * 8))
+    assert not loops(tuple("xy" + "a" * 7))
+    assert loops(tuple("x" + "abc" * 8))
+    assert not loops(tuple("x" + "abc" * 7 + "ab"))
+    # Cut in the middle of a copy it is still a loop, of "cab", and needs 8 whole copies of that.
+    assert loops(tuple("c" + "abc" * 8 + "ab"))
+    assert not loops(tuple("abc" * 8 + "d"))
+    assert not loops(()) and not loops(tuple("abcdefgh"))
+    assert loops(tuple("abab"), times=2) and not loops(tuple("abba"), times=3)
+
+
+@given(head=st.text("ab", max_size=5), gram=st.text("ab", min_size=1, max_size=4), copies=st.integers(1, 4))
+def test_loops_finds_what_counting_finds(head, gram, copies):
+    text = head + gram * copies
+    counted = any(text.endswith(text[-n:] * 3) for n in range(1, len(text) + 1))
+    assert loops(tuple(text), times=3) == counted
+
+
+def test_repeated_share_worked_by_hand():
+    # abcabcabc holds abca bcab cabc abca bcab cabc: three of six are repetitions.
+    assert repeated_share(tuple("abcabcabc")) == 0.5
+    assert repeated_share(tuple("aaaaaaa")) == 0.75
+    assert repeated_share(tuple("abcdefg")) == 0.0
+    assert repeated_share(tuple("aaa")) == 0.0
+    assert repeated_share(tuple("abab"), n=2) == 1 - 2 / 3

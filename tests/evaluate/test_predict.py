@@ -7,8 +7,7 @@ import pytest
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate import predict
 from rlmerge.evaluate.predict import CausalPredictor, Output, TinyPredictor, divergence, entropy
-
-from .test_generate_tiny import BASE, broken
+from support.checkpoints import BASE, broken
 
 RL = BASE.parent / "rl-rev"
 

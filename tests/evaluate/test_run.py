@@ -5,13 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from rlmerge.errors import CheckpointError, RequestError, RunError
 from rlmerge.evaluate import Job, Options, Score, evaluate
+from rlmerge.evaluate.run import survey_health
+from rlmerge.evaluate.subjects import open_subjects
+from rlmerge.progress import Quiet
+from support.command_line import is_running, start, wait_until
 
 MODELS = Path(__file__).parents[2] / "examples" / "checkpoints"
 BASE, EXPERT, OTHER, MERGE = (MODELS / name for name in ("base", "rl-rev", "rl-cnt", "sft-matched-rev"))
@@ -208,7 +211,7 @@ def test_a_model_in_memory_is_given_back_before_another_evaluators_turn(tmp_path
 def test_an_evaluator_that_forgets_a_task(tmp_path):
     judge = Judge()
     judge.score = lambda model, tasks: [Score("other", "acc", 0.5)]
-    with pytest.raises(RunError, match="'judge' gave no score of it"):
+    with pytest.raises(RunError, match="'judge' gave no score for this task"):
         run(judge, tmp_path)
 
 
@@ -250,7 +253,7 @@ def test_bad_requests_score_nothing(tmp_path):
         ({"models": (tmp_path / "merged",)}, RequestError, "merged/tokenizer.json: is missing"),
         ({"own": {"rl-rv": ["math"]}}, RequestError, "Did you mean 'rl-rev'"),
         ({"health": tmp_path / "absent.txt"}, RequestError, "absent.txt"),
-        ({"landscape": MODELS / "data" / "dev.jsonl"}, RequestError, "between experts, and there is one"),
+        ({"landscape": MODELS / "data" / "dev.jsonl"}, RequestError, "at least 2 experts, not 1"),
     ):
         with pytest.raises(kind, match=words):
             run(judge, tmp_path / "store", **changes)
@@ -274,19 +277,46 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("LOG", str(log))
     words = " ".join(shlex.quote(str(word)) for word in (sys.executable, script, "{model}", "{tasks}"))
     arguments = [str(MERGE), "--base", str(BASE), "--experts", str(EXPERT), "--tasks", "command:math", "command:code"]
-    command = [sys.executable, "-c", "from rlmerge.cli import main; main()", "eval", *arguments]
-    command += ["--command", words, "--store", str(tmp_path / "store"), "--format", "json", "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (tmp_path / "log.pid").exists():
-        time.sleep(0.02)
+    command = ["eval", *arguments, "--command", words, "--store", str(tmp_path / "store")]
+    command += ["--format", "json", "--quiet"]
+    process = start(*command, stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_until((tmp_path / "log.pid").exists)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    os.kill(int((tmp_path / "log.pid").read_text()), signal.SIGKILL)
+    wait_until(lambda: not is_running((tmp_path / "log.pid").read_text()))
     assert log.read_text().split("\n")[:-1] == ["base math", "base code", "rl-rev math", "rl-rev code"]
     (tmp_path / "log.go").touch()
     log.unlink()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    again = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stdout, stderr = again.communicate(timeout=120)
+    assert again.returncode == 0, stderr
     assert log.read_text().split("\n")[:-1] == ["rl-rev code", "sft-matched-rev math", "sft-matched-rev code"]
-    assert {model["scored"] for model in json.loads(done.stdout)["models"]} == {"now", "cached"}
+    assert {model["scored"] for model in json.loads(stdout)["models"]} == {"now", "cached"}
+
+
+def test_health_is_measured_to_base_and_experts():
+    subjects = open_subjects(BASE, [EXPERT, OTHER], [MERGE])
+    options = Options(backend="tiny", max_new_tokens=8, temperature=0.0)
+    found = survey_health(subjects, ["_______Rbie=", "____Cabca,a="], options, Quiet())
+    assert (found.prompts, found.max_new_tokens) == (2, 8)
+    assert [set(model.kl_to) - {model.name} for model in found.models][-1] == {"base", "rl-rev", "rl-cnt"}
+    assert all(0 <= model.stop_rate <= 1 for model in found.models)
+
+
+def test_a_text_where_a_list_belongs_is_refused(tmp_path):
+    for name, arguments in (
+        ("models", {"models": str(MERGE)}),
+        ("experts", {"experts": EXPERT}),
+    ):
+        with pytest.raises(RequestError, match=f"{name} must be a list"):
+            run(Judge(), tmp_path, **arguments)
+    with pytest.raises(RequestError, match=r"tasks must be a list, not 'exact:x\.jsonl'"):
+        evaluate([MERGE], base=BASE, experts=[EXPERT], tasks="exact:x.jsonl", options=Options(store=tmp_path))
+
+
+def test_every_label_stands_for_one_job_and_there_is_one(tmp_path):
+    jobs = [Job(Judge(), "math", "x"), Job(Judge(), "code", "x")]
+    with pytest.raises(RequestError, match="x: the task is given twice"):
+        evaluate([MERGE], base=BASE, experts=[EXPERT], tasks=jobs, options=Options(store=tmp_path))
+    with pytest.raises(RequestError, match="nothing to score"):
+        evaluate([MERGE], base=BASE, experts=[EXPERT], tasks=[], options=Options(store=tmp_path))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.statistics import (
     Interval,
     bootstrap,
@@ -15,6 +15,7 @@ from rlmerge.evaluate.statistics import (
     retention,
     verdict,
 )
+from rlmerge.jsondata import plain
 
 
 def test_retention_is_the_share_of_the_gain():
@@ -38,7 +39,7 @@ def test_percentiles_are_the_quantiles():
     assert percentiles(5.0, np.arange(1001.0)) == Interval(5.0, 25.0, 975.0)
     unknown = percentiles(5.0, np.array([1.0, np.nan]))
     assert math.isnan(unknown.low) and not unknown.excludes(0.0)
-    assert unknown.to_dict() == {"value": 5.0, "low": None, "high": None}
+    assert plain(unknown) == {"value": 5.0, "low": None, "high": None}
 
 
 def test_rare_infinite_ratios_leave_the_ends_finite():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rlmerge.errors import CheckpointError, RequestError
-from rlmerge.evaluate.subjects import open_subjects, short_names
+from rlmerge.evaluate.subjects import open_subjects
 
 MODELS = Path(__file__).parents[2] / "examples" / "checkpoints"
 
@@ -16,19 +16,6 @@ def test_roles_and_names():
         ("rl-rev", "expert"),
         ("rl-cnt", "merge"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["/a/x", "/a/y"], ["x", "y"]),
-        (["/runs/1/out", "/runs/2/out", "/base"], ["1/out", "2/out", "base"]),
-        (["/1/run/out", "/2/run/out"], ["1/run/out", "2/run/out"]),
-        (["out", "/a/out"], ["out", "a/out"]),
-    ],
-)
-def test_names_are_as_short_as_they_can_be(paths, names):
-    assert short_names([Path(path).parts for path in paths]) == names
 
 
 def test_a_model_given_twice_is_refused():

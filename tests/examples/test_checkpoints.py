@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlmerge.checkpoint.model import open_checkpoint
-from rlmerge.evaluate.tasks import answer, read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import load
+from rlmerge.evaluate.exact import answer, read_items, score
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import load
 
 ROOT = Path(__file__).parents[2] / "examples" / "checkpoints"
 TASKS = ("rev", "cnt", "shift", "add", "sort")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.inspection.pairing import pair_up, short_names
+from rlmerge.inspection.pairing import pair_up
 from support.models import write_model
 
 
@@ -12,16 +12,6 @@ def models(tmp_path):
     write_model(tmp_path / "a" / "step-100", {"w0": np.zeros((2, 2))})
     write_model(tmp_path / "b" / "step-100", {"w0": np.zeros((2, 2)), "w1": np.zeros((2, 2)), "none": np.ones((0, 2))})
     return [open_checkpoint(tmp_path / name) for name in ("base", "a/step-100", "b/step-100")]
-
-
-def test_names_are_short_and_unique(models):
-    assert short_names(models) == ["base", "step-100", "step-100 (2)"]
-
-
-def test_a_trailing_slash_and_the_working_directory(tmp_path, monkeypatch):
-    write_model(tmp_path / "here", {"w": np.ones(1)})
-    monkeypatch.chdir(tmp_path / "here")
-    assert short_names([open_checkpoint("."), open_checkpoint(f"{tmp_path}/here/")]) == ["here", "here (2)"]
 
 
 def test_tensors_are_compared_for_those_that_hold_them(models):

@@ -59,3 +59,9 @@ def test_wide_letters_take_two_columns():
 def test_a_row_label_keeps_its_whole_name_as_a_tooltip():
     found = row_label(10, 20, "<" + "x" * 50 + ">", 70)
     assert "<title>&lt;" + "x" * 50 + "&gt;</title>" in found and found.count("x" * 50) == 1
+
+
+def test_whole_numbers_and_spelled_values():
+    x = axis([], 0, 100, whole=True, spelled=lambda value: f"layer {value:g}", within=[0.0, 2.0])
+    assert x.ticks(6) == [0.0, 1.0, 2.0] and x.text(1.0) == "layer 1"
+    assert axis([0.3, 0.6], 0, 1, whole=True).ticks() == [1]

@@ -1,7 +1,7 @@
 import pytest
 
 from rlmerge.report.axes import columns
-from rlmerge.report.console import Column, fitted, render
+from rlmerge.report.console import Column, duration_text, fitted, render, size_text, table, warning_lines
 
 
 def shown(found, width):
@@ -35,3 +35,44 @@ def test_a_name_loses_its_middle_before_a_figure_is_broken():
 
 def test_no_markup_and_no_blanks_at_line_ends():
     assert render(["[bold]a[/bold] :smile:", "b  "], 40, False) == "[bold]a[/bold] :smile:\nb"
+
+
+def test_parts_stand_apart_and_are_not_wrapped_where_asked():
+    made = table("name", ">score", rules=False)
+    made.add_row("[b]ties", "0.5")
+    parts = ["x" * 50, made, *warning_lines(["[b]odd"])]
+    assert render(parts, 40, False, apart=True).split("\n\n") == [
+        "x" * 50,
+        "name     score\n[b]ties    0.5",
+        "warning: [b]odd",
+    ]
+    assert "\x1b[" in render(parts, 40, True, apart=True)
+
+
+def test_a_table_without_titles_has_no_head():
+    made = table("", "", rules=False)
+    made.add_row("a", "b")
+    assert render([made], 40, False) == "a  b"
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1_980_000_000, "1.98 GB"),
+        (999_600, "1 MB"),
+        (5 * 10**15, "5000 TB"),
+    ],
+)
+def test_size_text(nbytes, text):
+    assert size_text(nbytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.421, "0.42 s"), (12.34, "12.3 s"), (59.97, "1:00"), (65, "1:05"), (7389, "2:03:09")],
+)
+def test_duration_text(seconds, text):
+    assert duration_text(seconds) == text

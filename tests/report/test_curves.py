@@ -45,3 +45,20 @@ def test_references_and_places_are_in_view():
 
 def test_nothing_to_draw_is_said():
     assert "nothing to draw" in curve_plot("T", "D", [Curve("c", 0, [Point(0, None)])], x_label="x", y_label="y")
+
+
+def test_an_interval_that_is_not_known_has_no_band():
+    points = [Point(0, 1.0, math.nan, math.nan), Point(1, 2.0, 1.0, math.inf)]
+    chart = curve_plot("T", "D", [Curve("c", 0, points)], x_label="x", y_label="y", within=[0.0])
+    assert elements(chart, "band") == []
+    assert [mark.get("data-tip") for mark in elements(chart, "mark")] == ["c, 0: 1", "c, 1: 2"]
+
+
+def test_places_on_x_are_whole_and_spelled():
+    points = [Point(-3, 0.1), Point(-1, 0.2)]
+    chart = curve_plot(
+        "T", "D", [Curve("c", 0, points)], x_label="x", y_label="y", whole_x=True, x_text=lambda e: f"2^{e:g}"
+    )
+    labels = [e.text for e in ElementTree.fromstring(chart).iter() if e.get("class") == "tick"]
+    assert {"2^-3", "2^-2", "2^-1"} <= set(labels) and "2^-2.5" not in labels
+    assert elements(chart, "mark")[0].get("data-tip") == "c, 2^-3: 0.1"

@@ -1,17 +1,19 @@
 import math
 
-from rlmerge.report.tables import amount, interval_text, matrix, number, plot, share, table, tensors
+from rlmerge.report.tables import amount, interval_text, matrix, number, plot, share, table
 
 
 def test_intervals():
     assert interval_text(0.5123, 0.48, 0.54) == "0.512 [0.48, 0.54]"
     assert interval_text(-0.125, -0.25, 0.0, percent=True) == "−12.5 % [−25.0 %, 0.0 %]"
     assert (interval_text(0.5, None, 0.6), interval_text(None, None, None)) == ("0.5", "–")
+    assert interval_text(0.5, math.nan, math.nan) == interval_text(0.5, 0.4, math.inf) == "0.5"
     assert (amount(math.nan), amount(-1e-9)) == ("–", "−1e−09")
 
 
 def test_numbers():
     assert (share(0.12345), share(None), number(0.00012345), number(None)) == ("12.3 %", "–", "0.000123", "–")
+    assert {show(x) for show in (share, number, amount) for x in (math.nan, math.inf, -math.inf)} == {"–"}
 
 
 def test_cells_are_text():
@@ -36,10 +38,3 @@ def test_a_matrix_of_rows_and_columns_asks_for_every_cell():
 def test_a_plot_brings_its_numbers():
     found = plot("T", "note", "<svg/>", "<table/>")
     assert found.index("<svg/>") < found.index("Show the numbers") < found.index("<table/>")
-
-
-def test_tensors_sort_by_value():
-    row = {"name": "<w>", "kind": "norm", "layer": 3, "shape": [2, 5], "unchanged": [0.5], "relative_norm": [None]}
-    found = tensors({"tensors": [row, row | {"layer": None, "shape": []}]}, ["e"])
-    assert "&lt;w&gt;" in found and 'data-value="10">2 × 5' in found and 'data-value="1">scalar' in found
-    assert 'data-value="0.5">50.0 %' in found and 'data-value="-1">–' in found

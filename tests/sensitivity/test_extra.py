@@ -7,8 +7,8 @@ import pytest
 
 from rlmerge.errors import RequestError
 from rlmerge.extras import require
+from rlmerge.language.data import read_data
 from rlmerge.sensitivity import measure
-from rlmerge.sensitivity.data import read_data
 
 
 def test_a_present_module_is_returned():

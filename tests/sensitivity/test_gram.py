@@ -5,10 +5,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from rlmerge.language.tokens import TokenSequence  # noqa: E402
 from rlmerge.sensitivity.gram import accumulate_grams, linear_layers, shared_inputs  # noqa: E402
-from rlmerge.sensitivity.tokens import TokenSequence  # noqa: E402
-
-from . import tiny  # noqa: E402
+from support import tiny  # noqa: E402
 
 SEQUENCES = [TokenSequence((1, 5, 9, 13), 2, "a"), TokenSequence((1, 20, 21), 1, "b")]
 LAYER = "model.layers.1."

@@ -15,8 +15,7 @@ from rlmerge.sensitivity import passes  # noqa: E402
 from rlmerge.sensitivity.measurement import measure  # noqa: E402
 from rlmerge.sensitivity.options import SensitivityOptions  # noqa: E402
 from rlmerge.sensitivity.store import load_sensitivity  # noqa: E402
-
-from . import tiny  # noqa: E402
+from support import tiny  # noqa: E402
 
 ROWS = [{"prompt": "1+1=", "response": "2"}, {"prompt": "a", "response": "bcd"}, {"prompt": "34", "response": "5-6 a"}]
 
@@ -44,18 +43,16 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_writes_the_mean_squared_gradient_of_every_stored_tensor(model, data, tmp_path):
-    result = measure(model, data, tmp_path / "fisher", SensitivityOptions(dtype="float64"))
+def check_fisher(result, rows):
+    """Against gradients of each row alone in float64; ``rows`` are the ids of prompt and response, end included."""
     reference = tiny.llama(dtype="float64")
-    tokenizer = tiny.tokenizer()
     expected = {name: torch.zeros_like(p) for name, p in reference.named_parameters()}
-    for row in ROWS:
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        ids = prompt + tokenizer(row["response"], add_special_tokens=False)["input_ids"] + [2]
-        logits = reference(input_ids=torch.tensor([ids])).logits[0]
-        loss = -torch.log_softmax(logits, -1)[range(len(prompt) - 1, len(ids) - 1), ids[len(prompt) :]].sum()
+    for prompt, response in rows:
+        logits = reference(input_ids=torch.tensor([prompt + response])).logits[0]
+        places = range(len(prompt) - 1, len(prompt + response) - 1)
+        loss = -torch.log_softmax(logits, -1)[places, response].sum()
         for name, gradient in zip(expected, torch.autograd.grad(loss, list(reference.parameters())), strict=True):
-            expected[name] += gradient**2 / len(ROWS)
+            expected[name] += gradient**2 / len(rows)
     found = values(result.out)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -64,10 +61,46 @@ def test_writes_the_mean_squared_gradient_of_every_stored_tensor(model, data, tm
         np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-6, atol=1e-6 * value.max().item())
 
 
+def ids(text):
+    """Token ids of characters and special tokens, as the vocabulary lists them."""
+    parts = text.replace("<s>", "\0").replace("</s>", "\1")
+    return [{"\0": 1, "\1": 2}.get(c) or tiny.VOCABULARY.index(c) for c in parts]
+
+
+def test_writes_the_mean_squared_gradient_of_every_stored_tensor(model, data, tmp_path):
+    result = measure(model, data, tmp_path / "fisher", SensitivityOptions(dtype="float64"))
+    check_fisher(result, [(ids("<s>" + row["prompt"]), ids(row["response"] + "</s>")) for row in ROWS])
+    assert result.record.eos_appended == 3
+
+
+CHAT = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "response", "appended"),
+    [
+        ({"prompt": "1+1=", "response": "2</s>"}, "<s>1+1=", "2</s>", 0),
+        ({"prompt": "1+1=", "response": "2"}, "<s>1+1=", "2</s>", 1),
+        ({"text": "abc</s>"}, "<s>", "abc</s>", 0),
+        ({"text": "abc"}, "<s>", "abc</s>", 1),
+        ({"messages": CHAT}, "<s>? 1+1</s>  <s>a ", "2</s>", 0),
+    ],
+)
+def test_no_sequence_ends_twice(tmp_path, row, prompt, response, appended):
+    """The squares of a second end of sequence would be added to every tensor."""
+    chatty = tiny.save(tmp_path / "model", tiny.llama(), chat=True)
+    (tmp_path / "data.jsonl").write_text(json.dumps(row))
+    options = SensitivityOptions(dtype="float64")
+    result = measure(chatty, str(tmp_path / "data.jsonl"), tmp_path / "fisher", options)
+    check_fisher(result, [(ids(prompt), ids(response))])
+    assert result.record.eos_appended == appended
+    assert result.record.tokens == len(ids(response))
+
+
 def test_the_record_says_what_was_done(model, data, tmp_path):
     result = measure(model, data, tmp_path / "fisher", SensitivityOptions(max_length=6))
     stored = json.loads((result.out / "sensitivity.json").read_text())
-    assert stored == {"format_version": 1, **json.loads(json.dumps(asdict(result.record)))}
+    assert stored == {"format_version": 2, **json.loads(json.dumps(asdict(result.record)))}
     assert stored["model_digest"] == open_checkpoint(model).fingerprint()
     # "<s>1+1=2</s>" is one token too long, "<s>34" leaves room for three of six; "<s>a" and four fit.
     assert (stored["sequences"], stored["tokens"], stored["truncated"], stored["dropped"]) == (3, 1 + 4 + 3, 2, 0)

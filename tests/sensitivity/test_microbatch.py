@@ -8,10 +8,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlmerge.errors import RunError  # noqa: E402
+from rlmerge.language.tokens import TokenSequence  # noqa: E402
 from rlmerge.sensitivity.squares import accumulate_squares  # noqa: E402
-from rlmerge.sensitivity.tokens import TokenSequence  # noqa: E402
-
-from . import tiny  # noqa: E402
+from support import tiny  # noqa: E402
 
 SEQUENCES = [TokenSequence((1, 5, 9, 13, 2), 3, "a"), TokenSequence((1, 4, 4, 20), 1, "b")]
 

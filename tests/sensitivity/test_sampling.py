@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -8,18 +9,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlmerge.errors import RequestError  # noqa: E402
-from rlmerge.sensitivity.data import Example  # noqa: E402
-from rlmerge.sensitivity.model import CausalModel  # noqa: E402
+from rlmerge.language.data import Dataset, Example, read_data  # noqa: E402
+from rlmerge.language.model import Causal  # noqa: E402
 from rlmerge.sensitivity.options import SensitivityOptions  # noqa: E402
-from rlmerge.sensitivity.sampling import sample_responses  # noqa: E402
-
-from . import tiny  # noqa: E402
+from rlmerge.sensitivity.sampling import make_reward, sample_responses  # noqa: E402
+from support import tiny  # noqa: E402
 
 EXAMPLES = [Example("f:1", "1+1=", answer="2"), Example("f:2", "a", answer="b")]
 
 
-def causal(model=None) -> CausalModel:
-    return CausalModel(model or tiny.llama(), tiny.tokenizer(), torch.device("cpu"), {}, ())
+def causal(model=None) -> Causal:
+    return Causal(Path("model"), model or tiny.llama(), tiny.tokenizer(), torch.device("cpu"), (2,))
 
 
 def sample(examples=EXAMPLES, *, model=None, keep=None, **options):
@@ -33,7 +33,7 @@ def test_samples_are_seeded_and_leave_the_callers_random_state_alone():
     first = sample(samples=3, seed=5)
     assert torch.equal(torch.get_rng_state(), before)
     assert len(first.sequences) == 6
-    assert first == sample(samples=3, seed=5) != sample(samples=3, seed=6)
+    assert first == sample(samples=3, seed=5) == sample(samples=3, seed=5, batch_size=4) != sample(samples=3, seed=6)
 
 
 def test_responses_follow_their_prompts_and_stop_at_the_end_token():
@@ -87,3 +87,55 @@ def test_a_reward_that_is_never_true_says_so_with_an_example():
     with pytest.raises(RequestError, match="none of the 2 samples earned the reward 'exact'") as error:
         sample(keep=lambda example, text: False, mode="reward", reward="exact")
     assert "f:1: wanted '2', the model wrote" in str(error.value)
+
+
+EXAMPLE = Example("f:1", "1+1=", answer="2")
+DATA = Dataset((EXAMPLE,), "digest")
+
+
+def test_exact_ignores_blanks_around_the_answer_only():
+    reward = make_reward("exact", DATA)
+    assert reward(EXAMPLE, " 2\n")
+    assert not reward(EXAMPLE, "22") and not reward(EXAMPLE, "the answer is 2")
+
+
+def test_a_pattern_without_group_is_the_reward_itself():
+    reward = make_reward("regex:^the .* is", Dataset((Example("w", "p"),), ""))
+    assert reward(EXAMPLE, "the answer is 7") and not reward(EXAMPLE, "7")
+
+
+def test_a_patterns_group_must_equal_the_answer_in_its_last_occurrence():
+    reward = make_reward(r"regex:#### (-?\d+)", DATA)
+    assert (
+        reward(EXAMPLE, "#### 7 no, #### 2") and not reward(EXAMPLE, "#### 2 no, #### 7") and not reward(EXAMPLE, "2")
+    )
+
+
+def test_reasoning_gym_verifies_the_tagged_answer():
+    pytest.importorskip("reasoning_gym")
+    data = read_data("reasoning-gym:chain_sum", 2, 0)
+    reward = make_reward("reasoning-gym", data)
+    example = data.examples[0]
+    assert reward(example, f"<answer>1</answer> or rather <answer>{example.answer}</answer>")
+    assert reward(example, f" {example.answer}\n")
+    assert not reward(example, "<answer>x</answer>")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("exakt", "Did you mean 'exact'"),
+        ("regex:", "unknown reward"),
+        ("regex:(", "bad pattern"),
+        ("reasoning-gym", "needs data of a reasoning-gym task"),
+    ],
+)
+def test_bad_specifications(spec, message):
+    with pytest.raises(RequestError, match=message):
+        make_reward(spec, DATA)
+
+
+@pytest.mark.parametrize("spec", ["exact", "regex:(.)"])
+def test_data_without_answers_is_refused_by_line(spec):
+    with pytest.raises(RequestError, match=r"f:9: .* needs reference answers"):
+        make_reward(spec, Dataset((EXAMPLE, Example("f:9", "p")), ""))

@@ -16,7 +16,9 @@ FISHER = {"a.weight": np.full((4, 3), 0.5, np.float32), "b": np.zeros(5, np.floa
 
 
 def record(digest: str, **changes) -> SensitivityRecord:
-    counts = dict.fromkeys(("sequences", "tokens", "truncated", "dropped", "sampled", "gram_tokens", "seed"), 1)
+    counts = dict.fromkeys(
+        ("sequences", "tokens", "truncated", "dropped", "eos_appended", "sampled", "gram_tokens", "seed"), 1
+    )
     limits = dict.fromkeys(("max_length", "max_new_tokens", "batch_size"), 1)
     texts = {
         "model": "expert",
@@ -97,7 +99,7 @@ def test_negative_and_non_finite_values_are_located(tmp_path, checkpoint, bad):
 
 
 def test_a_model_directory_is_no_sensitivity(checkpoint):
-    with pytest.raises(CheckpointError, match=r"no sensitivity directory \(it has no sensitivity\.json\)"):
+    with pytest.raises(CheckpointError, match=r"is not a sensitivity directory \(it has no sensitivity\.json\)"):
         load_sensitivity(checkpoint.path, checkpoint)
 
 
@@ -106,7 +108,7 @@ def test_a_damaged_record_is_refused(tmp_path, checkpoint):
     path = directory / "sensitivity.json"
     good = json.loads(path.read_text())
     damaged = {
-        "format_version is 2": {**good, "format_version": 2},
+        "format_version is 1": {**good, "format_version": 1},
         "format_version is None": [],
         "'mode' is missing or": {key: value for key, value in good.items() if key != "mode"},
         "'tokens' is missing or of the wrong type": {**good, "tokens": "many"},

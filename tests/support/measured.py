@@ -37,6 +37,7 @@ def write_measured(
         tokens=1,
         truncated=0,
         dropped=0,
+        eos_appended=0,
         sampled=0,
         max_length=1,
         max_new_tokens=1,

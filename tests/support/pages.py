@@ -42,3 +42,13 @@ CONTRAST = """() => {
     return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
   }));
 }"""
+
+
+OVERFLOWING = """[...document.querySelectorAll('svg.plot')].filter((plot) => {
+  const frame = plot.closest('figure').getBoundingClientRect();
+  return [...plot.querySelectorAll('text')].some((text) => {
+    const box = text.getBoundingClientRect();
+    return box.left < frame.left || box.right > frame.right;
+  });
+}).map((plot) => plot.getAttribute('aria-label'))"""
+"""Charts with a label beyond their frame."""

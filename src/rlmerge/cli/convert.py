@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
+from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
-from rlmerge.cli.paths import OutputPath
 from rlmerge.cli.request import FORMAT
-from rlmerge.cli.sizes import Size
 
 
 @click.command()
@@ -37,11 +36,11 @@ def command(source: str, out: Path, base: str | None, quiet: bool, output_format
     rlmerge convert adapter --base BASE -o model
     """
     from rlmerge.api import run_plan
+    from rlmerge.cli.merge import merge_text
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging import plan_stages, run_stages
     from rlmerge.options import Options
     from rlmerge.recipe import recipe_from_flags
-    from rlmerge.report.terminal import merge_text
 
     model = source if base is None else f"{base}+{source}"
     recipe = recipe_from_flags("passthrough", None, [model])
@@ -51,8 +50,8 @@ def command(source: str, out: Path, base: str | None, quiet: bool, output_format
         with show_progress(quiet) as progress:
             for note in stages[-1].plan.beside.notes:
                 progress.message(f"note: {note}")
-            result = run_stages(stages, chosen, run_plan, progress).to_dict()
+            result = run_stages(stages, chosen, run_plan, progress)
         if output_format == "json":
-            emit_json(result, unless=out)
+            emit_json(result.to_dict(), unless=out)
         else:
             emit(merge_text(result, width=width(), color=color()), unless=out)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlmerge.cli.arguments import Size
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
-from rlmerge.cli.sizes import Size
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ def extract(expert: str, base: str, out: Path, resume: bool, force: bool, quiet:
     from rlmerge.checkpoint.formats.delta_extract import extract as write
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging.place import check_place
-    from rlmerge.report.terminal import size_text
+    from rlmerge.report.console import size_text
 
     before, after = _open(expert, base)
     check_place(out, [before, after], force)
@@ -102,7 +102,7 @@ def apply(
     from rlmerge.checkpoint.formats.delta_apply import apply as write
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging.place import check_place
-    from rlmerge.report.terminal import size_text
+    from rlmerge.report.console import size_text
 
     before, model = _open(delta, base or _named_base(delta))
     check_place(out, [before, model], force)
@@ -131,7 +131,7 @@ def verify(delta: str, base: str | None, quiet: bool, output_format: str) -> Non
     """
     from rlmerge.checkpoint.formats.delta_apply import check
     from rlmerge.cli.progress import show_progress
-    from rlmerge.report.terminal import size_text
+    from rlmerge.report.console import size_text
 
     before, model = _open(delta, base or _named_base(delta))
     with show_progress(quiet) as progress:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlmerge.cli.greedy import GreedyCommand
-from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.arguments import GreedyCommand
+from rlmerge.cli.output import check_writable, color, emit, emit_json, width, write_file
 from rlmerge.cli.request import FORMAT
 
 if TYPE_CHECKING:
-    from rlmerge.report.eval_results import Benchmark
+    from rlmerge.evaluate.report.hub import Benchmark
 
 _FILE = click.Path(path_type=Path)
 
@@ -94,10 +94,8 @@ def command(
     """
     from rlmerge.cli.progress import show_progress
     from rlmerge.evaluate import Options, evaluate
-    from rlmerge.report.eval_terminal import eval_text
 
-    for file in (out, json_file):
-        _check_writable(file)
+    check_writable(out, json_file)
     benchmarks = _benchmarks(benchmark)
     _end_orderly()
     with show_progress(quiet) as progress:
@@ -114,22 +112,23 @@ def command(
             landscape=landscape,
             progress=progress,
         )
-    result = found.to_dict()
     if json_file is not None:
-        _write(json_file, found.to_json() + "\n")
+        write_file(json_file, found.to_json() + "\n")
     if out is not None:
-        from rlmerge.report.eval_html import eval_html
+        from rlmerge.evaluate.report.page import eval_html
 
-        _write(out, eval_html(result))
+        write_file(out, eval_html(found))
     if output_format == "json":
-        emit_json(result)
+        emit_json(found.to_dict())
     else:
-        emit(eval_text(result, width=width(), color=color()))
-    if eval_results is not None:  # last: scores that no benchmark takes are an error, but found all the same
-        from rlmerge.report.eval_results import eval_results_files
+        from rlmerge.evaluate.report.terminal import eval_text
 
-        for name, text in eval_results_files(result, benchmarks).items():
-            _write(eval_results / name, text)
+        emit(eval_text(found, width=width(), color=color()))
+    if eval_results is not None:  # last: scores that no benchmark takes are an error, but found all the same
+        from rlmerge.evaluate.report.hub import hub_files
+
+        for name, text in hub_files(found, benchmarks).items():
+            write_file(eval_results / name, text)
 
 
 def _end_orderly() -> None:
@@ -139,40 +138,21 @@ def _end_orderly() -> None:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
-def _own(words: Sequence[str]) -> dict[str, list[str]] | None:
+def _own(given: Sequence[str]) -> dict[str, list[str]] | None:
     """Tasks by expert; None when the command line says nothing of it."""
     own: dict[str, list[str]] = {}
-    for word in words:
-        expert, equals, tasks = word.partition("=")
+    for text in given:
+        expert, equals, tasks = text.partition("=")
         if not expert or not equals or not tasks:
-            raise click.UsageError(f"--own {word}: write --own EXPERT=TASK[,TASK]", click.get_current_context())
+            raise click.UsageError(f"--own {text}: write --own EXPERT=TASK[,TASK]", click.get_current_context())
         own.setdefault(expert, []).extend(task for task in tasks.split(",") if task)
     return own or None
 
 
-def _benchmarks(words: Sequence[str]) -> dict[str, Benchmark]:
+def _benchmarks(given: Sequence[str]) -> dict[str, Benchmark]:
     """Benchmarks of the Hub by task."""
-    if not words:
+    if not given:
         return {}
-    from rlmerge.report.eval_results import read_benchmark
+    from rlmerge.evaluate.report.hub import read_benchmark
 
-    return dict(map(read_benchmark, words))
-
-
-def _check_writable(file: Path | None) -> None:
-    """UsageError before the work rather than after it when a result could not be written."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        problem = "is a directory" if file.is_dir() else "its directory does not exist"
-        raise click.UsageError(f"cannot write {file}: {problem}", click.get_current_context())
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a result; RunError when the disk does not take it."""
-    from rlmerge.errors import RunError
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        hint = "Make room and run the same command again; every score is kept."
-        raise RunError(f"cannot be written ({error.strerror})", where=str(file), hint=hint) from error
+    return dict(map(read_benchmark, given))

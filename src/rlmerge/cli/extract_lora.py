@@ -70,7 +70,7 @@ def command(expert: str, base: str, out: Path, dtype: str, quiet: bool, output_f
 
 def text(result: Mapping[str, Any]) -> str:
     """What was written and what it lacks, module by module, or by kind where there are many."""
-    from rlmerge.report.terminal import size_text
+    from rlmerge.report.console import size_text
 
     modules: Sequence[Mapping[str, Any]] = result["modules"]
     lines = [f"{result['out']}: {len(modules)} modules of {result['base']}, {size_text(result['bytes'])}"]

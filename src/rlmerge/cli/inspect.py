@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rlmerge.cli.output import color, emit, emit_json, width
+from rlmerge.cli.arguments import Size
+from rlmerge.cli.output import check_writable, color, emit, emit_json, width, write_file
 from rlmerge.cli.request import FORMAT
-from rlmerge.cli.sizes import Size
 
 if TYPE_CHECKING:
     from rlmerge.recipe import Recipe
@@ -50,12 +50,11 @@ def command(
     from rlmerge.cli.progress import show_progress
     from rlmerge.inspection.inspect import SAMPLE, inspect
     from rlmerge.options import Options
-    from rlmerge.report.inspect_terminal import inspect_text
+    from rlmerge.recipe import load_recipe
 
-    recipe = None if against is None else _recipe(against)
+    recipe = None if against is None else load_recipe(against)
     base, experts, merged = _models(models, base, recipe)
-    for file in (out, json_file):
-        _check_writable(file)
+    check_writable(out, json_file)
     with show_progress(quiet) as progress:
         found = inspect(
             base,
@@ -67,17 +66,16 @@ def command(
             spectral=spectral,
             progress=progress,
         )
-    result = found.to_dict()
     if json_file is not None:
-        json_file.write_text(found.to_json() + "\n", encoding="utf-8")
+        write_file(json_file, found.to_json() + "\n")
     if out is not None:
-        from rlmerge.report.html import inspect_html
-
-        out.write_text(inspect_html(result), encoding="utf-8")
+        write_file(out, found.to_html())
     if output_format == "json":
-        emit_json(result)
+        emit_json(found.to_dict())
     else:
-        emit(inspect_text(result, width=width(), color=color()))
+        from rlmerge.inspection.report.terminal import inspect_text
+
+        emit(inspect_text(found, width=width(), color=color()))
 
 
 def _models(models: Sequence[str], base: str | None, recipe: Recipe | None) -> tuple[str, tuple[str, ...], str | None]:
@@ -92,23 +90,3 @@ def _models(models: Sequence[str], base: str | None, recipe: Recipe | None) -> t
     if recipe.base is None:
         raise click.UsageError("the recipe has no base_model to measure against; add one", context)
     return str(recipe.base), tuple(str(expert.model) for expert in recipe.experts), models[0]
-
-
-def _recipe(path: Path) -> Recipe:
-    """The recipe in a recipe file, or inside a lock file."""
-    import yaml
-
-    from rlmerge.recipe import load_recipe
-
-    if path.name.endswith(".lock.yaml") and path.is_file():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and isinstance(content.get("recipe"), dict):
-            return load_recipe(content["recipe"])
-    return load_recipe(path)
-
-
-def _check_writable(file: Path | None) -> None:
-    """UsageError before the work rather than after it when a result could not be written."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        problem = "is a directory" if file.is_dir() else "its directory does not exist"
-        raise click.UsageError(f"cannot write {file}: {problem}", click.get_current_context())

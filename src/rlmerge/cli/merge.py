@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlmerge.cli.arguments import OutputPath
 from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
-from rlmerge.cli.paths import OutputPath
 from rlmerge.cli.request import FORMAT, read_requests, request_options
+from rlmerge.text import displayed, plain
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from rlmerge.merging import MergeResult
+    from rlmerge.merging.account import Detail, ExpertSurvival
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe
 
@@ -48,7 +54,6 @@ def command(
     from rlmerge.api import run_plan
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging import plan_stages, run_stages
-    from rlmerge.report.terminal import merge_text
 
     if kind == "adapter":
         _write_adapter(recipes, out, options, rank, quiet, output_format)
@@ -60,9 +65,9 @@ def command(
         with show_progress(quiet) as progress:
             for note in stages[-1].plan.beside.notes:
                 progress.message(f"note: {note}")
-            result = run_stages(stages, options, run_plan, progress, keep_stages).to_dict()
+            result = run_stages(stages, options, run_plan, progress, keep_stages)
         if output_format == "json":
-            emit_json(result, unless=out)
+            emit_json(result.to_dict(), unless=out)
         else:
             emit(merge_text(result, width=width(), color=color()), unless=out)
 
@@ -82,3 +87,69 @@ def _write_adapter(
             emit_json(result.to_dict(), unless=out)
         else:
             emit(text(result.to_dict()), unless=out)
+
+
+def merge_text(result: MergeResult, *, width: int, color: bool) -> str:
+    """What a merge did: per expert what survived and at which coefficient, then cost and warnings."""
+    from rlmerge.report.console import render, warning_lines
+
+    result = displayed(result)
+    parts: list[RenderableType] = [f"{result.method} ({result.status}) → {plain(result.out)}"]
+    if result.experts:
+        parts.append(_survival(result.experts))
+    if result.details:
+        parts.append(_details(result.details))
+    return render([*parts, _cost(result), *warning_lines(result.warnings)], width, color, apart=True)
+
+
+def _survival(experts: Sequence[ExpertSurvival]) -> Table:
+    """Per expert: entries changed, by no other, still changed in the output, taken back by rounding, and the factor."""
+    from rlmerge.report.console import table
+
+    made = table("expert", ">changed", ">unique", ">survived", ">erased", ">coefficient", rules=False)
+    for expert in experts:
+        made.add_row(
+            expert.name,
+            f"{expert.changed:,}",
+            f"{expert.unique:,}",
+            _share(expert.survived, expert.changed),
+            _share(expert.erased, expert.changed),
+            f"{_coefficient(expert.requested)} → {_coefficient(expert.realised)}",
+        )
+    return made
+
+
+def _details(details: Sequence[Detail]) -> Table:
+    """What the method measured of its own work: over the model, and the range over its tensors."""
+    from rlmerge.report.console import table
+
+    made = table("measured by the method", ">model", ">tensors from", ">to", rules=False)
+    for detail in details:
+        low, high = detail.range or (None, None)
+        made.add_row(detail.label, _ratio(detail.value), _ratio(low), _ratio(high))
+    return made
+
+
+def _cost(result: MergeResult) -> str:
+    from rlmerge.report.console import duration_text, size_text
+
+    read, written, seconds = result.bytes_read, result.bytes_written, result.seconds
+    resumed = f" ({result.resumed} from before)" if result.resumed else ""
+    rate = f" ({size_text(round((read + written) / seconds))}/s)" if seconds > 0 else ""
+    peak = "" if result.peak_memory is None else f", peak memory {size_text(result.peak_memory)}"
+    return (
+        f"{result.tensors} tensors{resumed}, {size_text(read)} read, {size_text(written)} written "
+        f"in {duration_text(seconds)}{rate}{peak}"
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _coefficient(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from rlmerge.cli.sizes import Size
+from rlmerge.cli.arguments import Size
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,8 @@ from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from rlmerge.methods import Method
 
 
@@ -24,7 +27,6 @@ def command(name: str | None, output_format: str) -> None:
     summaries that agree), or reconstruction (the source fixes only the outline).
     """
     from rlmerge import methods
-    from rlmerge.report.terminal import method_text, methods_text
 
     known = [methods.get(each) for each in methods.names()]
     if name is None:
@@ -75,3 +77,69 @@ def _source(method: Method) -> str | None:
         return inspect.getsource(method.formula)
     except (OSError, TypeError):
         return None
+
+
+def methods_text(sheet: Mapping[str, Any], *, width: int, color: bool) -> str:
+    """All methods, a line each."""
+    from rlmerge.report.console import render, table
+
+    made = table("method", "status", "summary", rules=False)
+    for method in sheet["methods"]:
+        made.add_row(method["name"], method["status"], method["summary"])
+    return render([made, "`rlmerge methods NAME` shows formula and parameters."], width, color, apart=True)
+
+
+def method_text(sheet: Mapping[str, Any], *, width: int, color: bool) -> str:
+    """One method: what it is, its parameters, notes, variants, and the formula as it runs."""
+    from rlmerge.report.console import render, table
+
+    experts = sheet["experts"]
+    most = "" if experts["max"] == experts["min"] else f" to {experts['max']}" if experts["max"] else " or more"
+    head = (
+        f"{sheet['name']} ({sheet['status']}): {sheet['summary']}\n"
+        f"{sheet['paper']}\nbase {sheet['base']}; experts: {experts['min']}{most}"
+    )
+    parts: list[RenderableType] = [head]
+    if sheet["parameters"]:
+        made = table("parameter", "default", "values", "per", "meaning", rules=False)
+        for parameter in sheet["parameters"]:
+            made.add_row(
+                parameter["name"], _default(parameter), _bounds(parameter), parameter["per"], parameter["help"]
+            )
+        parts.append(made)
+    parts += ["\n".join(f"- {note}" for note in sheet["notes"])] if sheet["notes"] else []
+    if sheet["variants"]:
+        lines = (f"- {other['name']}: {other['summary']}" for other in sheet["variants"])
+        parts.append("\n".join(["Variants of the same formula:", *lines]))
+    if sheet["formula"]:
+        parts.append(sheet["formula"].rstrip())
+    return render(parts, width, color, apart=True)
+
+
+def _default(parameter: Mapping[str, Any]) -> str:
+    text = _value(parameter["default"])
+    return text if parameter["mergekit"] is None else f"{text} (compat: {_value(parameter['mergekit'])})"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "required"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _bounds(parameter: Mapping[str, Any]) -> str:
+    if parameter["choices"]:
+        return ", ".join(parameter["choices"])
+    if isinstance(parameter["default"], bool):
+        return "true, false"
+    low, high = parameter["low"], parameter["high"]
+    if low is None and high is None:
+        return "any number"
+    if low is None:
+        return f"up to {high:g}"
+    above = f"above {low:g}" if parameter["open_low"] else f"{low:g}"
+    if high is None:
+        return above if parameter["open_low"] else f"at least {low:g}"
+    return f"{above} to {high:g}"

@@ -1,20 +1,21 @@
-"""The result on stdout: text for people or one JSON object for programs; and notes on stderr."""
+"""The result on stdout: text for people or one JSON object for programs; in files; and notes on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
 from rlmerge.errors import RunError
+from rlmerge.jsondata import plain
 from rlmerge.text import block, colored
 
 PIPE_WIDTH = 120
@@ -81,7 +82,7 @@ def emit(text: str, *, unless: object = None) -> None:
 
 def emit_json(value: Mapping[str, Any], *, unless: object = None) -> None:
     """Print one JSON object, as ``emit`` does; numbers that JSON lacks (NaN, infinity) become null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     # Outside strings JSON consists of printable characters and line breaks.
     lines = (line if line.isprintable() else "".join(map(_escaped, line)) for line in text.split("\n"))
     emit("\n".join(lines), unless=unless)
@@ -103,6 +104,25 @@ def color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
+def check_writable(*files: Path | None) -> None:
+    """UsageError before the work rather than after it when a result could not be written; None is no file."""
+    for file in files:
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            problem = "is a directory" if file.is_dir() else "its directory does not exist"
+            raise click.UsageError(f"cannot write {file}: {problem}", click.get_current_context())
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a result; RunError when the disk does not take it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Names of files may hold bytes that are no text; a result is always UTF-8.
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        hint = "Make room and run the same command again."
+        raise RunError(f"cannot be written ({error.strerror})", where=str(file), hint=hint) from error
+
+
 def _drop(stream: TextIO) -> None:
     """Let everything else that is printed there go nowhere."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # of what is no file, as in a notebook
@@ -113,13 +133,3 @@ def _drop(stream: TextIO) -> None:
 
 def _escaped(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_finite(entry) for entry in cast("Sequence[Any]", value)]
-    return value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rlmerge.cli.arguments import OutputPath
 from rlmerge.cli.output import color, emit, emit_json, width
-from rlmerge.cli.paths import OutputPath
 from rlmerge.cli.request import FORMAT, read_requests, request_options
+from rlmerge.text import displayed
 
 
 @click.command()
@@ -23,7 +25,6 @@ def command(out: Path | None, output_format: str, **request: Any) -> None:
     """
     recipes, options = read_requests(request)
     from rlmerge.merging import plan_stages
-    from rlmerge.report.terminal import plan_text
 
     stages = plan_stages(recipes, out, options)
     plan = stages[-1].plan.to_dict()
@@ -34,3 +35,33 @@ def command(out: Path | None, output_format: str, **request: Any) -> None:
         emit_json(plan)
     else:
         emit(plan_text(plan, width=width(), color=color()))
+
+
+def plan_text(plan: Mapping[str, Any], *, width: int, color: bool) -> str:
+    """What a merge would do and need; ``plan`` is ``Plan.to_dict()``."""
+    from rlmerge.report.console import render, size_text, table, warning_lines
+
+    plan = displayed(plan)
+    made = table("", "", rules=False)
+    for label, value in (
+        ("method", f"{plan['method']} ({plan['status']})"),
+        ("base", str(plan["base"] or "none")),
+        ("experts", "\n".join(str(expert) for expert in plan["experts"])),
+        *((name, "\n".join(directories)) for name, directories in plan["inputs"].items()),
+        ("output", str(plan["out"] or "not given")),
+        ("tensors", f"{plan['tensors']:,} ({plan['merged_tensors']:,} merged) in {len(plan['shards'])} shard(s)"),
+        ("element types", ", ".join(plan["dtypes"])),
+        ("passes over the inputs", _passes(plan["statistics"])),
+        ("to read", size_text(plan["bytes_read"])),
+        ("to write", size_text(plan["bytes_written"])),
+        ("peak memory", size_text(plan["peak_memory"])),
+        ("free disk", "unknown" if plan["free_disk"] is None else size_text(plan["free_disk"])),
+    ):
+        made.add_row(label, value)
+    return render([made, *warning_lines(plan["warnings"])], width, color, apart=True)
+
+
+def _passes(stages: Sequence[Sequence[str]]) -> str:
+    """The merge itself, and one pass before it for each stage of statistics."""
+    gathered = ", then ".join(" and ".join(stage) for stage in stages)
+    return f"{1 + len(stages)} (for {gathered}, then the merge)" if stages else "1"

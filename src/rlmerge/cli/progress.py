@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
 from rlmerge.progress import Progress, Quiet
-from rlmerge.report.terminal import duration_text, size_text
+from rlmerge.report.console import duration_text, size_text
 from rlmerge.text import indented
 
 if TYPE_CHECKING:

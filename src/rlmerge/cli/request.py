@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from rlmerge.cli.arguments import Size
 from rlmerge.cli.mergekit import mergekit_options, translate
-from rlmerge.cli.sizes import Size
 
 if TYPE_CHECKING:
     from rlmerge.options import Options

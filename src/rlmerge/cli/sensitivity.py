@@ -1,18 +1,16 @@
-"""``rlmerge sensitivity``: measure the diagonal Fisher of a model."""
+"""`rlmerge sensitivity`: measure the diagonal Fisher of a model."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlmerge.cli.output import emit, emit_json, note
+from rlmerge.cli.request import FORMAT
 from rlmerge.sensitivity.options import DTYPES, MODES, SensitivityOptions
 
 if TYPE_CHECKING:
-    from rlmerge.sensitivity.progress import Progress
     from rlmerge.sensitivity.record import SensitivityResult
 
 
@@ -47,54 +45,26 @@ if TYPE_CHECKING:
 @click.option("--gram", is_flag=True, help="Also collect the Gram matrices of layer inputs that regmean needs.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run of the same settings.")
 @click.option("--force", is_flag=True, help="Replace an existing output once the new one is complete.")
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
-def command(model: str, data: str, out: str, form: str, **options: Any) -> None:
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@FORMAT
+def command(model: str, data: str, out: str, quiet: bool, output_format: str, **options: Any) -> None:
     """Measure the diagonal Fisher of a causal language model.
 
     For every parameter: the mean over sequences of the squared gradient of log π(response | prompt). The methods
     sar_merging, fisher and scf_rkl read the result; regmean reads the matrices that --gram adds.
     """
+    from rlmerge.cli.progress import show_progress
     from rlmerge.sensitivity import measure
 
     chosen = SensitivityOptions(**options)
-    with _progress_bar() as progress:
+    with show_progress(quiet) as progress:
         result = measure(model, data, out, chosen, progress)
     for warning in result.warnings:
         note(f"warning: {warning}")
-    if form == "json":
+    if output_format == "json":
         emit_json(result.to_dict())
     else:
         emit(_summary(result))
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Generator[Progress]:
-    """A bar on stderr that counts sequences."""
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True)) as display:
-        yield _Bar(display)
-
-
-class _Bar:
-    """The measurement's phases as tasks of a rich display."""
-
-    def __init__(self, display: Any) -> None:
-        self._display = display
-        self._task = None
-
-    def start(self, phase: str, total: int) -> None:
-        self._task = self._display.add_task(phase, total=total)
-
-    def advance(self, done: int) -> None:
-        self._display.advance(self._task, done)
 
 
 def _summary(result: SensitivityResult) -> str:
@@ -102,7 +72,7 @@ def _summary(result: SensitivityResult) -> str:
     lines = [
         f"{result.out}: {result.tensors} tensors, {record.mode} Fisher of {record.model}",
         f"  {record.sequences} sequences, {record.tokens} response tokens; {record.truncated} truncated,"
-        f" {record.dropped} dropped",
+        f" {record.dropped} dropped, {record.eos_appended} ended with an end of sequence that the data left out",
         f"  {result.seconds:.1f} s, {result.passes} {'pass' if result.passes == 1 else 'passes'},"
         f" peak memory {result.peak_memory / 1e9:.2f} GB",
     ]

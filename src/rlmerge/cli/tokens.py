@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from rlmerge.cli.arguments import Size
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
-from rlmerge.cli.sizes import Size
 
 _FILLS = ("omp", "nearest", "mean", "zero")
 

@@ -13,6 +13,7 @@ from rlmerge.cli.request import FORMAT
 from rlmerge.text import plain
 
 if TYPE_CHECKING:
+    from rlmerge.checkpoint import VerifyResult
     from rlmerge.language.load_check import LoadCheck
 
 
@@ -30,7 +31,6 @@ def command(directory: Path, sha256: bool, load: bool, trust_code: bool, quiet: 
     """
     from rlmerge.checkpoint import read_manifest, verify
     from rlmerge.cli.progress import show_progress
-    from rlmerge.report.terminal import verify_text
 
     total = sum(record.bytes for record in read_manifest(directory).files.values())
     with show_progress(quiet) as progress:
@@ -47,7 +47,7 @@ def command(directory: Path, sha256: bool, load: bool, trust_code: bool, quiet: 
     if output_format == "json":
         emit_json(result)
     else:
-        emit(verify_text(result, width=width(), color=color()))
+        emit(verify_text(found, directory, width=width(), color=color()))
         for name, digest in (found.sha256 or {}).items():
             emit(f"{digest}  {name}")
         if loaded is not None:
@@ -66,3 +66,14 @@ def _load_text(loaded: LoadCheck) -> str:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         lines += [f"  {kind}: {', '.join(map(plain, names[:5]))}{more}"] if names else []
     return "\n".join([*lines, *(f"  {plain(problem)}" for problem in loaded.problems)])
+
+
+def verify_text(found: VerifyResult, directory: Path, *, width: int, color: bool) -> str:
+    """Whether a directory is what its manifest says, and where it is not."""
+    from rlmerge.report.console import render, size_text
+
+    counted = f"{found.files} files, {found.tensors} tensors, {size_text(found.bytes)}"
+    if found.ok:
+        return render([f"{plain(directory)}: ok ({counted})"], width, color, apart=True)
+    head = f"{plain(directory)}: {len(found.problems)} problem(s) in {counted}"
+    return render([head, *(f"- {plain(problem)}" for problem in found.problems)], width, color, apart=True)

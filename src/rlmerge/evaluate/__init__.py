@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlmerge.evaluate.evaluator import Evaluator, Score
     from rlmerge.evaluate.results import Evaluation
     from rlmerge.evaluate.run import evaluate
-    from rlmerge.evaluate.scores import Evaluator, Score
-    from rlmerge.evaluate.words import Job, Options
+    from rlmerge.evaluate.task_specs import Job, Options
 
 _HOMES = {
     "evaluate": "rlmerge.evaluate.run",
     "Evaluation": "rlmerge.evaluate.results",
-    "Evaluator": "rlmerge.evaluate.scores",
-    "Job": "rlmerge.evaluate.words",
-    "Options": "rlmerge.evaluate.words",
-    "Score": "rlmerge.evaluate.scores",
+    "Evaluator": "rlmerge.evaluate.evaluator",
+    "Job": "rlmerge.evaluate.task_specs",
+    "Options": "rlmerge.evaluate.task_specs",
+    "Score": "rlmerge.evaluate.evaluator",
 }
 
 __all__ = ["Evaluation", "Evaluator", "Job", "Options", "Score", "evaluate"]

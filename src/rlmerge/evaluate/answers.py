@@ -26,7 +26,7 @@ class AnswerTree:
     ends: tuple[int, ...]
 
     @classmethod
-    def grow(cls, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> AnswerTree:
+    def build(cls, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> AnswerTree:
         """The tree of ``answers``, token sequences of which none is a prefix of another."""
         tokens, parents = list(prompt), list(range(-1, len(prompt) - 1))
         edges: dict[tuple[int, int], int] = {}

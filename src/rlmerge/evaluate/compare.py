@@ -12,8 +12,8 @@ from itertools import combinations
 import numpy as np
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.results import Comparison, Merge, Survival
-from rlmerge.evaluate.scores import Score
 from rlmerge.evaluate.statistics import Interval, percentiles, resample, verdict
 
 Scores = Mapping[str, Mapping[str, Score]]
@@ -61,10 +61,10 @@ def check_own(own: Mapping[str, Sequence[str]], experts: Sequence[str], tasks: S
     """RequestError when ``own`` gives an unknown expert a task, or an expert an unknown one."""
     for expert, theirs in own.items():
         if expert not in experts:
-            raise RequestError(f"there is no expert {expert!r}", where="--own", hint=did_you_mean(expert, experts))
+            raise RequestError(f"unknown expert {expert!r}", where="--own", hint=did_you_mean(expert, experts))
         unknown = next((task for task in theirs if task not in tasks), None)
         if unknown is not None:
-            raise RequestError(f"there is no task {unknown!r}", where="--own", hint=did_you_mean(unknown, tasks))
+            raise RequestError(f"unknown task {unknown!r}", where="--own", hint=did_you_mean(unknown, tasks))
 
 
 class Comparer:
@@ -82,8 +82,8 @@ class Comparer:
             resampled = resample(found, seed=seed)
             self._table[task] = {name: Quantity(found[name].value, resampled.draws[name]) for name in found}
             self.warnings += [resampled.warning] if resampled.warning else []
-        self._rising = [task for task, higher in self._higher.items() if higher]
-        if 0 < len(self._rising) < len(scores):
+        self._averaged = [task for task, higher in self._higher.items() if higher]
+        if 0 < len(self._averaged) < len(scores):
             left = ", ".join(task for task, higher in self._higher.items() if not higher)
             self.warnings.append(f"means over tasks leave out {left}, where lower is better")
 
@@ -122,7 +122,7 @@ class Comparer:
         kept = [self._retention(model, row.task, row.expert) for row, _ in known]
         return Merge(
             model=model,
-            mean=self._mean(model).interval if self._rising else None,
+            mean=self._mean(model).interval if self._averaged else None,
             worst=min(known, key=lambda pair: pair[1])[0] if known else None,
             gain_kept=mean(gains).interval if gains else None,
             retention=mean(kept).interval if kept else None,
@@ -130,7 +130,7 @@ class Comparer:
         )
 
     def _mean(self, model: str) -> Quantity:
-        return mean([self._table[task][model] for task in self._rising])
+        return mean([self._table[task][model] for task in self._averaged])
 
     def _gain(self, model: str, task: str, expert: str) -> Quantity:
         row = self._table[task]
@@ -168,6 +168,6 @@ class Comparer:
             for task, row in self._table.items():
                 difference = (row[a] - row[b]).interval
                 yield Comparison(a, b, task, difference, verdict(difference, self._higher[task]))
-            if len(self._rising) > 1:
+            if len(self._averaged) > 1:
                 difference = (self._mean(a) - self._mean(b)).interval
                 yield Comparison(a, b, MEAN, difference, verdict(difference, True))

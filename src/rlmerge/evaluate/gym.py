@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from rlmerge.errors import RequestError, did_you_mean
-from rlmerge.evaluate.generate import Generator, Sample
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
+from rlmerge.evaluate.generate import Generator, Sample, Sampling
 from rlmerge.extras import require
+from rlmerge.language.gym import FULL_SCORE, answer_in, grade, open_dataset
 
 BARE = "none"
 """The prompt style that gives the question alone and takes the whole output as the answer."""
@@ -22,7 +23,7 @@ BARE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Gym:
-    """Scores models on reasoning-gym data sets with ``samples`` outputs for each question.
+    """Scores models on reasoning-gym data sets with ``sampling.samples`` outputs for each question.
 
     A task is ``DATASET`` or ``DATASET?key=value&…``, the settings of the data set with ``size`` (100) and ``seed`` (0)
     among them. ``prompt`` is one of reasoning-gym's own instructions (``default``, ``simple``, ``direct``, …), put
@@ -31,11 +32,7 @@ class Gym:
     """
 
     generator: Generator
-    samples: int = 4
-    temperature: float = 1.0
-    max_new_tokens: int = 512
-    seed: int = 0
-    chat: bool = False
+    sampling: Sampling
     prompt: str = "default"
     limit: int | None = None
 
@@ -45,20 +42,21 @@ class Gym:
         styles = {BARE, *require("reasoning_gym").utils.SYSTEM_PROMPTS}
         if self.prompt not in styles:
             hint = did_you_mean(self.prompt, styles)
-            raise RequestError(f"reasoning-gym has no prompt style {self.prompt!r}", hint=hint)
+            raise RequestError(f"unknown reasoning-gym prompt style {self.prompt!r}", hint=hint)
 
     def identity(self) -> dict[str, object]:
         """Versions, the generator's identity, and every option."""
+        how = self.sampling
         return {
             "reasoning-gym": importlib.metadata.version("reasoning-gym"),
             "generator": dict(self.generator.identity()),
-            "samples": [self.samples, self.temperature, self.max_new_tokens, self.seed],
-            "prompt": [self.prompt, self.chat],
+            "samples": [how.samples, how.temperature, how.max_new_tokens, how.seed],
+            "prompt": [self.prompt, how.chat],
             "limit": self.limit,
         }
 
     def check(self, tasks: Sequence[str]) -> None:
-        """RequestError when one of ``tasks`` is no data set or has settings that it does not take."""
+        """RequestError when one of ``tasks`` is not a data set or has settings that it does not take."""
         for task in tasks:
             _open_task(task)
 
@@ -75,76 +73,44 @@ class Gym:
         count = len(dataset) if self.limit is None else min(self.limit, len(dataset))
         entries = [dataset[index] for index in range(count)]
         style = "" if self.prompt == BARE else require("reasoning_gym").utils.SYSTEM_PROMPTS[self.prompt].strip()
-        outputs = self.generator.generate(
-            model,
-            [f"{style}\n\n{entry['question']}" if style else entry["question"] for entry in entries],
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            samples=self.samples,
-            seed=self.seed,
-            chat=self.chat,
-        )
+        prompts = [f"{style}\n\n{entry['question']}" if style else entry["question"] for entry in entries]
+        outputs = self.generator.generate(model, prompts, self.sampling)
         failures: list[str] = []
         grades = [
-            [grade(dataset.score_answer, self._answer(sample), entry, failures) for sample in samples]
+            [grade(dataset, self._answer(sample), entry, failures) for sample in samples]
             for samples, entry in zip(outputs, entries, strict=True)
         ]
         stopped = [sample.stopped for samples in outputs for sample in samples]
         details = {"stop_rate": sum(stopped) / len(stopped), "verifier_errors": failures}
         means = [math.fsum(found) / len(found) for found in grades]
-        scores = [Score.of_items(task, f"avg@{self.samples}", means, k=self.samples, details=details)]
-        if self.samples > 1:
-            best = [float(max(found) >= 1) for found in grades]
-            scores.append(Score.of_items(task, f"pass@{self.samples}", best, k=self.samples, details=details))
+        k = self.sampling.samples
+        scores = [Score.of_items(task, f"avg@{k}", means, k=k, details=details)]
+        if k > 1:
+            best = [float(max(found) >= FULL_SCORE) for found in grades]
+            scores.append(Score.of_items(task, f"pass@{k}", best, k=k, details=details))
         return scores
 
     def _answer(self, sample: Sample) -> str | None:
-        if self.prompt == BARE:
-            return sample.text.strip()
-        return require("reasoning_gym").utils.extract_answer(sample.text)
+        return sample.text.strip() if self.prompt == BARE else answer_in(sample.text)
 
 
 def _open_task(task: str) -> Any:
-    """The data set of a task word."""
+    """The data set of a task with its settings."""
     name, _, text = task.partition("?")
+    where = f"gym:{task}"
     try:
         settings = {key: _value(value) for key, value in parse_qsl(text, strict_parsing=bool(text))}
     except ValueError as error:
-        raise _unknown_settings(name, task, error) from None
-    dataset = open_dataset(name, {"size": 100, "seed": 0, **settings}, task)
+        hint = f"Write gym:{name}?key=value&key=value with the settings of that data set."
+        raise RequestError(f"cannot read the settings ({error})", where=where, hint=hint) from None
+    dataset = open_dataset(name, {"size": 100, "seed": 0, **settings}, where)
     if len(dataset) < 1:
-        raise RequestError("holds no questions", where=f"gym:{task}", hint="Set size to at least 1.")
+        raise RequestError("holds no questions", where=where, hint="Set size to at least 1.")
     return dataset
-
-
-def open_dataset(name: str, settings: Mapping[str, Any], task: str) -> Any:
-    """reasoning-gym's data set ``name``; RequestError, which names ``task``, when there is none with ``settings``."""
-    gym = require("reasoning_gym")
-    known = gym.factory.DATASETS
-    if name not in known:
-        raise RequestError(f"reasoning-gym has no data set {name!r}", hint=did_you_mean(name, known))
-    try:
-        return gym.create_dataset(name, **settings)
-    except (ValueError, TypeError, AssertionError) as error:
-        raise _unknown_settings(name, task, error) from None
-
-
-def _unknown_settings(name: str, task: str, error: Exception) -> RequestError:
-    hint = f"Write gym:{name}?key=value&key=value with the settings of that data set."
-    return RequestError(f"has no such settings ({error})", where=f"gym:{task}", hint=hint)
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
-
-
-def grade(verify: Callable[..., float], answer: str | None, entry: Mapping[str, Any], failures: list[str]) -> float:
-    """The verifier's score; 0 and a note where it cannot make sense of the answer."""
-    try:
-        return float(verify(answer=answer, entry=entry))
-    except Exception as error:  # verifiers parse what models write, and some let any error escape
-        failures.append(f"{type(error).__name__}: {error}"[:200])
-        return 0.0

@@ -3,22 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rlmerge.checkpoint.model import open_checkpoint
-from rlmerge.errors import RequestError, RlmergeError
-from rlmerge.evaluate.causal import release_memory
-from rlmerge.evaluate.generate import Generator, Sample, make_generator
-from rlmerge.evaluate.health_results import Health, Length, ModelHealth
+from rlmerge.errors import RequestError, RlmergeError, did_you_mean
+from rlmerge.evaluate.generate import Generator, Sample, Sampling, make_generator
 from rlmerge.evaluate.predict import CausalPredictor, Output, Predictor, TinyPredictor, divergence, entropy
-from rlmerge.evaluate.repetition import TIMES, loops, repeated_share
-from rlmerge.evaluate.tasks import read_vocabulary
-from rlmerge.evaluate.tiny import MAX_PARAMETERS, TinyConfig
+from rlmerge.evaluate.tokenizers import vocabulary_difference
+from rlmerge.jsondata import plain_fields
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.model import find_device, release_memory
+from rlmerge.language.tiny import MAX_PARAMETERS, TinyConfig
 from rlmerge.progress import Progress, Quiet
 
+TIMES = 8
+"""How often an n-gram must stand at the end of an output that reached the length limit for it to count as a loop."""
+
 _BINS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Tokens of an output, the one that ends it included."""
+
+    mean: float
+    p10: float
+    p50: float
+    p90: float
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many outputs [bins] have a length from one of ``edges`` [bins + 1] up to the next."""
+
+    edges: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHealth:
+    """What one model's own outputs look like.
+
+    ``length_cap_repetition`` is the share of outputs that hit the length limit with an n-gram repeated at least 8 times
+    at the end; ``seq_rep_4`` the mean share of 4-grams that occurred before in their output; ``stop_rate`` the share
+    that ended by itself; ``histogram`` that of the lengths. ``entropy`` is the mean next-token entropy and ``kl_to``
+    the mean next-token KL(this model ‖ other), in nats at temperature 1, over every position at which this model wrote
+    a token; a KL is infinite when the other excludes what this one allows, and None in JSON.
+    """
+
+    name: str
+    length_cap_repetition: float
+    seq_rep_4: float
+    stop_rate: float
+    length: Length
+    histogram: Histogram
+    entropy: float
+    kl_to: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return plain_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The health of several models on the same prompts, with ``samples`` outputs a prompt."""
+
+    prompts: int
+    samples: int
+    max_new_tokens: int
+    temperature: float
+    models: tuple[ModelHealth, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return plain_fields(self)
 
 
 def health(
@@ -46,32 +110,24 @@ def health(
     RequestError when there are no prompts, when ``max_new_tokens`` is below 8 (nothing could be repeated 8 times), or
     when a model's vocabulary is not the first one's, for which no KL is defined; RunError when a model fails.
     """
-    told = progress or Quiet()
+    progress = progress or Quiet()
     others = tuple(models) if references is None else tuple(references)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, seed=seed, chat=chat)
     _check(models, others, max_new_tokens)
     small = all(map(_runs_in_numpy, models.values()))
     writer = generator or make_generator("tiny" if small else "transformers", device=device)
     written: dict[str, list[Sample]] = {}
     for name, path in models.items():
-        told.start(f"{name} writes", 0)
-        rows = writer.generate(
-            path,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            samples=samples,
-            seed=seed,
-            chat=chat,
-        )
-        written[name] = [sample for row in rows for sample in row]
-        told.done()
+        progress.start(f"{name} writes", 0)
+        written[name] = [sample for row in writer.generate(path, prompts, sampling) for sample in row]
+        progress.done()
     writer.close()
     open_model = TinyPredictor if small else _causal_opener(device)
     measured: list[ModelHealth] = []
     for name, path in models.items():
-        told.start(f"{name} is compared", 0)
-        measured.append(_measure(name, path, written[name], models, others, open_model, max_new_tokens, chat))
-        told.done()
+        progress.start(f"{name} is compared", 0)
+        measured.append(_measure(name, path, written[name], models, others, open_model, sampling))
+        progress.done()
     return Health(len(prompts), samples, max_new_tokens, temperature, tuple(measured))
 
 
@@ -82,18 +138,17 @@ def _measure(
     models: Mapping[str, Path],
     references: Sequence[str],
     open_model: Callable[[Path], Predictor],
-    max_new_tokens: int,
-    chat: bool,
+    sampling: Sampling,
 ) -> ModelHealth:
     if not all(sample.tokens for sample in samples):
         hint = "Use the back end transformers or vllm: a server tells no token ids."
         raise RequestError("the health of outputs needs their tokens", where=name, hint=hint)
     lengths = np.array([len(sample.tokens) for sample in samples])
     texts = [sample.tokens[:-1] if sample.stopped else sample.tokens for sample in samples]
-    edges = list(range(1, max_new_tokens + 1, -(-max_new_tokens // _BINS)))
-    edges.append(max_new_tokens + 1)
+    longest = sampling.max_new_tokens
+    edges = [*range(1, longest + 1, -(-longest // _BINS)), longest + 1]
     model = open_model(path)
-    prompts = {sample.prompt: model.encode(sample.prompt, chat=chat) for sample in samples}
+    prompts = {sample.prompt: model.encode(sample.prompt, chat=sampling.chat) for sample in samples}
     outputs = [Output(prompts[sample.prompt], sample.tokens) for sample in samples]
     spread = entropy(model, outputs)
     apart = {other: divergence(model, open_model(models[other]), outputs) for other in references if other != name}
@@ -104,31 +159,28 @@ def _measure(
         seq_rep_4=float(np.mean([repeated_share(text) for text in texts])),
         stop_rate=float(np.mean([sample.stopped for sample in samples])),
         length=Length(float(lengths.mean()), p10, p50, p90, int(lengths.max())),
-        edges=tuple(edges),
-        counts=tuple(np.histogram(lengths, edges)[0].tolist()),
+        histogram=Histogram(tuple(edges), tuple(np.histogram(lengths, edges)[0].tolist())),
         entropy=spread,
         kl_to=apart,
     )
 
 
 def _check(models: Mapping[str, Path], references: Sequence[str], max_new_tokens: int) -> None:
-    from rlmerge.inspection.identity import compare_identities
-
     if not models:
         raise RequestError("there are no models", hint="Name at least one.")
     unknown = next((name for name in references if name not in models), None)
     if unknown is not None:
-        raise RequestError(f"the reference {unknown!r} is none of the models", hint=f"They are: {', '.join(models)}.")
+        raise RequestError(f"unknown reference {unknown!r}", hint=did_you_mean(unknown, models))
     if max_new_tokens < TIMES:
-        hint = f"Use {TIMES} or more: a loop is an n-gram repeated {TIMES} times."
-        raise RequestError(f"max_new_tokens is {max_new_tokens}", hint=hint)
-    names = list(models)
-    found = compare_identities([open_checkpoint(path) for path in models.values()], names) if references else ()
-    for difference in found:
-        if difference.aspect == "vocabulary":
-            what = f"KL to it is undefined: its vocabulary is not that of {names[0]} ({difference.detail})"
-            hint = f"Leave it out, or give it the tokenizer of {names[0]} if it was trained with that one."
-            raise RequestError(what, where=difference.expert, hint=hint)
+        hint = f"A loop is an n-gram repeated {TIMES} times."
+        raise RequestError(f"max_new_tokens must be at least {TIMES}, not {max_new_tokens}", hint=hint)
+    (first, base), *others = ((name, open_checkpoint(path)) for name, path in models.items())
+    for name, other in others if references else ():
+        difference = vocabulary_difference(base, other)
+        if difference:
+            what = f"KL to it is undefined: its vocabulary is not that of {first} ({difference})"
+            hint = f"Leave it out, or give it the tokenizer of {first} if it was trained with that one."
+            raise RequestError(what, where=name, hint=hint)
 
 
 def _runs_in_numpy(path: Path) -> bool:
@@ -142,8 +194,6 @@ def _runs_in_numpy(path: Path) -> bool:
 
 
 def _causal_opener(device: str) -> Callable[[Path], Predictor]:
-    from rlmerge.sensitivity.model import find_device
-
     found = find_device(device)
 
     def load(path: Path) -> Predictor:
@@ -151,3 +201,22 @@ def _causal_opener(device: str) -> Callable[[Path], Predictor]:
         return CausalPredictor.load(path, found)
 
     return load
+
+
+def loops(tokens: Sequence[int], times: int = TIMES) -> bool:
+    """Whether ``tokens`` end with ``times`` copies of one n-gram, of any length n ≥ 1, one after the other."""
+    for n in range(1, len(tokens) // times + 1):
+        tail = tokens[len(tokens) - n * times :]
+        # What equals itself moved by n repeats its first n.
+        if tail[n:] == tail[:-n]:
+            return True
+    return False
+
+
+def repeated_share(tokens: Sequence[int], n: int = 4) -> float:
+    """seq-rep-n: the share of n-grams that occurred before, 1 − distinct / all (Welleck et al., arXiv 1908.04319).
+
+    0 for outputs of fewer than n tokens, which repeat nothing.
+    """
+    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.causal import Causal, encode_text, failures, load_causal
-from rlmerge.evaluate.generate import refuse_undefined
-from rlmerge.evaluate.tasks import encode, read_vocabulary
-from rlmerge.evaluate.tiny import TinyLlama, load
 from rlmerge.extras import require
+from rlmerge.language.characters import encode, read_vocabulary
+from rlmerge.language.generation import refuse_nan
+from rlmerge.language.model import Causal, failures, load_causal
+from rlmerge.language.tiny import TinyLlama, load
+from rlmerge.language.tokens import encode_text
 
 CELLS = 2**24
 """Probabilities held at once, as positions times vocabulary: 128 MiB in float64."""
@@ -84,11 +86,13 @@ class TinyPredictor:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._network: TinyLlama = load(path)
-        self._vocabulary = read_vocabulary(path)
+        self._vocabulary = read_vocabulary(path, self._network.config.vocabulary)
 
     def encode(self, prompt: str, *, chat: bool) -> tuple[int, ...]:
         if chat:
-            raise RequestError("character-level models have no chat template", where=str(self._path))
+            raise RequestError(
+                "character-level models have no chat template", where=str(self._path), hint="Leave --chat out."
+            )
         return tuple(encode(prompt, self._vocabulary))
 
     def log_probabilities(self, outputs: Sequence[Output]) -> Iterator[np.ndarray]:
@@ -100,7 +104,7 @@ class TinyPredictor:
             for first in range(0, len(alike), batch):
                 tokens = np.array([output.prompt + output.tokens[:-1] for output in alike[first : first + batch]])
                 logits = self._network.logits(tokens, start - 1).astype(np.float64)
-                refuse_undefined(bool(np.isnan(logits).any()), self._path)
+                refuse_nan(bool(np.isnan(logits).any()), self._path)
                 logits = logits.reshape(-1, logits.shape[-1])
                 logits -= logits.max(axis=-1, keepdims=True)
                 yield logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -124,6 +128,8 @@ class CausalPredictor:
     def log_probabilities(self, outputs: Sequence[Output]) -> Iterator[Any]:
         torch, causal = self.xp, self._causal
         exact = torch.float32 if causal.device.type == "mps" else torch.float64
+        # What transformers calls past keys and values; the second name is the older one.
+        name = "cache" if "cache" in inspect.signature(causal.model.forward).parameters else "past_key_values"
         for output in outputs:
             ids, first = output.prompt + output.tokens[:-1], len(output.prompt) - 1
             piece = max(1, CELLS // causal.model.config.get_text_config().vocab_size)
@@ -131,10 +137,10 @@ class CausalPredictor:
             for start in range(0, len(ids), piece):
                 tokens = torch.tensor([ids[start : start + piece]], device=causal.device)
                 with failures(causal.path), torch.no_grad():
-                    made = causal.model(input_ids=tokens, past_key_values=past, use_cache=len(ids) > piece)
-                past = getattr(made, "past_key_values", None)
+                    made = causal.model(input_ids=tokens, use_cache=len(ids) > piece, **{name: past})
+                past = getattr(made, name, None)
                 logits = made.logits[0, max(0, first - start) :]
                 if not len(logits):
                     continue
-                refuse_undefined(bool(torch.isnan(logits).any()), causal.path)
+                refuse_nan(bool(torch.isnan(logits).any()), causal.path)
                 yield torch.log_softmax(logits.to(exact), dim=-1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlmerge import __version__
-from rlmerge.evaluate.scores import Score
+from rlmerge._version import __version__
+from rlmerge.evaluate.evaluator import Score
+from rlmerge.evaluate.health import Health
+from rlmerge.evaluate.landscape.loss import Landscape
 from rlmerge.evaluate.statistics import Interval
+from rlmerge.jsondata import plain_fields
 
 SCHEMA = "rlmerge.eval/1"
 
@@ -25,6 +27,11 @@ class ScoredModel:
     digest: str
     scored: str
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; of the path the last part, for the rest means nothing elsewhere."""
+        rest = {"role": self.role, "digest": self.digest, "scored": self.scored, "notes": list(self.notes)}
+        return {"name": self.name, "path_name": self.path.name, **rest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +56,18 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data without the single items."""
-        score, ends = self.score, self.interval.to_dict()
+        score, interval = self.score, self.interval
         return {
             "model": self.model,
             "task": score.task,
             "metric": score.metric,
             "value": score.value,
             "stderr": score.stderr,
-            "low": ends["low"],
-            "high": ends["high"],
+            "low": interval.low,
+            "high": interval.high,
             "n": score.n,
             "k": score.k,
-            "details": dict(score.details),
+            "details": score.details,
         }
 
 
@@ -100,6 +107,13 @@ class Merge:
     retention: Interval | None
     per_task: tuple[Survival, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; of the worst task its name, expert and retention."""
+        worst = self.worst
+        least = worst and worst.retention
+        short = worst and least and {"task": worst.task, "expert": worst.expert, "retention": least.value}
+        return {**plain_fields(self), "worst": short}
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -125,56 +139,14 @@ class Evaluation:
     other_scores: tuple[Cell, ...]
     merges: tuple[Merge, ...]
     comparisons: tuple[Comparison, ...]
-    health: Mapping[str, Any] | None
-    landscape: Mapping[str, Any] | None
+    health: Health | None
+    landscape: Landscape | None
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data under the schema ``rlmerge.eval/1``; a figure that is not known is None."""
-        return {
-            "schema": SCHEMA,
-            "rlmerge": __version__,
-            "models": [
-                {
-                    "name": model.name,
-                    "path_name": model.path.name,
-                    "role": model.role,
-                    "digest": model.digest,
-                    "scored": model.scored,
-                    "notes": list(model.notes),
-                }
-                for model in self.models
-            ],
-            "tasks": [_plain(task) for task in self.tasks],
-            "scores": [cell.to_dict() for cell in self.scores],
-            "other_scores": [cell.to_dict() for cell in self.other_scores],
-            "merges": [_merge(merge) for merge in self.merges],
-            "comparisons": [_plain(comparison) for comparison in self.comparisons],
-            "health": self.health,
-            "landscape": self.landscape,
-            "warnings": list(self.warnings),
-        }
+        return {"schema": SCHEMA, "rlmerge": __version__, **plain_fields(self)}
 
     def to_json(self) -> str:
         """``to_dict`` as indented JSON."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-
-
-def _merge(merge: Merge) -> dict[str, Any]:
-    worst = merge.worst
-    least = worst and worst.retention
-    return {
-        **_plain(merge),
-        "worst": worst and least and {"task": worst.task, "expert": worst.expert, "retention": least.value},
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries and tuples as lists, all the way down."""
-    if isinstance(value, Interval):
-        return value.to_dict()
-    if isinstance(value, tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    return value

@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rlmerge.errors import RunError
-from rlmerge.evaluate.cache import Store
+from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.compare import Comparer, check_own
-from rlmerge.evaluate.prompts import read_prompts
+from rlmerge.evaluate.evaluator import Score
+from rlmerge.evaluate.generate import make_generator
+from rlmerge.evaluate.health import Health
+from rlmerge.evaluate.health import health as measure_health
+from rlmerge.evaluate.landscape.survey import read_landscape, survey_landscape
 from rlmerge.evaluate.results import Cell, Evaluation, ScoredModel, Task
-from rlmerge.evaluate.scores import Score
-from rlmerge.evaluate.scoring import Scorer
+from rlmerge.evaluate.runner import Runner
 from rlmerge.evaluate.statistics import Interval
 from rlmerge.evaluate.subjects import Subject, open_subjects
-from rlmerge.evaluate.survey import read_landscape, survey_health, survey_landscape
+from rlmerge.evaluate.task_specs import Job, Options, read_tasks
 from rlmerge.evaluate.tokenizers import check_tokenizers
-from rlmerge.evaluate.words import Job, Options, read_tasks
+from rlmerge.language.data import read_prompts
 from rlmerge.progress import Progress, Quiet
 
 PathLike = str | os.PathLike[str]
@@ -40,34 +42,36 @@ def evaluate(
 ) -> Evaluation:
     """Score the merges ``models``, their ``base`` and every one of their ``experts`` on ``tasks``, and compare.
 
-    ``tasks`` are words as on the command line (see ``words``) or jobs with an evaluator of one's own. Scores are kept
-    in the store of ``options`` as soon as they are known and found there again unless ``rescore``; a killed call goes
-    on where it was. ``own`` gives the tasks each expert was trained for, by the expert's name; ``Comparer.own_tasks``
-    says what happens without it. With ``together`` a harness gets all tasks of a model in one call, which loads the
-    model once but loses them all when it is killed. ``health`` is a file of prompts that every model answers,
-    ``landscape`` one of items with listed answers that the surroundings of the experts are scored on; neither is kept.
+    ``tasks`` are specifications as on the command line (see ``task_specs``) or jobs with an evaluator of one's own.
+    Scores are kept in the store of ``options`` as soon as they are known and found there again unless ``rescore``; a
+    killed call goes on where it was. ``own`` gives the tasks each expert was trained for, by the expert's name;
+    ``Comparer.own_tasks`` says what happens without it. With ``together`` a harness gets all tasks of a model in one
+    call, which loads the model once but loses them all when it is killed. ``health`` is a file of prompts that every
+    model answers, ``landscape`` one of items with listed answers that the surroundings of the experts are scored on;
+    neither is kept.
 
     RequestError, before anything is scored where possible, for models or tasks that make no sense; RunError that lists
     every model and task that could not be scored, once all others are.
     """
     options, progress = options or Options(), progress or Quiet()
+    for name, value in (("models", models), ("experts", experts), ("tasks", tasks)):
+        if isinstance(value, str | os.PathLike):  # a text is a sequence too, of its characters
+            raise RequestError(f"{name} must be a list, not {os.fspath(value)!r}", hint=f"Write [{value!r}].")
     subjects = open_subjects(base, experts, models)
-    warnings = [*check_tokenizers(subjects), *_twins(subjects)]
-    jobs = [job for task in tasks for job in ([task] if isinstance(task, Job) else ())]
-    words = [task for task in tasks if isinstance(task, str)]
-    jobs += read_tasks(words, options) if words else ()
+    warnings = [*check_tokenizers(subjects), *_duplicates(subjects)]
+    jobs = _jobs(tasks, options)
     check_own(own or {}, [s.name for s in subjects if s.role == "expert"], [job.label for job in jobs])
     prompts = read_prompts(Path(health)) if health is not None else ()
     items = read_landscape(Path(landscape), subjects, options.limit) if landscape is not None else ()
-    scorer = Scorer(Store(options.directory), subjects[0].name, rescore, together, progress)
+    runner = Runner(options.directory, subjects[0].name, rescore, together, progress)
     try:
         for place, subject in enumerate(subjects, 1):
-            scorer.score(subject, jobs, f"{subject.name} ({place} of {len(subjects)})")
+            runner.score(subject, jobs, f"{subject.name} ({place} of {len(subjects)})")
     finally:
-        scorer.close()
-    if scorer.failed:
-        raise scorer.failure()
-    found = _compare(subjects, jobs, scorer, own, [*warnings, *scorer.warnings])
+        runner.close()
+    if runner.failed:
+        raise runner.failure()
+    found = _compare(subjects, jobs, runner, own, [*warnings, *runner.warnings])
     owners = {task.task: task.experts for task in found.tasks}
     return replace(
         found,
@@ -76,26 +80,55 @@ def evaluate(
     )
 
 
-def _twins(subjects: Sequence[Subject]) -> list[str]:
+def _jobs(tasks: Sequence[str | Job], options: Options) -> list[Job]:
+    """What is to be scored, each under a label of its own."""
+    specs = [task for task in tasks if isinstance(task, str)]
+    jobs = [task for task in tasks if isinstance(task, Job)]
+    jobs += read_tasks(specs, options) if specs or not jobs else ()
+    labels = [job.label for job in jobs]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise RequestError("the task is given twice", where=twice, hint="Give every job a label of its own.")
+    return jobs
+
+
+def _duplicates(subjects: Sequence[Subject]) -> list[str]:
     """Warnings about models with the same content, which no score can tell apart."""
     first: dict[str, Subject] = {}
     warnings: list[str] = []
     for subject in subjects:
-        twin = first.setdefault(subject.digest, subject)
-        if twin is not subject:
-            warnings.append(f"{subject.name} holds exactly what {twin.name} holds; both have the same scores")
+        known = first.setdefault(subject.digest, subject)
+        if known is not subject:
+            warnings.append(f"{subject.name} holds exactly what {known.name} holds; both have the same scores")
     return warnings
+
+
+def survey_health(subjects: Sequence[Subject], prompts: Sequence[str], options: Options, progress: Progress) -> Health:
+    """Generation health of every model on ``prompts``, with the KL to base and experts."""
+    own_writer = options.backend != "transformers"
+    return measure_health(
+        {subject.name: subject.path for subject in subjects},
+        prompts,
+        references=[subject.name for subject in subjects if subject.role != "merge"],
+        generator=make_generator(options.backend, server=options.server) if own_writer else None,
+        device=options.device or "auto",
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        chat=options.chat,
+        progress=progress,
+    )
 
 
 def _compare(
     subjects: Sequence[Subject],
     jobs: Sequence[Job],
-    scorer: Scorer,
+    runner: Runner,
     own: Mapping[str, Sequence[str]] | None,
     warnings: Sequence[str],
 ) -> Evaluation:
     table = {
-        job.label: {subject.name: scorer.found[subject.digest, job.label][0] for subject in subjects} for job in jobs
+        job.label: {subject.name: runner.found[subject.digest, job.label][0] for subject in subjects} for job in jobs
     }
     comparer = Comparer(table, {subject.name: subject.role for subject in subjects})
     owners = comparer.own_tasks(own)
@@ -108,7 +141,7 @@ def _compare(
                 subject.path,
                 subject.role,
                 subject.digest,
-                "now" if subject.digest in scorer.fresh else "cached",
+                "now" if subject.digest in runner.fresh else "cached",
                 subject.checkpoint.warnings,
             )
             for subject in subjects
@@ -123,7 +156,7 @@ def _compare(
             Cell(subject.name, score, _from_error(score))
             for job in jobs
             for subject in subjects
-            for score in scorer.found[subject.digest, job.label][1:]
+            for score in runner.found[subject.digest, job.label][1:]
         ),
         merges=tuple(comparer.merge(subject.name, owners) for subject in subjects if subject.role == "merge"),
         comparisons=tuple(comparer.comparisons()),

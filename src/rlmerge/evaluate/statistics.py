@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
 
 RESAMPLES = 2000
 """Bootstrap samples of a comparison; the ends of a 95 % interval rest on the 50 outermost on each side."""
@@ -27,11 +27,6 @@ class Interval:
     def excludes(self, value: float) -> bool:
         """Whether ``value`` lies outside; never where the ends are unknown."""
         return self.low > value or self.high < value
-
-    def to_dict(self) -> dict[str, float | None]:
-        """The three figures; None for one that is not finite."""
-        found = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: figure if np.isfinite(figure) else None for name, figure in found.items()}
 
 
 def bootstrap(statistic: Callable[..., float], *samples: np.ndarray, resamples: int = 1000, seed: int = 0) -> Interval:

@@ -10,7 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
-from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.checkpoint.paths import read_bytes
+from rlmerge.errors import RequestError
+from rlmerge.report.names import model_names
+
+MAX_SIDE_FILE = 2**30
+"""Bytes of a tokenizer or configuration file beyond which it is not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +37,7 @@ class Subject:
         digest = hashlib.sha256(self.checkpoint.edition.encode())
         for file in self.checkpoint.side_files:
             digest.update(b"\0" + file.relative_to(self.path).as_posix().encode() + b"\0")
-            digest.update(read_file(file))
+            digest.update(read_bytes(file, MAX_SIDE_FILE))
         return digest.hexdigest()
 
 
@@ -41,7 +46,7 @@ def open_subjects(
 ) -> tuple[Subject, ...]:
     """Base, experts and merges, in this order, each named by the shortest end of its path that no other shares.
 
-    CheckpointError when one is no model; RequestError when one is given twice.
+    CheckpointError when one cannot be read; RequestError when one is given twice.
     """
     given = [("base", base), *(("expert", model) for model in experts), *(("merge", model) for model in merges)]
     opened = [(role, open_checkpoint(model)) for role, model in given]
@@ -51,27 +56,5 @@ def open_subjects(
             what = f"is given twice, as {seen[checkpoint.path]} and as {role}"
             raise RequestError(what, where=checkpoint.reference, hint="Name every model once.")
         seen[checkpoint.path] = role
-    names = short_names([_name_parts(checkpoint) for _, checkpoint in opened])
+    names = model_names(checkpoint for _, checkpoint in opened)
     return tuple(Subject(name, role, checkpoint) for name, (role, checkpoint) in zip(names, opened, strict=True))
-
-
-def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
-    """For each path its last part, with as many parts before it as tell it from the others."""
-    depth = 1
-    while depth < max(map(len, paths)) and len({tuple(path[-depth:]) for path in paths}) < len(paths):
-        depth += 1
-    last = [path[-1] for path in paths]
-    return ["/".join(path[-depth:]) if last.count(path[-1]) > 1 else path[-1] for path in paths]
-
-
-def _name_parts(checkpoint: Checkpoint) -> Sequence[str]:
-    """The parts of what the user wrote: a Hub model is known by its id and not by its place in the cache."""
-    return checkpoint.reference.split("/") if checkpoint.revision else checkpoint.path.parts
-
-
-def read_file(file: Path) -> bytes:
-    """Content of a side file; CheckpointError when it cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot be read ({error})", where=str(file), hint="Check its permissions.") from error

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.model import Checkpoint
+from rlmerge.checkpoint.paths import read_bytes
+from rlmerge.checkpoint.token_table import read_table
 from rlmerge.errors import CheckpointError, RequestError
-from rlmerge.evaluate.subjects import Subject, read_file
+from rlmerge.evaluate.subjects import MAX_SIDE_FILE, Subject
 
 _TOKENIZER = "tokenizer.json"
 _TEMPLATE = "chat_template.jinja"
-_MANNERS = {
+_SETTINGS = {
     "tokenizer_config.json": ("add_bos_token", "add_eos_token", "bos_token", "eos_token", "chat_template"),
     "generation_config.json": ("eos_token_id", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"),
 }
-"""Settings that change what a harness sends to a model or where it stops, without changing what an id means."""
+"""What changes what a harness sends to a model or where it stops, without changing what an id means."""
+_COPY = "Copy it from the base."
 
 
 def check_tokenizers(subjects: Sequence[Subject]) -> list[str]:
@@ -23,64 +27,77 @@ def check_tokenizers(subjects: Sequence[Subject]) -> list[str]:
 
     RequestError, naming the file, when a model lacks the base's tokenizer or gives a token of the base another id.
     """
-    base, *others = subjects
-    ours = _files(base)
+    base, *others = (subject.checkpoint for subject in subjects)
+    ours = _text_files(base)
     warnings: list[str] = []
-    for subject in others:
-        theirs = _files(subject)
-        # A fast tokenizer is complete; the older files beside it are often left out when a model is saved.
-        spelling = (_TOKENIZER,) if _TOKENIZER in ours else tuple(name for name in ours if _spells(name))
-        for name in spelling:
+    for other in others:
+        theirs = _text_files(other)
+        for name in _vocabulary_files(ours):
             if name not in theirs:
-                hint = f"Copy it from the base: cp '{base.path / name}' '{subject.path}'"
-                raise RequestError("is missing, and the base has it", where=f"{subject.path / name}", hint=hint)
-            warnings += _compare(subject, name, ours[name], theirs[name])
-        warnings += _compare_manners(base, subject, ours, theirs)
+                hint = f"Copy it from the base: cp '{base.path / name}' '{other.path}'"
+                raise RequestError("is missing, and the base has it", where=f"{other.path / name}", hint=hint)
+            warnings += _compare(other, name, ours[name], theirs[name])
+        warnings += _compare_settings(base, other, ours, theirs)
     return warnings
 
 
-def _compare(subject: Subject, name: str, ours: bytes, theirs: bytes) -> list[str]:
+def vocabulary_difference(base: Checkpoint, other: Checkpoint) -> str:
+    """How the token ids of ``other`` differ from those of ``base``; empty if they do not, or one keeps no tokenizer."""
+    ours, theirs = _text_files(base), _text_files(other)
+    name = next((name for name in _vocabulary_files(ours) if name in theirs), None)
+    if name is None or ours[name] == theirs[name]:
+        return ""
+    if name != _TOKENIZER:
+        return f"{name} differs"
+    mine = read_table(ours[name], str(base.path / name)).ids
+    yours = read_table(theirs[name], str(other.path / name)).ids
+    if mine == yours:
+        return ""
+    return "same size, other tokens" if len(mine) == len(yours) else f"{len(yours)} tokens against {len(mine)}"
+
+
+def _compare(other: Checkpoint, name: str, ours: bytes, theirs: bytes) -> list[str]:
     """What sets two tokenizer files apart; nothing when they differ in spelling alone."""
-    where = str(subject.path / name)
+    where = str(other.path / name)
     if ours == theirs:
         return []
     if name != _TOKENIZER:
         return [f"{where} differs from the base's; the models may not read the same tokens"]
-    mine, other = _vocabulary(ours, where), _vocabulary(theirs, where)
-    moved = next((token for token, index in mine.items() if other.get(token, index) != index), None)
+    base, model = read_table(ours, where), read_table(theirs, where)
+    mine, yours = base.ids, model.ids
+    moved = next((token for token, index in mine.items() if yours.get(token, index) != index), None)
     if moved is not None:
-        what = f"gives the token {moved!r} the id {other[moved]}, and the base's {mine[moved]}"
+        what = f"gives the token {moved!r} the id {yours[moved]}, and the base's {mine[moved]}"
         hint = "Copy the base's tokenizer over it if the weights descend from the base; else the two do not compare."
         raise RequestError(what, where=where, hint=hint)
-    lost, added = len(mine.keys() - other.keys()), len(other.keys() - mine.keys())
+    lost, added = len(mine.keys() - yours.keys()), len(yours.keys() - mine.keys())
     if lost or added:
         return [f"{where} has {added} tokens more and {lost} fewer than the base's"]
-    return (
-        [] if json.loads(ours) == json.loads(theirs) else [f"{where} splits or cleans text otherwise than the base's"]
-    )
+    same = base.rules == model.rules and base.added == model.added
+    return [] if same else [f"{where} splits or cleans text otherwise than the base's"]
 
 
-def _compare_manners(
-    base: Subject, subject: Subject, ours: Mapping[str, bytes], theirs: Mapping[str, bytes]
+def _compare_settings(
+    base: Checkpoint, other: Checkpoint, ours: Mapping[str, bytes], theirs: Mapping[str, bytes]
 ) -> list[str]:
     """Settings that differ, a line for each file."""
-    mine, other = _manners(base, ours), _manners(subject, theirs)
+    mine, yours = _settings(base, ours), _settings(other, theirs)
     changed: dict[str, list[str]] = {}
-    for file, setting in sorted(mine.keys() | other.keys()):
-        if mine.get((file, setting)) != other.get((file, setting)):
+    for file, setting in sorted(mine.keys() | yours.keys()):
+        if mine.get((file, setting)) != yours.get((file, setting)):
             changed.setdefault(file, []).append(setting)
     return [
-        f"{subject.path / file}: {', '.join(settings)} differ{'s' if len(settings) == 1 else ''} from the base's, so "
+        f"{other.path / file}: {', '.join(settings)} differ{'s' if len(settings) == 1 else ''} from the base's, so "
         "prompts may be built or ended otherwise"
         for file, settings in changed.items()
     ]
 
 
-def _manners(subject: Subject, files: Mapping[str, bytes]) -> dict[tuple[str, str], Any]:
+def _settings(checkpoint: Checkpoint, files: Mapping[str, bytes]) -> dict[tuple[str, str], Any]:
     """What is set, by file and setting."""
     found: dict[tuple[str, str], Any] = {}
-    for file, settings in _MANNERS.items():
-        parsed = _parse(files[file], str(subject.path / file)) if file in files else {}
+    for file, settings in _SETTINGS.items():
+        parsed = _parse(files[file], str(checkpoint.path / file)) if file in files else {}
         for setting in settings:
             value = parsed.get(setting)
             if value is not None:  # a special token is written as its text or as an object with it
@@ -90,35 +107,27 @@ def _manners(subject: Subject, files: Mapping[str, bytes]) -> dict[tuple[str, st
     return found
 
 
-def _vocabulary(content: bytes, where: str) -> dict[str, Any]:
-    """Id of every token of a ``tokenizer.json``, added ones included."""
-    parsed = _parse(content, where)
-    try:
-        listed: Any = parsed["model"].get("vocab", {})
-        pairs: Iterable[tuple[str, Any]] = (
-            listed.items() if isinstance(listed, Mapping) else ((entry[0], index) for index, entry in enumerate(listed))
-        )
-        return {**dict(pairs), **{entry["content"]: entry["id"] for entry in parsed.get("added_tokens") or ()}}
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"is no tokenizer ({error!r})", where=where, hint="Copy it from the base.") from error
-
-
 def _parse(content: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        parsed = json.loads(content)
-    except ValueError as error:
-        raise CheckpointError(f"is not JSON ({error})", where=where, hint="Copy it from the base.") from error
+    parsed = strictjson.parse(content, where, unique_keys=False)
     if not isinstance(parsed, dict):
-        raise CheckpointError("must hold a JSON object", where=where, hint="Copy it from the base.")
+        raise CheckpointError("must hold a JSON object", where=where, hint=_COPY)
     return parsed
 
 
-def _files(subject: Subject) -> dict[str, bytes]:
+def _text_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     """Content of the model's files other than weights that decide how text is read, by name."""
-    named = {file.relative_to(subject.path).as_posix(): file for file in subject.checkpoint.side_files}
-    return {name: read_file(file) for name, file in named.items() if _spells(name) or name in {*_MANNERS, _TEMPLATE}}
+    named = {file.relative_to(checkpoint.path).as_posix(): file for file in checkpoint.side_files}
+    return {
+        name: read_bytes(file, MAX_SIDE_FILE)
+        for name, file in named.items()
+        if _is_vocabulary(name) or name in {*_SETTINGS, _TEMPLATE}
+    }
 
 
-def _spells(name: str) -> bool:
-    """Whether a side file holds a vocabulary."""
+def _vocabulary_files(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The files that hold the vocabulary. A fast tokenizer is complete; older files beside it are often left out."""
+    return (_TOKENIZER,) if _TOKENIZER in files else tuple(filter(_is_vocabulary, files))
+
+
+def _is_vocabulary(name: str) -> bool:
     return not any(part in name for part in ("config", "processor", "template", "special_tokens_map"))

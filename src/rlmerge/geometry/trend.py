@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.student import quantile
+
 
 @dataclass(frozen=True, slots=True)
 class Trend:
@@ -43,36 +45,5 @@ def trend(positions: Sequence[float], values: Sequence[float]) -> Trend:
     if freedom < 1:
         return Trend(slope, math.nan, math.nan, len(x))
     residual = y - y.mean() - slope * (x - x.mean())
-    half = student_quantile(0.975, freedom) * math.sqrt(float(residual @ residual) / freedom / spread)
+    half = quantile(0.975, freedom) * math.sqrt(float(residual @ residual) / freedom / spread)
     return Trend(slope, slope - half, slope + half, len(x))
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile above 0.5 of Student's t distribution with integer ``freedom`` >= 1, by bisection of its exact CDF."""
-    low, high = 0.0, 1.0
-    while _student_cdf(high, freedom) < probability:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        if _student_cdf(middle, freedom) < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def _student_cdf(t: float, freedom: int) -> float:
-    """The finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
-    theta = math.atan(t / math.sqrt(freedom))
-    cosine = math.cos(theta)
-    if freedom % 2:
-        term, total = cosine, cosine if freedom > 1 else 0.0
-        for k in range(3, freedom - 1, 2):
-            term *= cosine**2 * (k - 1) / k
-            total += term
-        return 0.5 + (theta + math.sin(theta) * total) / math.pi
-    term = total = 1.0
-    for k in range(2, freedom, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    return 0.5 + math.sin(theta) * total / 2

@@ -1,6 +1,6 @@
 """What `rlmerge inspect` finds out, as data: figures, verdicts and what they rest on, and a recipe to start from."""
 
-from .results import (
+from rlmerge.inspection.results import (
     SCHEMA,
     Expert,
     Finding,

@@ -10,8 +10,7 @@ from rlmerge.geometry.figures import chance_shared_exactly, overlap, shared_exac
 from rlmerge.geometry.modules import KINDS, place
 from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.trend import trend
-
-from .results import Expert, Group, Model, Pair, TensorRow, TrendOf
+from rlmerge.inspection.results import Expert, Group, Model, Pair, TensorRow, TrendOf
 
 
 @dataclass

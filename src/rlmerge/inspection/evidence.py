@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .results import Expert, Forecast, Model, Pair, TensorRow
+from rlmerge.inspection.results import Expert, Forecast, Model, Pair, TensorRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,14 @@ from rlmerge.merging.tiles import Tile, cut
 from rlmerge.options import Options
 from rlmerge.progress import Progress, Quiet
 from rlmerge.recipe import Recipe
+from rlmerge.report.names import model_names
 
 from .collect import Collector
 from .evidence import Evidence
 from .forecast import Forecaster
 from .identity import compare_identities
 from .look_back import look_back
-from .pairing import Paired, pair_up, short_names
+from .pairing import Paired, pair_up
 from .recommend import recommend
 from .results import Inspection, Model
 from .rules import judge
@@ -68,7 +69,7 @@ def inspect(
         hint = f"Name between 1 and {MAX_EXPERTS} models that were trained from the base."
         raise RequestError(f"cannot inspect {len(experts)} experts", hint=hint)
     checkpoints = [open_checkpoint(reference) for reference in (base, *experts)]
-    names = short_names(checkpoints)
+    names = model_names(checkpoints)
     models = [_model(checkpoint, name) for checkpoint, name in zip(checkpoints, names, strict=True)]
     tensors, structure = pair_up(checkpoints, names)
     dtypes = {model.dtype for model in models}

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from .evidence import Evidence
-from .results import Finding
+from rlmerge.inspection.evidence import Evidence
+from rlmerge.inspection.results import Finding
 
 FOREIGN = 0.5
 """‖τ‖/‖θ₀‖ from which an expert cannot come from this base: independent models give √2, long fine-tuning 0.1."""
@@ -56,7 +56,7 @@ def wrong_base(evidence: Evidence) -> Finding | None:
         return None
     foreign = max(worst.values()) > FOREIGN
     text = (
-        "An update this large is no fine-tuning: the expert was trained from another base, or the base is wrong."
+        "Fine-tuning gives no update this large: the expert was trained from another base, or the base is wrong."
         if foreign
         else "Very long training, or not quite this base (for example base instead of instruct). Check it."
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .evidence import Evidence
-from .results import Finding
+from rlmerge.inspection.evidence import Evidence
+from rlmerge.inspection.results import Finding
 
 DILUTED = 0.6
 """Share of an expert's own change that averaging must keep not to be called dilution."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,19 +71,6 @@ def pair_up(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> tuple[tu
     if packed:
         sentences.append(f"the base stores {_some(packed)} in a type that holds no plain weights; left out")
     return tuple(tensors), tuple(sentences)
-
-
-def short_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """The last part of each reference, with a number where two would be equal."""
-    seen: dict[str, int] = {}
-    names: list[str] = []
-    for checkpoint in checkpoints:
-        name = os.path.basename(os.path.normpath(checkpoint.reference)) or checkpoint.path.name  # noqa: PTH119
-        if name in (".", ".."):
-            name = checkpoint.path.name
-        seen[name] = seen.get(name, 0) + 1
-        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return names
 
 
 def _paired(name: str, base: Source, experts: Sequence[Source], present: Sequence[int]) -> Paired:

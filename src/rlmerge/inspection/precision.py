@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .evidence import Evidence
-from .results import Finding
+from rlmerge.inspection.evidence import Evidence
+from rlmerge.inspection.results import Finding
 
 WIDE = ("float32", "float64")
 

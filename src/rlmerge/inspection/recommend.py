@@ -7,8 +7,8 @@ import math
 import numpy as np
 import yaml
 
-from .evidence import Evidence
-from .results import Recommendation
+from rlmerge.inspection.evidence import Evidence
+from rlmerge.inspection.results import Recommendation
 
 SPARSE = 0.5
 """Unchanged share from which RAM's distinction between own and shared changes means something."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from rlmerge.geometry import definitions
 from rlmerge.geometry.definitions import Measure
 from rlmerge.geometry.spectral import SpectralShift
 from rlmerge.geometry.survival import ExpertOutcome
 from rlmerge.geometry.trend import Trend
+from rlmerge.jsondata import plain_fields
 
 SCHEMA = "rlmerge.inspect/1"
 """Version of the JSON: the number grows when a field changes its meaning or goes away; new fields do not count."""
@@ -173,28 +173,14 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; numbers that JSON lacks (NaN, infinity) are None."""
-        return {"schema": SCHEMA, **_plain(self), "definitions": definitions.to_dict()}
+        return {"schema": SCHEMA, **plain_fields(self), "definitions": definitions.to_dict()}
 
     def to_json(self) -> str:
         """One JSON object; see ``SCHEMA``."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
 
     def to_html(self) -> str:
-        """A self-contained report; the room that draws it is imported only here."""
-        from rlmerge.report.html import inspect_html
+        """A self-contained report."""
+        from rlmerge.inspection.report.page import inspect_html
 
-        return inspect_html(self.to_dict())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Measure):
-        return _plain(value.to_dict())
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(entry) for entry in cast("Sequence[Any]", value)]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+        return inspect_html(self)

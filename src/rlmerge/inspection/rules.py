@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from . import lineage, merging, precision
-from .evidence import Evidence
-from .results import Finding, Level
+from rlmerge.inspection import lineage, merging, precision
+from rlmerge.inspection.evidence import Evidence
+from rlmerge.inspection.results import Finding, Level
 
 Look = Callable[[Evidence], Finding | None]
 

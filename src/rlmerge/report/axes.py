@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TypeGuard
 
-from . import svg
-from .svg import Scale
+from rlmerge.report import svg
+from rlmerge.report.svg import Scale
 
 MINUS = "−"
 
@@ -18,7 +19,8 @@ MINUS = "−"
 class Axis:
     """A map from [low, high] to SVG units, linear or logarithmic, and how its values are written.
 
-    ``percent`` writes 0.25 as ``25 %``. Values outside are moved to the nearer end.
+    ``percent`` writes 0.25 as ``25 %``, ``spelled`` any value in its own way; ``whole`` marks integers alone. Values
+    outside are moved to the nearer end.
     """
 
     low: float
@@ -27,6 +29,8 @@ class Axis:
     end: float
     percent: bool = False
     log: bool = False
+    whole: bool = False
+    spelled: Callable[[float], str] | None = None
 
     def __call__(self, value: float) -> float:
         value = min(max(value, self.low), self.high)
@@ -36,6 +40,9 @@ class Axis:
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values to mark; 1, 2 and 5 times powers of ten on a logarithmic axis, thinned to about ``count``."""
+        if self.whole:
+            found = [value for value in svg.ticks(self.low, self.high, count) if value == int(value)]
+            return found or [math.ceil(self.low)]
         if not self.log:
             return svg.ticks(self.low, self.high, count)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -47,6 +54,8 @@ class Axis:
 
     def text(self, value: float) -> str:
         """A tick's label."""
+        if self.spelled is not None:
+            return self.spelled(value)
         shown = f"{round(100 * value if self.percent else value, 10):.4g}".replace("-", MINUS)
         return f"{shown} %" if self.percent else shown
 
@@ -58,12 +67,14 @@ def axis(
     *,
     percent: bool = False,
     log: bool = False,
+    whole: bool = False,
+    spelled: Callable[[float], str] | None = None,
     within: Sequence[float] = (),
     pad: float = 0.06,
 ) -> Axis:
     """The axis that holds all finite ``values`` with a margin, and the values of ``within`` without one.
 
-    Raises ValueError when nothing is finite, or not positive where ``log`` asks for a logarithm.
+    ValueError when nothing is finite, or not positive where ``log`` asks for a logarithm.
     """
     found = [value for value in values if math.isfinite(value)]
     everything = [*found, *within]
@@ -77,7 +88,7 @@ def axis(
     kept = within if high > low else ()
     low -= 0.0 if low in kept else margin
     high += 0.0 if high in kept else margin
-    return Axis(low, high, start, end, percent)
+    return Axis(low, high, start, end, percent, whole=whole, spelled=spelled)
 
 
 def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> list[str]:
@@ -120,6 +131,6 @@ def row_label(x: float, y: float, label: str, units: float) -> str:
     )
 
 
-def finite(value: float | None) -> bool:
+def finite(value: float | None) -> TypeGuard[float]:
     """Whether there is a value to draw."""
     return value is not None and math.isfinite(value)

@@ -1,14 +1,14 @@
-"""Parts of a terminal report: tables that drop columns rather than break words, and rendering to text."""
+"""Parts of a terminal report: amounts in words, tables that drop columns rather than break words, and rendering."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .axes import columns as columns_of
-from .axes import fit
+from rlmerge.report.axes import columns as columns_of
+from rlmerge.report.axes import fit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,12 +35,33 @@ class Column:
         return max(columns_of(text) for text in (self.title, *self.cells))
 
 
-def table(*titles: str) -> Table:
-    """A borderless table; a heading that starts with ``>`` is right-aligned."""
+def size_text(nbytes: int) -> str:
+    """Bytes in decimal units with three digits: ``512 B``, ``1.98 GB``."""
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB" if size < 999.5 else f"{size:.0f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """``0.42 s`` below a minute, ``1:05`` or ``2:03:09`` from there on."""
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def table(*titles: str, rules: bool = True) -> Table:
+    """A table without a frame, and without ``rules`` without a line below its head; ``>TITLE`` is right-aligned."""
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", caption_justify="left")
+    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1), "caption_justify": "left"}
+    plain_look: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "show_header": any(titles)}
+    made = Table(pad_edge=False, header_style="bold", **(look if rules else plain_look))
     for title in titles:
         right = title.startswith(">")
         made.add_column(title.removeprefix(">"), justify="right" if right else "left", overflow="fold")
@@ -85,20 +106,35 @@ def _total(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
 
 
-def render(parts: Sequence[RenderableType], width: int, color: bool) -> str:
-    """The parts one under the other, without trailing blanks."""
+def warning_lines(warnings: Iterable[str]) -> Iterable[RenderableType]:
+    """Warnings, a part each."""
+    from rich.text import Text
+
+    for warning in warnings:
+        yield Text.assemble(("warning: ", "bold yellow"), str(warning))
+
+
+def render(parts: Iterable[RenderableType], width: int, color: bool, *, apart: bool = False) -> str:
+    """The parts one under the other, without trailing blanks.
+
+    ``apart`` puts a blank line between them and prints strings as they are, without wrapping.
+    """
     from rich.console import Console
+    from rich.text import Text
 
     stream = StringIO()
     console = Console(
         file=stream,
-        width=width,
+        width=max(width, 40),
         force_terminal=color,
         color_system="standard" if color else None,
         highlight=False,
         markup=False,
         emoji=False,
     )
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    for index, part in enumerate(parts):
+        if apart and index:
+            console.print()
+        whole = apart and isinstance(part, str)
+        console.print(Text(part) if isinstance(part, str) else part, soft_wrap=whole)
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").splitlines())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from . import svg
-from .axes import axis, finite, fit, frame
-from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
-from .tables import interval_text
+from rlmerge.report import svg
+from rlmerge.report.axes import axis, finite, fit, frame
+from rlmerge.report.svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
+from rlmerge.report.tables import interval_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +44,28 @@ def curve_plot(
     y_label: str,
     percent: bool = False,
     log_x: bool = False,
+    whole_x: bool = False,
+    x_text: Callable[[float], str] | None = None,
     references: Sequence[float] = (),
+    within: Sequence[float] = (),
     x_marks: Sequence[tuple[float, str]] = (),
     height: int = 260,
     markers: bool = True,
 ) -> str:
     """A line chart with interval bands.
 
-    ``references`` are dashed y values, always in view; ``x_marks`` name places on x. With ``log_x``
-    points at x ≤ 0 are left out.
+    ``references`` are dashed y values; they and the values of ``within`` are always in view. ``x_marks`` name places on
+    x. With ``log_x`` points at x ≤ 0 are left out; ``whole_x`` marks integers on x alone, ``x_text`` spells its values.
     """
     found = [p for c in curves for p in c.points if finite(p.y) and (p.x > 0 or not log_x)]
     if not found:
-        return svg.figure(60, title, description, [svg.text(WIDTH / 2, 34, "nothing to draw")])
+        return svg.nothing(title, description)
     top = TOP + (14 if x_marks else 0)
     places = [mark for mark, _ in x_marks if mark > 0 or not log_x]
     at = [*(p.x for p in found), *places]
-    x = axis([], LEFT + 8, WIDTH - RIGHT - 8, log=log_x, within=at, pad=0.02)
+    x = axis([], LEFT + 8, WIDTH - RIGHT - 8, log=log_x, whole=whole_x, spelled=x_text, within=at, pad=0.02)
     heights = [v for p in found for v in (p.y, p.low, p.high) if v is not None]
-    y = axis([*heights, *references], height - BOTTOM, top, percent=percent)
+    y = axis([*heights, *references], height - BOTTOM, top, percent=percent, within=within)
     body = frame(x, y, x_label, y_label)
     body += [svg.line(x.start - 8, y(value), x.end + 8, y(value), "reference") for value in references]
     for mark, name in x_marks:
@@ -73,7 +76,7 @@ def curve_plot(
         runs = _runs(drawn)
         body.append(svg.group(curve.color, curve.toggled))
         for run in runs:
-            banded = [(p.x, p.low, p.high) for p in run if p.low is not None and p.high is not None]
+            banded = [(p.x, p.low, p.high) for p in run if finite(p.low) and finite(p.high)]
             if len(banded) > 1:
                 up = "L".join(f"{x(place)} {y(high)}" for place, _, high in banded)
                 down = "L".join(f"{x(place)} {y(low)}" for place, low, _ in reversed(banded))

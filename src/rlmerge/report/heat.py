@@ -6,17 +6,19 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from . import svg
-from .axes import Axis, axis, finite, fit, frame
-from .contour import rings
-from .svg import BOTTOM, WIDTH
-from .tables import amount
+from rlmerge.report import svg
+from rlmerge.report.axes import Axis, axis, finite, fit, frame
+from rlmerge.report.svg import BOTTOM, WIDTH
+from rlmerge.report.tables import amount
 
 SHADES = 10
 """Colours of the ramp in charts.css, from low and dark to high and bright."""
 BANDS = 8
 
 _LEFT, _TOP, _BAR, _RIGHT = 64, 28, 14, 66
+
+Position = tuple[float, float]
+Edge = tuple[int, int, int]
 
 
 def heat_map(
@@ -40,10 +42,10 @@ def heat_map(
     bar, whose colours reach over the values of ``within`` too, so that pictures can share them. Every grid point says
     its value on hover and to a reader.
     """
-    grid = [[math.nan if v is None else float(v) for v in row] for row in values]
+    grid = [[float(v) if finite(v) else math.nan for v in row] for row in values]
     known = [v for row in grid for v in row if finite(v)]
     if not known or len(xs) < 2 or len(ys) < 2:
-        return svg.figure(60, title, description, [svg.text(WIDTH / 2, 34, "nothing to draw")])
+        return svg.nothing(title, description)
     x = axis([], _LEFT + 8, WIDTH - _RIGHT - 8, within=[xs[0], xs[-1]])
     y = axis([], height - BOTTOM, _TOP, within=[ys[0], ys[-1]])
     body = frame(x, y, x_label, y_label)
@@ -117,3 +119,56 @@ def _rounded(value: float, neighbour: Sequence[float], digits: int) -> float:
     while digits < 12 and value not in neighbour and round(value, digits) in [round(v, digits) for v in neighbour]:
         digits += 1
     return round(value, digits)
+
+
+def rings(
+    xs: Sequence[float], ys: Sequence[float], values: Sequence[Sequence[float]], level: float
+) -> list[list[Position]]:
+    """The outlines of the region where ``values`` [len(xs)][len(ys)] ≥ ``level``, by marching squares.
+
+    Between two grid points the values are taken as linear; a saddle is split by the mean of its four corners. Outside
+    the grid, and where a value is not finite, the region ends, so every ring is closed; holes are rings of their own.
+    """
+    across, down = len(xs), len(ys)
+    outside = -math.inf
+
+    def value(i: int, j: int) -> float:
+        if not (0 <= i < across and 0 <= j < down):
+            return outside
+        return values[i][j] if math.isfinite(values[i][j]) else outside
+
+    def place(i: int, j: int) -> Position:
+        return xs[min(max(i, 0), across - 1)], ys[min(max(j, 0), down - 1)]
+
+    def crossing(edge: Edge) -> Position:
+        i, j, upright = edge
+        ends = ((i, j), (i, j + 1)) if upright else ((i, j), (i + 1, j))
+        inner, outer = ends if value(*ends[0]) >= level else ends[::-1]
+        high, low = value(*inner), value(*outer)
+        part = 0.0 if low == outside else (high - level) / (high - low)
+        (x0, y0), (x1, y1) = place(*inner), place(*outer)
+        return x0 + part * (x1 - x0), y0 + part * (y1 - y0)
+
+    following: dict[Edge, Edge] = {}
+    for i in range(-1, across):
+        for j in range(-1, down):
+            corners = [value(i, j), value(i + 1, j), value(i + 1, j + 1), value(i, j + 1)]
+            edges: list[Edge] = [(i, j, 0), (i + 1, j, 1), (i, j + 1, 0), (i, j, 1)]
+            crossed = [k for k in range(4) if (corners[k] >= level) != (corners[(k + 1) % 4] >= level)]
+            leaving = [k for k in crossed if corners[k] >= level]
+            entering = [k for k in crossed if corners[k] < level]
+            joined = sum(corners) / 4 >= level
+            for k in leaving:
+                # Counted around the cell, the outside corners follow the leaving edge and the inside ones precede it.
+                gap = [(e - k) % 4 for e in entering]
+                to = entering[gap.index(min(gap) if joined else max(gap))]
+                following[edges[k]] = edges[to]
+    found: list[list[Position]] = []
+    while following:
+        edge, after = following.popitem()
+        ring = [crossing(edge)]
+        while after != edge:
+            ring.append(crossing(after))
+            after = following.pop(after)
+        found.append([at for n, at in enumerate(ring) if at != ring[n - 1]])
+    return [ring for ring in found if len(ring) > 2]

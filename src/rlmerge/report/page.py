@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from . import svg
+from rlmerge.report import svg
 
 Section = tuple[str, str, str]
 """Anchor, heading and content; a section without content is left out."""

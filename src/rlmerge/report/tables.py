@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from typing import Any
 
-Result = Mapping[str, Any]
+from rlmerge.report.axes import finite
 
 
 def share(value: float | None) -> str:
-    """``12.3 %``, or a dash for 0/0."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    """``12.3 %``, or a dash for what is not known or not finite."""
+    return f"{100 * value:.1f} %" if finite(value) else "–"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, or a dash for 0/0."""
-    return "–" if value is None else f"{value:.3g}"
+    """Three significant digits, or a dash for what is not known or not finite."""
+    return f"{value:.3g}" if finite(value) else "–"
 
 
 def amount(value: float | None, percent: bool = False) -> str:
     """A value as a share or with three significant digits, with a true minus sign; a dash for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
     return (share(value) if percent else number(value)).replace("-", "−")
 
 
 def interval_text(value: float | None, low: float | None, high: float | None, percent: bool = False) -> str:
     """``0.512 [0.48, 0.54]``; without the brackets when no interval is known."""
-    if low is None or high is None:
+    if not (finite(low) and finite(high)):
         return amount(value, percent)
     return f"{amount(value, percent)} [{amount(low, percent)}, {amount(high, percent)}]"
 
@@ -90,42 +86,3 @@ def plot(title: str, note: str, svg: str, data: str) -> str:
         f"<figure><h3>{escape(title)}</h3><figcaption>{escape(note)}</figcaption>{svg}"
         f"<details><summary>Show the numbers</summary>{data}</details></figure>"
     )
-
-
-def tensors(result: Result, names: Sequence[str]) -> str:
-    """Every tensor, to be sorted and filtered."""
-    heads = [
-        "tensor",
-        "type",
-        "layer",
-        "shape",
-        *(f"unchanged, {n}" for n in names),
-        *(f"‖τ‖/‖θ₀‖, {n}" for n in names),
-    ]
-    columns = "".join(f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in heads)
-    lines: list[str] = []
-    for row in result["tensors"]:
-        layer = "" if row["layer"] is None else str(row["layer"])
-        size = 1
-        for side in row["shape"]:
-            size *= side
-        cells = [
-            f'<th scope="row">{escape(row["name"])}</th>',
-            f'<td class="left">{escape(row["kind"])}</td>',
-            f'<td data-value="{layer or -1}">{layer or "–"}</td>',
-            f'<td data-value="{size}">{escape(" × ".join(map(str, row["shape"])) or "scalar")}</td>',
-            *(f'<td data-value="{_key(v)}">{share(v)}</td>' for v in row["unchanged"]),
-            *(f'<td data-value="{_key(v)}">{number(v)}</td>' for v in row["relative_norm"]),
-        ]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    count = len(lines)
-    return (
-        '<div class="tools"><label>Filter <input type="search" id="filter" placeholder="q_proj, layers.3 …"></label>'
-        f'<span class="soft" id="shown" aria-live="polite">{count} of {count} tensors</span></div>'
-        '<div class="panel scroll tall" tabindex="0" role="region" aria-label="All tensors"><table id="tensors">'
-        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _key(value: float | None) -> str:
-    return "-1" if value is None else repr(value)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rlmerge.extras import require
 
 if TYPE_CHECKING:
+    from rlmerge.progress import Progress
     from rlmerge.sensitivity.options import SensitivityOptions
-    from rlmerge.sensitivity.progress import Progress
     from rlmerge.sensitivity.record import SensitivityResult
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from rlmerge.sensitivity.tokens import TokenSequence
+from rlmerge.language.tokens import TokenSequence
 
 Linears = Mapping[str, nn.Linear]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import resource
@@ -17,21 +15,23 @@ from typing import Any
 import torch
 import transformers
 
-from rlmerge import __version__
+from rlmerge._version import __version__
 from rlmerge.checkpoint.layout import plan_shards
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.partial import PartialDirectory
-from rlmerge.errors import RunError
-from rlmerge.progress import Quiet
-from rlmerge.sensitivity.data import Dataset, read_data
-from rlmerge.sensitivity.model import CausalModel, enable_checkpointing, find_device, load_model
+from rlmerge.jsondata import digest
+from rlmerge.language.data import Dataset, read_data
+from rlmerge.language.model import Causal, failures, find_device, load_causal, match_parameters
+from rlmerge.language.tokens import Encoded, encode_references, total_tokens
+from rlmerge.progress import Progress, Quiet
 from rlmerge.sensitivity.options import SensitivityOptions
-from rlmerge.sensitivity.passes import Passes, TensorWriter
-from rlmerge.sensitivity.progress import Progress
-from rlmerge.sensitivity.record import GRAM, RECORD, SensitivityRecord, SensitivityResult
-from rlmerge.sensitivity.reward import Reward, make_reward
-from rlmerge.sensitivity.sampling import sample_responses
-from rlmerge.sensitivity.tokens import Encoded, encode_references, total_tokens
+from rlmerge.sensitivity.passes import Passes, TensorWriter, enable_checkpointing
+from rlmerge.sensitivity.record import FORMAT_VERSION, GRAM, RECORD, SensitivityRecord, SensitivityResult
+from rlmerge.sensitivity.sampling import Reward, make_reward, sample_responses
+
+_MEMORY_HINT = (
+    "Try --stream-layers, --gradient-checkpointing, --batch-size 1, --dtype bfloat16 or a smaller --max-length."
+)
 
 
 def measure(
@@ -55,16 +55,17 @@ def measure(
     reward = make_reward(options.reward, dataset) if options.reward else None
     checkpoint = open_checkpoint(model)
     device = find_device(options.device)
-    digest = _plan_digest(checkpoint, dataset, options, device)
-    with _output(out, digest, options) as partial, _out_of_memory():
-        causal = load_model(checkpoint, options.dtype, device)
+    planned = _plan_digest(checkpoint, dataset, options, device)
+    with _output(out, planned, options) as partial, failures(checkpoint.path, _MEMORY_HINT):
+        causal = load_causal(checkpoint.path, device, options.dtype)
+        parameters, uncovered = match_parameters(causal.model, checkpoint)
         encoded = _encode(causal, dataset, options, reward, progress)
         if options.gradient_checkpointing:
             enable_checkpointing(causal.model)
-        passes = Passes(causal, encoded.sequences, options, progress)
+        passes = Passes(causal, parameters, encoded.sequences, options, progress)
         shards = plan_shards(passes.outputs, options.shard_size)
         passes.write(TensorWriter(partial, shards))
-        record = _record(checkpoint, data, dataset, causal, encoded, options, passes.owners)
+        record = _record(checkpoint, data, dataset, encoded, options, device, uncovered, passes.owners)
         partial.write_file(RECORD, record.to_json())
         partial.seal(shards)
     return SensitivityResult(
@@ -79,12 +80,14 @@ def measure(
 
 
 def _encode(
-    causal: CausalModel, dataset: Dataset, options: SensitivityOptions, reward: Reward | None, progress: Progress
+    causal: Causal, dataset: Dataset, options: SensitivityOptions, reward: Reward | None, progress: Progress
 ) -> Encoded:
     if options.mode == "empirical":
-        return encode_references(causal.tokenizer, dataset.examples, options.max_length)
-    progress.start("Sampling", len(dataset.examples) * options.samples)
-    return sample_responses(causal, dataset.examples, options, reward, progress.advance)
+        return encode_references(causal.tokenizer, dataset.examples, options.max_length, ends=causal.ends)
+    progress.start("Sampling", len(dataset.examples) * options.samples, "responses")
+    encoded = sample_responses(causal, dataset.examples, options, reward, progress.advance)
+    progress.done()
+    return encoded
 
 
 @contextmanager
@@ -99,19 +102,6 @@ def _output(out: str | os.PathLike[str], digest: str, options: SensitivityOption
             raise
 
 
-@contextmanager
-def _out_of_memory() -> Generator[None]:
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU, a plain RuntimeError on the CPU
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        hint = (
-            "Try --stream-layers, --gradient-checkpointing, --batch-size 1, --dtype bfloat16 or a smaller --max-length."
-        )
-        raise RunError("memory ran out while the gradients were computed", hint=hint) from error
-
-
 def _versions() -> dict[str, str]:
     return {
         "rlmerge": __version__,
@@ -123,17 +113,17 @@ def _versions() -> dict[str, str]:
 
 def _plan_digest(checkpoint: Checkpoint, dataset: Dataset, options: SensitivityOptions, device: Any) -> str:
     asked = {**asdict(options), "resume": None, "force": None, "device": str(device)}
-    content = [checkpoint.fingerprint(), dataset.digest, asked, _versions()]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest([FORMAT_VERSION, checkpoint.fingerprint(), dataset.digest, asked, _versions()])
 
 
 def _record(
     checkpoint: Checkpoint,
     data: str,
     dataset: Dataset,
-    causal: CausalModel,
     encoded: Encoded,
     options: SensitivityOptions,
+    device: Any,
+    uncovered: tuple[str, ...],
     owners: dict[str, str],
 ) -> SensitivityRecord:
     return SensitivityRecord(
@@ -147,15 +137,16 @@ def _record(
         tokens=total_tokens(encoded.sequences),
         truncated=encoded.truncated,
         dropped=encoded.dropped,
+        eos_appended=encoded.eos_appended,
         sampled=encoded.sampled,
         max_length=options.max_length,
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
         seed=options.seed,
         dtype=options.dtype,
-        device=str(causal.device),
+        device=str(device),
         versions=_versions(),
-        uncovered=causal.uncovered,
+        uncovered=uncovered,
         grams={name: owner + GRAM for name, owner in owners.items()},
         gram_tokens=sum(len(sequence.ids) for sequence in encoded.sequences) if owners else 0,
     )

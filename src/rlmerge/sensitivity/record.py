@@ -13,7 +13,8 @@ from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.errors import CheckpointError
 
 RECORD = "sensitivity.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 ended every response with one more end of sequence, also where the data had written it."""
 
 GRAM = ".gram"
 """Suffix of a stored Gram matrix, after the name of the first tensor whose layer it belongs to."""
@@ -27,9 +28,9 @@ class SensitivityRecord:
 
     ``model_digest`` is the checkpoint's fingerprint, ``data_digest`` a sha256. ``tokens`` counts the differentiated
     response tokens of the ``sequences``; ``truncated`` of them were cut and ``dropped`` further examples had nothing
-    left. ``sampled`` responses were drawn (0 in mode empirical). ``uncovered`` names stored tensors that are not
-    parameters. ``grams`` maps the tensor names of linear layers to the stored Gram matrix of their inputs, summed over
-    ``gram_tokens`` tokens.
+    left. ``eos_appended`` of them got the end of sequence that the data did not write. ``sampled`` responses were drawn
+    (0 in mode empirical). ``uncovered`` names stored tensors that are not parameters. ``grams`` maps the tensor names
+    of linear layers to the stored Gram matrix of their inputs, summed over ``gram_tokens`` tokens.
     """
 
     model: str
@@ -42,6 +43,7 @@ class SensitivityRecord:
     tokens: int
     truncated: int
     dropped: int
+    eos_appended: int
     sampled: int
     max_length: int
     max_new_tokens: int
@@ -81,7 +83,7 @@ def read_record(directory: Path) -> SensitivityRecord:
     path = inside(directory.resolve(), RECORD)
     if not path.exists():
         hint = "Name a directory written by 'rlmerge sensitivity'."
-        raise CheckpointError(f"is no sensitivity directory (it has no {RECORD})", where=str(directory), hint=hint)
+        raise CheckpointError(f"is not a sensitivity directory (it has no {RECORD})", where=str(directory), hint=hint)
     content = strictjson.parse(read_bytes(path, _MAX_BYTES), str(path))
     version = content.pop("format_version", None) if isinstance(content, dict) else None
     if version != FORMAT_VERSION:

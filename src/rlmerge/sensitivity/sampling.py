@@ -1,22 +1,27 @@
-"""A model's own responses at temperature 1, and the ones among them that earn a reward."""
+"""A model's own responses at temperature 1, and which of them earn a verifiable reward."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import torch
+import numpy as np
 
-from rlmerge.errors import RequestError
-from rlmerge.sensitivity.data import Example
-from rlmerge.sensitivity.model import CausalModel
+from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.kernels.random import stream_key, uniform
+from rlmerge.language.data import Dataset, Example
+from rlmerge.language.generation import draw_outputs
+from rlmerge.language.gym import FULL_SCORE, answer_in, grade
+from rlmerge.language.model import Causal
+from rlmerge.language.tokens import Encoded, TokenSequence, encode_prompt
 from rlmerge.sensitivity.options import SensitivityOptions
-from rlmerge.sensitivity.reward import Reward
-from rlmerge.sensitivity.tokens import Encoded, TokenSequence, encode_prompt
+
+Reward = Callable[[Example, str], bool]
+"""Whether a response to an example earns the reward."""
 
 
 def sample_responses(
-    causal: CausalModel,
+    causal: Causal,
     examples: Sequence[Example],
     options: SensitivityOptions,
     reward: Reward | None = None,
@@ -25,77 +30,95 @@ def sample_responses(
     """``options.samples`` responses to each prompt, drawn from the model itself; only rewarded ones with a ``reward``.
 
     Prompts that leave no room for a response within ``max_length`` are dropped; responses that reach a limit before
-    they end count as truncated. The caller's random state is untouched. Raises RequestError when no prompt fits or no
-    response earns the reward.
+    they end count as truncated. What is drawn follows from the seed and the places of prompt and sample, whatever the
+    batch. RequestError when no prompt fits or no response earns the reward.
     """
-    prompts = [(example, encode_prompt(causal.tokenizer, example)) for example in examples]
-    fitting = [(example, ids) for example, ids in prompts if 0 < len(ids) < options.max_length]
+    prompts = [(number, example, encode_prompt(causal.tokenizer, example)) for number, example in enumerate(examples)]
+    fitting = [(number, example, ids) for number, example, ids in prompts if 0 < len(ids) < options.max_length]
     if not fitting:
         hint = "Raise --max-length, or check that the prompts are not empty."
         raise RequestError(f"none of the {len(prompts)} prompts fits {options.max_length} tokens", hint=hint)
-    asked = [pair for pair in fitting for _ in range(options.samples)]
+    asked = [
+        (stream_key("response", options.seed, number, sample), example, ids)
+        for number, example, ids in fitting
+        for sample in range(options.samples)
+    ]
     sequences: list[TokenSequence] = []
     truncated = 0
     shown = ""
-    with torch.random.fork_rng(_cuda_devices(causal.device)):
-        torch.manual_seed(options.seed)
-        for index in range(0, len(asked), options.batch_size):
-            batch = asked[index : index + options.batch_size]
-            for (example, prompt), (response, ended) in zip(batch, _generate(causal, batch, options), strict=True):
-                text = causal.tokenizer.decode(response, skip_special_tokens=True) if reward else ""
-                if reward is None or reward(example, text):
-                    sequences.append(TokenSequence(prompt + response, len(prompt), example.where))
-                    truncated += not ended
-                shown = shown or f"{example.where}: wanted {example.answer!r}, the model wrote {text[:80]!r}."
-            advance(len(batch))
+    for first in range(0, len(asked), options.batch_size):
+        batch = asked[first : first + options.batch_size]
+        room = min(options.max_new_tokens, options.max_length - min(len(ids) for _, _, ids in batch))
+        draws = np.stack([uniform(key, 0, room, np.float64) for key, _, _ in batch])
+        outputs = draw_outputs(causal, [ids for _, _, ids in batch], draws)
+        for (_, example, prompt), output in zip(batch, outputs, strict=True):
+            response = output[: options.max_length - len(prompt)]
+            text = causal.tokenizer.decode(response, skip_special_tokens=True) if reward else ""
+            if reward is None or reward(example, text):
+                sequences.append(TokenSequence((*prompt, *response), len(prompt), example.where))
+                truncated += response[-1] not in causal.ends
+            shown = shown or f"{example.where}: wanted {example.answer!r}, the model wrote {text[:80]!r}."
+        advance(len(batch))
     if not sequences:
         hint = f"Check the reward's form, raise --samples, or use easier prompts. {shown}"
         raise RequestError(f"none of the {len(asked)} samples earned the reward '{options.reward}'", hint=hint)
-    return Encoded(tuple(sequences), truncated, len(prompts) - len(fitting), len(asked))
+    return Encoded(tuple(sequences), truncated, len(prompts) - len(fitting), sampled=len(asked))
 
 
-def _generate(
-    causal: CausalModel, batch: Sequence[tuple[Example, tuple[int, ...]]], options: SensitivityOptions
-) -> list[tuple[tuple[int, ...], bool]]:
-    """For each prompt the sampled ids, up to and with the end of sequence, and whether it ended by itself."""
-    from transformers import GenerationConfig
+def make_reward(spec: str, data: Dataset) -> Reward:
+    """The reward ``spec`` names: ``exact``, ``regex:PATTERN`` or ``reasoning-gym``.
 
-    width = max(len(ids) for _, ids in batch)
-    padded = torch.tensor([[0] * (width - len(ids)) + list(ids) for _, ids in batch])
-    present = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for _, ids in batch])
-    ends = _end_ids(causal)
-    # Every filter off: the true Fisher is an expectation under the model, not under its sampling defaults. The model's
-    # own config is replaced, not only overridden, because generate() fills what a given config leaves open from it.
-    config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=min(options.max_new_tokens, options.max_length - min(len(ids) for _, ids in batch)),
-        eos_token_id=ends or None,
-        pad_token_id=ends[0] if ends else 0,
-    )
-    own, causal.model.generation_config = causal.model.generation_config, config
+    ``exact``: the response equals the reference answer, blanks around either aside. ``regex``: the pattern occurs in
+    the response and, if it has a group, the last occurrence's first group equals the reference answer.
+    ``reasoning-gym``: the task's own verifier gives the full score to the text inside the last ``<answer>`` tag, or to
+    the whole response. RequestError when ``spec`` is none of these or the data lacks what it needs.
+    """
+    kind, _, pattern = spec.partition(":")
+    if kind == "exact" and not pattern:
+        _need_answers(data, spec)
+        return lambda example, response: response.strip() == _answer(example)
+    if kind == "regex" and pattern:
+        return _regex(pattern, data)
+    if kind == "reasoning-gym" and not pattern:
+        return _verifier(data)
+    known = ("exact", "regex:PATTERN", "reasoning-gym")
+    raise RequestError(f"unknown reward '{spec}'", hint=did_you_mean(spec, known))
+
+
+def _answer(example: Example) -> str:
+    return (example.answer or "").strip()
+
+
+def _need_answers(data: Dataset, spec: str) -> None:
+    without = next((example for example in data.examples if not _answer(example)), None)
+    if without:
+        hint = 'Give each line an "answer" or a "response", or use regex:PATTERN without a group.'
+        raise RequestError(f"reward '{spec}' needs reference answers", where=without.where, hint=hint)
+
+
+def _regex(pattern: str, data: Dataset) -> Reward:
     try:
-        with torch.no_grad():
-            output = causal.model.generate(padded.to(causal.device), attention_mask=present.to(causal.device))
-    finally:
-        causal.model.generation_config = own
-    responses: list[tuple[tuple[int, ...], bool]] = []
-    for (_, prompt), row in zip(batch, output[:, width:].tolist(), strict=True):
-        room = row[: options.max_length - len(prompt)]
-        end = next((position for position, token in enumerate(room) if token in ends), None)
-        responses.append((tuple(room if end is None else room[: end + 1]), end is not None))
-    return responses
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise RequestError(f"bad pattern of the reward: {error}", where=pattern) from None
+    if compiled.groups == 0:
+        return lambda example, response: compiled.search(response) is not None
+    _need_answers(data, f"regex:{pattern}")
+
+    def matches(example: Example, response: str) -> bool:
+        found = [match.group(1) for match in compiled.finditer(response)]
+        return bool(found) and (found[-1] or "").strip() == _answer(example)
+
+    return matches
 
 
-def _end_ids(causal: CausalModel) -> list[int]:
-    """All ids that end a response: chat models list several in their generation config."""
-    configured = getattr(causal.model.generation_config, "eos_token_id", None)
-    listed: list[Any] = configured if isinstance(configured, list) else [configured]
-    own = causal.tokenizer.eos_token_id
-    return list(dict.fromkeys(token for token in (*listed, own) if token is not None))
+def _verifier(data: Dataset) -> Reward:
+    if data.task is None:
+        hint = "Use --data reasoning-gym:TASK, or the reward exact or regex:PATTERN."
+        raise RequestError("the reward 'reasoning-gym' needs data of a reasoning-gym task", hint=hint)
 
+    def verified(example: Example, response: str) -> bool:
+        tagged = answer_in(response)
+        return grade(data.task, response.strip() if tagged is None else tagged, example.entry or {}, []) >= FULL_SCORE
 
-def _cuda_devices(device: Any) -> list[int]:
-    return [device.index or 0] if device.type == "cuda" else []
+    return verified

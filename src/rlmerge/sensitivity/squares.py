@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from rlmerge.errors import RunError
+from rlmerge.language.tokens import TokenSequence
 from rlmerge.sensitivity.microbatch import Microbatch, Unsupported
-from rlmerge.sensitivity.tokens import TokenSequence
 
 Sums = Mapping[Parameter, Tensor]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from rlmerge.extras import require
+from rlmerge import student
 
 from .cells import Cells, seed_means
 
@@ -146,7 +146,7 @@ def bounds(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]
     The seeds are the sample: what it covers is another seed's base, experts and merges, not other items.
     """
     center, error = mean(values), _standard_error(values)
-    half = float(require("scipy.special").stdtrit(len(values) - 1, (1 + level) / 2)) * error
+    half = student.quantile((1 + level) / 2, len(values) - 1) * error
     return center - half, center + half
 
 
@@ -155,7 +155,7 @@ def p_value(values: Sequence[float]) -> float:
     center, error = mean(values), _standard_error(values)
     if error == 0:
         return 0.0 if center else 1.0
-    return 2 * float(require("scipy.special").stdtr(len(values) - 1, -abs(center) / error))
+    return student.p_value(center / error, len(values) - 1)
 
 
 def _standard_error(values: Sequence[float]) -> float:

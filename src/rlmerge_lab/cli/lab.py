@@ -127,7 +127,7 @@ def _train(
 def _study(lab: Lab, workers: int | None, quiet: bool) -> dict[str, Any]:
     """Study ``lab`` and keep the result; it names the command that makes this laboratory and this study."""
     from rlmerge.cli.progress import show_progress
-    from rlmerge_lab.store import write_json
+    from rlmerge.jsondata import write_text
     from rlmerge_lab.study import budget_of, run_study
     from rlmerge_lab.training.profiles import PROFILES
 
@@ -137,17 +137,16 @@ def _study(lab: Lab, workers: int | None, quiet: bool) -> dict[str, Any]:
     with show_progress(quiet) as progress:
         command = f"rlmerge lab run -o DIR --profile {name}{seeds}"
         found = run_study(lab, budget_of(name), progress, workers, command=command)
-    (lab.root / "report").mkdir(exist_ok=True)
-    write_json(lab.root / "report" / "study.json", found)
+    write_text(lab.root / "report" / "study.json", json.dumps(found, indent=1) + "\n")
     return found
 
 
 def _report(found: dict[str, Any], out: Path, output_format: str) -> None:
     """Write the report to ``out`` and print it."""
+    from rlmerge.jsondata import write_text
     from rlmerge_lab.claims import judge
     from rlmerge_lab.report.markdown import study_markdown
     from rlmerge_lab.report.study import study_html, study_text
-    from rlmerge_lab.store import write_text
 
     judged = judge(found).to_dict()
     out.mkdir(parents=True, exist_ok=True)

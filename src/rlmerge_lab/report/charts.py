@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rlmerge.report import svg
 from rlmerge.report.axes import axis, frame
 from rlmerge.report.curves import Curve, Point, curve_plot
-from rlmerge.report.dots import Dot, Dots, dot_plot
+from rlmerge.report.rows import Dot, Dots, dot_plot
 from rlmerge.report.svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 from rlmerge.report.tables import interval_text
 

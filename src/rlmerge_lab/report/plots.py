@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlmerge.report.curves import Curve, Point, curve_plot
-from rlmerge.report.dots import Dot, Dots, dot_plot
 from rlmerge.report.heat import heat_map
+from rlmerge.report.rows import Dot, Dots, dot_plot
 
 from . import sheets
 from .parts import Picture, Sheet

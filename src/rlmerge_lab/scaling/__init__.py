@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from rlmerge.jsondata import plain
 from rlmerge_lab.report.parts import Picture, Sheet
-from rlmerge_lab.store import plain
 
 from . import agents, anatomy, law, memory, merging, sparsity
 from .verdict import Claim, Verdict

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from rlmerge.report import svg
+from rlmerge.report.rows import stack_plot
 from rlmerge_lab.report.charts import curve, lines
 from rlmerge_lab.report.parts import Picture, Sheet
 
@@ -180,6 +180,6 @@ def pictures(study: AgentsStudy) -> tuple[Picture, ...]:
     )
     names = ("one agent only", "two agents or more")
     sizes = [f"{row.billions:g}B" for row in rows]
-    chart = svg.stacks(title, note, sizes, [(row.unique, row.shared) for row in rows], names)
+    chart = stack_plot(title, note, sizes, [(row.unique, row.shared) for row in rows], names)
     sheet = Sheet(title, ("size", *names), [(f"{r.billions:g}B", percent(r.unique), percent(r.shared)) for r in rows])
     return similarity, Picture("figure-5b", title, note, chart, sheet)

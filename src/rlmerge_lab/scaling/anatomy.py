@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlmerge.geometry.vector import l0_share
-from rlmerge.report.dots import Dots
+from rlmerge.report.rows import Dots
 from rlmerge_lab.report.charts import curve, dots, lines, spread
 from rlmerge_lab.report.parts import Picture, Sheet
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 import rlmerge
-from rlmerge.report.dots import Dot, Dots
+from rlmerge.report.rows import Dot, Dots
 from rlmerge_lab.report.charts import curve, dots, lines, spread
 from rlmerge_lab.report.parts import Picture, Sheet
 

@@ -18,10 +18,10 @@ from rlmerge.checkpoint import OutputTensor, PartialDirectory, plan_shards
 from rlmerge.checkpoint.model import open_checkpoint
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.errors import CheckpointError
-from rlmerge.evaluate.tiny import TinyConfig, TinyLlama, load
-from rlmerge.evaluate.weights import read_weights
+from rlmerge.evaluate.landscape.weights import read_weights
 from rlmerge.kernels.dtypes import DType, decode
 from rlmerge.kernels.rounding import encode
+from rlmerge.language.tiny import TinyConfig, TinyLlama, load
 
 Vector = npt.NDArray[np.float32]
 

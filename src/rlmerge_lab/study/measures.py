@@ -134,8 +134,8 @@ class LandscapeJob:
 
     def run(self) -> list[dict[str, Any]]:
         """The pictures as plain data."""
-        from rlmerge.evaluate.landscape import landscape
-        from rlmerge.evaluate.scorers import TinyScorer
+        from rlmerge.evaluate.landscape.loss import landscape
+        from rlmerge.evaluate.landscape.scorers import TinyScorer
 
         family, tasks = self.case.family, self.case.tasks
         base, *experts = (family.model(vector).weights for vector in (family.base, *family.experts))

@@ -14,8 +14,9 @@ import numpy as np
 import xxhash
 
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.tasks import Item, read_items, read_vocabulary, score
-from rlmerge.sensitivity.model import find_device
+from rlmerge.evaluate.exact import Item, read_items, score
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.model import find_device
 from rlmerge_lab.training.directory import Lab
 from rlmerge_lab.training.gym import SIDE_BY_SIDE, GymQuestion, GymTasks, Sampler
 from rlmerge_lab.training.profiles import Profile

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.evaluate.tasks import END, Item, encode, score
-from rlmerge.evaluate.tiny import TinyConfig, TinyLlama
+from rlmerge.evaluate.exact import Item, score
 from rlmerge.extras import require
+from rlmerge.language.characters import END, encode
+from rlmerge.language.tiny import TinyConfig, TinyLlama
 from rlmerge.progress import Progress
 from rlmerge_lab.store import partial_directory
 

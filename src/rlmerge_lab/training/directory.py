@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import CheckpointError, RequestError
-from rlmerge_lab.store import MANIFEST, digest, write_json, write_text
+from rlmerge.jsondata import digest, write_text
+from rlmerge_lab.store import MANIFEST
 
 from .environment import Environment, Question, environment_of
 from .profiles import Profile
@@ -70,7 +71,8 @@ class Lab:
         return self if seeds == self.seeds else replace(self, profile=replace(profile, seeds=seeds))._sign()
 
     def _sign(self) -> Lab:
-        write_json(self.root / MANIFEST, {"schema": SCHEMA, "profile": self.profile.to_dict()})
+        content = {"schema": SCHEMA, "profile": self.profile.to_dict()}
+        write_text(self.root / MANIFEST, json.dumps(content, indent=1) + "\n")
         return self
 
     @property

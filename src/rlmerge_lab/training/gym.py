@@ -12,18 +12,17 @@ import numpy as np
 
 from rlmerge.checkpoint.model import open_checkpoint
 from rlmerge.errors import RequestError, RunError
-from rlmerge.evaluate.causal import failures, load_causal
-from rlmerge.evaluate.generate_transformers import write
-from rlmerge.evaluate.gym import grade, open_dataset
+from rlmerge.evaluate.generate import Sampling
+from rlmerge.evaluate.generate.transformers import write
 from rlmerge.extras import require
-from rlmerge.sensitivity.model import match_parameters
+from rlmerge.language.gym import FULL_SCORE, answer_in, grade, open_dataset
+from rlmerge.language.model import failures, load_causal, match_parameters
 
 from .environment import SPLITS
 
 INSTRUCTION = "Give only the final answer."
 """Follows every question: small models explain at length otherwise, and verifiers compare the whole answer."""
 
-_FULL_SCORE = 1.0 - 1e-9
 _ENTRIES = 1_000_000
 _PATIENCE = 1000
 """Entries in a row whose prompts were there already, after which a data set is taken to have no others."""
@@ -82,8 +81,8 @@ class GymTasks:
         if _prompt(entry) != question.prompt:
             hint = "Install the version the lab was made with, or make a new one with -o."
             raise RunError("this reasoning-gym asks other questions", where=f"task '{question.task}'", hint=hint)
-        tagged = require("reasoning_gym").utils.extract_answer(said)
-        return grade(dataset.score_answer, said.strip() if tagged is None else tagged, entry, []) >= _FULL_SCORE
+        tagged = answer_in(said)
+        return grade(dataset, said.strip() if tagged is None else tagged, entry, []) >= FULL_SCORE
 
     def share_right(self, questions: Sequence[GymQuestion], said: Sequence[Sequence[str]]) -> float:
         """The share of right ones among all answers ``said`` to each question."""
@@ -148,17 +147,15 @@ class Sampler:
 
         The random numbers follow from ``seed`` and the prompt alone, so models are compared on the same ones.
         """
+        sampling = Sampling(
+            max_new_tokens=tokens,
+            temperature=1.0 if samples else 0.0,
+            samples=max(samples, 1),
+            seed=seed,
+            chat=self.chat,
+        )
         with _fewer():
-            outputs = write(
-                self._causal,
-                prompts,
-                max_new_tokens=tokens,
-                temperature=1.0 if samples else 0.0,
-                samples=max(samples, 1),
-                seed=seed,
-                chat=self.chat,
-                batch_size=_BATCH.get(self._causal.device.type, _BATCH["cpu"]),
-            )
+            outputs = write(self._causal, prompts, sampling, _BATCH.get(self._causal.device.type, _BATCH["cpu"]))
         return [[sample.text for sample in found] for found in outputs]
 
 

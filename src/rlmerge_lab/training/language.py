@@ -11,12 +11,11 @@ from random import Random
 from typing import Any
 
 from rlmerge.checkpoint.side_files import find_side_files
-from rlmerge.evaluate.causal import load_causal
 from rlmerge.extras import require
+from rlmerge.language.data import Example
+from rlmerge.language.model import find_device, load_causal
+from rlmerge.language.tokens import encode_references
 from rlmerge.progress import Progress
-from rlmerge.sensitivity.data import Example
-from rlmerge.sensitivity.model import find_device
-from rlmerge.sensitivity.tokens import encode_references
 from rlmerge_lab.store import partial_directory
 
 from .base_model import find_source, make_source, source_identity

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rlmerge.errors import RlmergeError, RunError
 from rlmerge.extras import require
+from rlmerge.jsondata import digest
 from rlmerge.progress import Progress, Quiet
 from rlmerge_lab.jobs import THREADS, processes
-from rlmerge_lab.store import digest
 
 from .directory import Lab
 from .profiles import ARMS

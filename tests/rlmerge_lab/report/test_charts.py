@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rlmerge.report.dots import Dot, Dots
+from rlmerge.report.rows import Dot, Dots
 from rlmerge_lab.report.charts import curve, dots, lines, spread
 
 

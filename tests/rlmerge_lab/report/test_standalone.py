@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rlmerge.report.dots import Dot, Dots, dot_plot
 from rlmerge.report.heat import heat_map
+from rlmerge.report.rows import Dot, Dots, dot_plot
 from rlmerge_lab.report.standalone import standalone
 
 DOTS = dot_plot("Title", "Words", ["row"], [Dots("a & b", 3, [Dot(0, 0.5, 0.4, 0.6)])], x_label="x")

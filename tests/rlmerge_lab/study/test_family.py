@@ -7,8 +7,8 @@ import pytest
 
 import rlmerge
 from rlmerge.errors import CheckpointError
-from rlmerge.evaluate.tiny import TinyConfig, load
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32
+from rlmerge.language.tiny import TinyConfig, load
 from rlmerge_lab.study.candidates import candidates
 from rlmerge_lab.study.family import Family, Merge
 from support.laboratory import BASE, experts

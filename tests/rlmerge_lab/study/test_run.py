@@ -12,8 +12,9 @@ import pytest
 
 import rlmerge
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.tasks import read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import TinyLlama, load
+from rlmerge.evaluate.exact import read_items, score
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import TinyLlama, load
 from rlmerge_lab.study import StudyBudget, run_study
 from support.laboratory import BASE, CHECKPOINTS, TASKS, ExampleLab, experts
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.tasks import read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import TinyLlama, load
+from rlmerge.evaluate.exact import read_items, score
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import TinyLlama, load
 from rlmerge_lab.study.scoring import MIN_GAIN, Evaluation, Reference, goal
 from support.laboratory import BASE, CHECKPOINTS
 

@@ -4,7 +4,7 @@ from random import Random
 import pytest
 
 from rlmerge.errors import RequestError
-from rlmerge.evaluate.tasks import END
+from rlmerge.language.characters import END
 from rlmerge_lab.training.characters import ANSWER, CHARACTERS
 from rlmerge_lab.training.tasks import FILLER, LETTERS, PROMPT, TASKS, task
 

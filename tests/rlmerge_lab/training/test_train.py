@@ -12,8 +12,9 @@ import pytest
 
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.errors import RequestError, RunError
-from rlmerge.evaluate.tasks import read_items, read_vocabulary, score
-from rlmerge.evaluate.tiny import load
+from rlmerge.evaluate.exact import read_items, score
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import load
 from rlmerge_lab.training.directory import Lab
 from rlmerge_lab.training.profiles import ARMS, PROFILES, Profile
 from rlmerge_lab.training.queue import jobs_of, missing, train_all

@@ -11,10 +11,10 @@ from rlmerge.checkpoint import OutputTensor, PartialDirectory, plan_shards, veri
 from rlmerge.checkpoint.journal import NAME as JOURNAL
 from rlmerge.checkpoint.journal import read_journal
 from rlmerge.checkpoint.license import read_license
+from rlmerge.cli.verify import verify_text
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.kernels.dtypes import BY_NAME
 from rlmerge.recipe import load_recipe
-from rlmerge.report.terminal import verify_text
 
 LONGEST = 20_000
 """Characters of a message; a recipe reports every problem that it has."""
@@ -52,7 +52,7 @@ def manifest_reader(folder: Path) -> tuple[Any, Callable[[bytes], str]]:
             found = verify(out)
         except CheckpointError as error:
             return _said(error)
-        text = verify_text({"out": str(out), "ok": found.ok, **vars_of(found)}, width=80, color=False)
+        text = verify_text(found, out, width=80, color=False)
         assert all(line.isprintable() for line in text.split("\n"))
         assert found.ok or found.problems
         # Another name, number or digest must be noticed; what the check does not rest on may differ.
@@ -60,11 +60,6 @@ def manifest_reader(folder: Path) -> tuple[Any, Callable[[bytes], str]]:
 
     file.write_bytes(octets)
     return content, check
-
-
-def vars_of(found: Any) -> dict[str, Any]:
-    """The fields of a result with slots."""
-    return {name: getattr(found, name) for name in found.__slots__}
 
 
 def journal_reader(folder: Path) -> Callable[[bytes], str]:

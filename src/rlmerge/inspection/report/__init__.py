@@ -1,0 +1,1 @@
+"""Shows an inspection: as text, and as one self-contained HTML page."""
