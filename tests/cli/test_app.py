@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_another_package_adds_a_verb(rlmerge, packages):
         "greeter", content + "def merge(): raise SystemExit(3)\n", "hello=greeter:hello", "plan=greeter:merge"
     )
     done = rlmerge("--help", PYTHONPATH=path)
-    assert done.returncode == 0 and "  hello        Say hello.\n" in done.stdout and "More" not in done.stdout
+    assert re.search(r"^  hello +Say hello\.$", done.stdout, re.M) and "More" not in done.stdout
     assert rlmerge("hello", PYTHONPATH=path).stdout == "hi\n"
     assert "Did you mean 'hello'" in rlmerge("helo", PYTHONPATH=path).stderr
     # A verb of ours is never taken over.

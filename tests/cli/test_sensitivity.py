@@ -10,9 +10,9 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlmerge.checkpoint.model import open_checkpoint
+from rlmerge.checkpoint.sensitivity import load_sensitivity
 from rlmerge.cli.sensitivity import command
 from rlmerge.errors import RequestError
-from rlmerge.sensitivity.store import load_sensitivity
 
 CHECKPOINTS = Path(__file__).parents[2] / "examples" / "checkpoints"
 EXPERT = CHECKPOINTS / "rl-cnt"

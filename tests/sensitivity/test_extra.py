@@ -32,5 +32,5 @@ def test_reasoning_gym_is_asked_for_by_name(monkeypatch):
 
 
 def test_reading_and_the_command_line_do_not_import_torch():
-    code = "import sys, rlmerge.sensitivity.store, rlmerge.cli.sensitivity; sys.exit('torch' in sys.modules)"
+    code = "import sys, rlmerge.checkpoint.sensitivity, rlmerge.cli.sensitivity; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlmerge.checkpoint.model import open_checkpoint  # noqa: E402
+from rlmerge.checkpoint.sensitivity import load_sensitivity  # noqa: E402
 from rlmerge.errors import CheckpointError, RequestError, RunError  # noqa: E402
 from rlmerge.sensitivity import passes  # noqa: E402
 from rlmerge.sensitivity.measurement import measure  # noqa: E402
 from rlmerge.sensitivity.options import SensitivityOptions  # noqa: E402
-from rlmerge.sensitivity.store import load_sensitivity  # noqa: E402
 from support import tiny  # noqa: E402
 
 ROWS = [{"prompt": "1+1=", "response": "2"}, {"prompt": "a", "response": "bcd"}, {"prompt": "34", "response": "5-6 a"}]

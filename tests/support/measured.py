@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.sensitivity.record import SensitivityRecord
+from rlmerge.checkpoint.sensitivity_record import SensitivityRecord
 
 from .models import write_model
 

@@ -11,7 +11,7 @@ from rlmerge.cli.request import FORMAT
 from rlmerge.sensitivity.options import DTYPES, MODES, SensitivityOptions
 
 if TYPE_CHECKING:
-    from rlmerge.sensitivity.record import SensitivityResult
+    from rlmerge.checkpoint.sensitivity_record import SensitivityResult
 
 
 @click.command(name="sensitivity")

@@ -9,10 +9,10 @@ import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, Source
 from rlmerge.checkpoint.fingerprint import fingerprint
+from rlmerge.checkpoint.sensitivity import Sensitivity, check_values, load_sensitivity
 from rlmerge.errors import CheckpointError, RecipeError, RequestError
 from rlmerge.methods.measured import MEASURED_ON
 from rlmerge.recipe import Recipe
-from rlmerge.sensitivity.store import Sensitivity, check_values, load_sensitivity
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from rlmerge.extras import require
 
 if TYPE_CHECKING:
+    from rlmerge.checkpoint.sensitivity_record import SensitivityResult
     from rlmerge.progress import Progress
     from rlmerge.sensitivity.options import SensitivityOptions
-    from rlmerge.sensitivity.record import SensitivityResult
 
 
 def measure(

@@ -19,6 +19,7 @@ from rlmerge._version import __version__
 from rlmerge.checkpoint.layout import plan_shards
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.partial import PartialDirectory
+from rlmerge.checkpoint.sensitivity_record import FORMAT_VERSION, GRAM, RECORD, SensitivityRecord, SensitivityResult
 from rlmerge.jsondata import digest
 from rlmerge.language.data import Dataset, read_data
 from rlmerge.language.model import Causal, failures, find_device, load_causal, match_parameters
@@ -26,7 +27,6 @@ from rlmerge.language.tokens import Encoded, encode_references, total_tokens
 from rlmerge.progress import Progress, Quiet
 from rlmerge.sensitivity.options import SensitivityOptions
 from rlmerge.sensitivity.passes import Passes, TensorWriter, enable_checkpointing
-from rlmerge.sensitivity.record import FORMAT_VERSION, GRAM, RECORD, SensitivityRecord, SensitivityResult
 from rlmerge.sensitivity.sampling import Reward, make_reward, sample_responses
 
 _MEMORY_HINT = (

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan
 from rlmerge.checkpoint.partial import PartialDirectory
+from rlmerge.checkpoint.sensitivity_record import GRAM
 from rlmerge.checkpoint.shard_writer import ShardWriter
 from rlmerge.errors import RequestError, RunError
 from rlmerge.kernels.dtypes import FLOAT32
@@ -20,7 +21,6 @@ from rlmerge.language.tokens import TokenSequence
 from rlmerge.progress import Progress
 from rlmerge.sensitivity.gram import accumulate_grams, linear_layers, shared_inputs
 from rlmerge.sensitivity.options import SensitivityOptions
-from rlmerge.sensitivity.record import GRAM
 from rlmerge.sensitivity.squares import accumulate_squares
 
 _LAYER = re.compile(r"^(?:.*?\.)?\d+(?=\.)")

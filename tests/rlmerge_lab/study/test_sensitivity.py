@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rlmerge.checkpoint.model import open_checkpoint
+from rlmerge.checkpoint.sensitivity import load_sensitivity
 from rlmerge.evaluate.landscape.weights import read_weights
-from rlmerge.sensitivity.store import load_sensitivity
 from rlmerge_lab.study import StudyBudget
 from rlmerge_lab.study.candidates import candidates
 from rlmerge_lab.study.cases import Source

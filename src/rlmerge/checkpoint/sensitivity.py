@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
+from rlmerge.checkpoint.sensitivity_record import RECORD, SensitivityRecord, read_record
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import FLOAT32
-from rlmerge.sensitivity.record import RECORD, SensitivityRecord, read_record
 
 _SCAN_ELEMENTS = 1 << 22
 _LISTED = 5

@@ -7,9 +7,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from rlmerge.checkpoint.model import open_checkpoint
+from rlmerge.checkpoint.sensitivity import check_values, load_sensitivity
+from rlmerge.checkpoint.sensitivity_record import SensitivityRecord
 from rlmerge.errors import CheckpointError
-from rlmerge.sensitivity.record import SensitivityRecord
-from rlmerge.sensitivity.store import check_values, load_sensitivity
 
 WEIGHTS = {"a.weight": np.ones((4, 3), np.float32), "b": np.zeros(5, np.float32), "steps": np.arange(3)}
 FISHER = {"a.weight": np.full((4, 3), 0.5, np.float32), "b": np.zeros(5, np.float32)}
