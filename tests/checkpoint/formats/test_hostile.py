@@ -71,14 +71,14 @@ def test_damaged_files(tmp_path, kind):
     files = sorted(path for path in root.rglob("*") if path.is_file())
     outcomes = {True: 0, False: 0}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(100):
+    for _ in range(60):
         file = rng.choice(files)
         content = file.read_bytes()
         file.write_bytes(damaged(content, rng))
         outcomes[outcome(root)] += 1
         file.write_bytes(content)
     assert outcome(root)
-    assert outcomes[False] > 20
+    assert outcomes[False] > 10
     # Kibibytes: a size that is only claimed must not be allocated.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
