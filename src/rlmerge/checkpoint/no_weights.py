@@ -32,8 +32,9 @@ def no_weights(root: Path, names: list[str]) -> CheckpointError:
             return CheckpointError("holds the weights as their maker released them", where=str(root), hint=hint)
         return pickled(str(root), pickles[0])
     if any(name.endswith(".gguf") for name in names):
-        hint = "Merge the safetensors originals and convert the result to GGUF."
-        return CheckpointError("holds GGUF weights, which cannot be merged", where=str(root), hint=hint)
+        from rlmerge.checkpoint.formats.quantised_config import foreign
+
+        return foreign("gguf", root)
     found = models_below(root, names)
     if not found and holds_weights(root.parent):
         found = [root.parent]
