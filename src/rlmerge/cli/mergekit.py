@@ -13,7 +13,7 @@ from rlmerge.cli.arguments import Size
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SWITCHES = (
-    "cuda", "low-cpu-memory", "read-to-gpu", "multi-gpu", "lazy-unpickle", "trust-remote-code", "clone-tensors",
+    "cuda", "low-cpu-memory", "read-to-gpu", "multi-gpu", "lazy-unpickle", "clone-tensors",
     "async-write", "allow-crimes", "copy-tokenizer", "safe-serialization", "write-model-card",
     "unsafe-truncate-embeddings",
 )  # fmt: skip
@@ -56,6 +56,7 @@ def mergekit_options(command: Command) -> Command:
         click.option("--gpu-rich", is_flag=True, hidden=True),
         click.option("-v", "verbosity", count=True, hidden=True),
         click.option("-j", "--num-threads", type=click.IntRange(min=1), **hidden),
+        click.option("--trust-remote-code/--no-trust-remote-code", **hidden),
         click.option("--random-seed", type=click.IntRange(0, 2**64 - 1), **hidden),
         click.option("--out-shard-size", type=_ShardSize(), **hidden),
     ]
@@ -64,7 +65,12 @@ def mergekit_options(command: Command) -> Command:
     return command
 
 
-_OURS = {"random_seed": "seed", "out_shard_size": "shard_size", "num_threads": "workers"}
+_OURS = {
+    "random_seed": "seed",
+    "out_shard_size": "shard_size",
+    "num_threads": "workers",
+    "trust_remote_code": "trust_code",
+}
 """Options of mergekit that are ours under another name."""
 
 

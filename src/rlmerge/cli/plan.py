@@ -17,8 +17,13 @@ from rlmerge.text import displayed
 @click.command()
 @request_options
 @click.option("-o", "--out", type=OutputPath(), metavar="OUT", help="Where the merge would write.")
+@click.option(
+    "--graph",
+    type=click.Choice(["tree", "mermaid", "svg"]),
+    help="Draw the stages of the recipe file on stdout instead of the costs.",
+)
 @FORMAT
-def command(out: Path | None, output_format: str, **request: Any) -> None:
+def command(out: Path | None, graph: str | None, output_format: str, **request: Any) -> None:
     """Say what a merge would read, write and need; write nothing.
 
     Takes the arguments of `rlmerge merge` and finds everything that is wrong with them at once.
@@ -31,19 +36,26 @@ def command(out: Path | None, output_format: str, **request: Any) -> None:
     plan["stages"] = [
         {"name": stage.recipe.name, "out": str(stage.out), **stage.plan.to_dict()} for stage in stages[:-1]
     ]
-    if output_format == "json":
+    if graph is not None:
+        emit(_drawn([*plan["stages"], {"name": stages[-1].recipe.name or str(out or "result"), **plan}], graph))
+    elif output_format == "json":
         emit_json(plan)
     else:
         emit(plan_text(plan, width=width(), color=color()))
 
 
 def plan_text(plan: Mapping[str, Any], *, width: int, color: bool) -> str:
-    """What a merge would do and need; ``plan`` is ``Plan.to_dict()``."""
+    """What a merge would do and need; ``plan`` is ``Plan.to_dict()``, perhaps with the plans of its ``stages``."""
     from rlmerge.report.console import render, size_text, table, warning_lines
 
     plan = displayed(plan)
     made = table("", "", rules=False)
+    stages = [
+        f"{x['name']}: {x['method']}, {size_text(x['bytes_written'])}, peak {size_text(x['peak_memory'])}"
+        for x in plan.get("stages", ())
+    ]
     for label, value in (
+        *([("stages before", "\n".join(stages))] if stages else []),
         ("method", f"{plan['method']} ({plan['status']})"),
         ("base", str(plan["base"] or "none")),
         ("experts", "\n".join(str(expert) for expert in plan["experts"])),
@@ -58,7 +70,14 @@ def plan_text(plan: Mapping[str, Any], *, width: int, color: bool) -> str:
         ("free disk", "unknown" if plan["free_disk"] is None else size_text(plan["free_disk"])),
     ):
         made.add_row(label, value)
-    return render([made, *warning_lines(plan["warnings"])], width, color, apart=True)
+    notes = [f"note: {note}" for note in plan.get("notes", ())]
+    return render([made, *notes, *warning_lines(plan["warnings"])], width, color, apart=True)
+
+
+def _drawn(stages: Sequence[Mapping[str, Any]], form: str) -> str:
+    from rlmerge.report.graph import stage_mermaid, stage_svg, stage_tree
+
+    return {"tree": stage_tree, "mermaid": stage_mermaid, "svg": stage_svg}[form](stages)
 
 
 def _passes(stages: Sequence[Sequence[str]]) -> str:

@@ -58,6 +58,7 @@ _REQUEST = (
         help="What to do about NaN and infinity in an input.",
     ),
     click.option("--cache/--no-cache", default=True, show_default=True, help="Keep statistics of models for later."),
+    click.option("--trust-code", is_flag=True, help="Copy the Python files that a model's configuration names."),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,14 +16,16 @@ from rlmerge.checkpoint.license import read_license
 from rlmerge.checkpoint.reindex import reindexed
 from rlmerge.checkpoint.vocabulary import ModelToken, TokenizerSpec, TokenSpec
 from rlmerge.errors import RequestError
-from rlmerge.kernels.dtypes import BY_NAME, FLOAT64, MERGEABLE, DType
+from rlmerge.kernels.dtypes import BY_NAME, FLOAT32, FLOAT64, MERGEABLE, DType
 from rlmerge.kernels.rounding import STOCHASTIC
 from rlmerge.options import Options
 from rlmerge.recipe import ModelRef, Recipe, Zero, canonical_dtype
 from rlmerge.recipe import ModelToken as TokenOfModel
 from rlmerge.recipe import TokenizerSpec as AskedTokenizer
 
+from .as_adapter import LINEAR
 from .heads import settle_heads
+from .job import Job
 from .jobs import JobMaker, Jobs, Wish
 from .locked import check_files, check_locked
 from .matching import see
@@ -101,6 +103,7 @@ def _plan(models: Models, out: Path | None, options: Options, inputs: Inputs, id
     shards = plan_shards([job.output for job in jobs.values()], options.shard_size)
     ordered = {o.name: jobs[o.name] for shard in shards for o in shard.tensors}
     warnings += [*made.warnings, *(identity.warnings if identity else ()), *_unused(recipe, ordered)]
+    warnings += _rounded_adapters(models, ordered.values())
     files = _files(identity, made, untied, models) if identity else {}
     licenses = [read_license(model.side_root) for model in dict.fromkeys(models.opened.values())] if identity else []
     beside = Beside(files, tuple(identity.notes) if identity else (), tuple(licenses))
@@ -202,6 +205,18 @@ def _check_scope(plan: Plan) -> None:
                     where=plan.recipe.origin or "recipe",
                     hint=f"Give '{name}' one value, or set scope: tensor.",
                 )
+
+
+def _rounded_adapters(models: Models, jobs: Iterable[Job]) -> list[str]:
+    """Adapters move weights by less than a narrow type can hold, where an adapter could hold them all."""
+    linear = models.recipe.is_whole and models.recipe.method.name in LINEAR
+    if not linear or not all(expert.format == "adapter" for expert in models.experts):
+        return []
+    narrow = sorted(
+        {job.output.dtype.name for job in jobs if job.method and job.output.dtype.itemsize < FLOAT32.itemsize}
+    )
+    text = "takes back most of a small update, and the account says how much; --as adapter writes the merge exactly"
+    return [f"rounding adapters to {name} {text}" for name in narrow]
 
 
 def _unused(recipe: Recipe, tensors: Mapping[str, object]) -> Sequence[str]:
