@@ -70,9 +70,9 @@ def plan_stages(
     Intermediate results go to ``folder``, by default ``OUT.stages``. Errors as for ``make_plan``.
     """
     *inner, last = recipes
-    if folder is None and out is not None:
+    if folder is None and inner and out is not None:
         place = Path(os.path.abspath(out))  # noqa: PTH100 - the name of "." and ".." is that of the directory meant
-        folder = place.with_name(f"{place.name}.stages")
+        folder = place.parent / f"{place.name}.stages"
     folder = folder or Path("stages")
     known: dict[str, Checkpoint] = {}
     stages: list[Stage] = []
