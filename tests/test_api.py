@@ -182,7 +182,7 @@ def test_a_lock_file_refuses_other_models_and_options(folder):
         done = cli(folder, verb, "one/rlmerge.lock.yaml", "-o", "two")
         assert done.returncode == 2
         assert "error: e0: holds other values than those that were merged" in done.stderr
-        assert "bring the former back" in done.stderr
+        assert "Restore what was merged then" in done.stderr
     assert not Path("two").exists()
 
 

@@ -54,8 +54,8 @@ KNOWN = "Give auto, one of alpaca, chatml, exaone, llama3, mistral, a model, or 
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
-        ("chatmll", "'chatmll' is no chat template", "Did you mean 'chatml'?"),
-        ("vicuna", "'vicuna' is no chat template", KNOWN),
+        ("chatmll", "'chatmll' is not a chat template", "Did you mean 'chatml'?"),
+        ("vicuna", "'vicuna' is not a chat template", KNOWN),
         ("[chatml]", "`chat_template` must be text", None),
     ],
 )

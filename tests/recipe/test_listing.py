@@ -133,7 +133,7 @@ def test_a_wrong_name_of_a_model_is_not_also_a_missing_model(problems):
     ((_, what, _),) = problems("merge_method: nuslerp\nmodels: [a, b@c@d]\n")
     assert "is no revision" in what
     ((_, what, _),) = problems("merge_method: ties\nbase_model: b+c+d\nmodels: [a]\n")
-    assert "is no model with one adapter" in what
+    assert "is not one model and one adapter" in what
 
 
 def test_every_wrong_range_is_reported(problems):

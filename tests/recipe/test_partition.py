@@ -223,7 +223,7 @@ def test_an_input_that_the_method_does_not_take_is_foreign(warned):
 def test_a_directory_among_the_parameters_is_sent_beside_the_model(problems):
     document = MEASURED + "models:\n  - {model: a, parameters: {sensitivity: fa}}\n"
     ((_, what, hint),) = problems(document)
-    assert what == "'sensitivity' is no parameter but a directory"
+    assert what == "'sensitivity' is not a parameter but a directory"
     assert hint == "Write `sensitivity:` beside each `model:`."
 
 

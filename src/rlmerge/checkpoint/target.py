@@ -32,7 +32,7 @@ def partial_path(target: Path) -> Path:
 def check_target(target: Path, force: bool) -> None:
     """RequestError if ``target`` may not become the output.
 
-    That is where it has no possible name, exists without ``force``, cannot be looked at, or is no model directory.
+    That is where it has no possible name, exists without ``force``, cannot be looked at, or is not a model directory.
     """
     where = str(target)
     if not target.name:

@@ -30,7 +30,7 @@ def check_locked(
         RequestError(
             "holds other values than those that were merged",
             where=name,
-            hint=f"{locked.origin} was made of fingerprint {due}, this has {mine}; bring the former back.",
+            hint=f"{locked.origin} expects fingerprint {due}; this one has {mine}. Restore what was merged then.",
         )
         for name, mine, due in dict.fromkeys(found)
         if mine != due

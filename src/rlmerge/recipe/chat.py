@@ -61,5 +61,5 @@ def read_chat_template(node: Node | None, models: Collection[str], problems: Pro
         return ChatTemplate("model", str(model), model)
     meant = near_miss(name, ("auto", *BUILT_IN))
     hint = f"Did you mean '{meant}'?" if meant else f"Give auto, one of {', '.join(BUILT_IN)}, a model, or Jinja text."
-    problems.add(node.where, f"'{name}' is no chat template", hint)
+    problems.add(node.where, f"'{name}' is not a chat template", hint)
     return None

@@ -148,6 +148,6 @@ def _foreign(name: str, node: Node, method: Method, problems: Problems) -> None:
     if hint is None or (problems.lenient and name not in method.inputs):
         problems.warn(node.where, f"'{name}' has no effect on {method.name}: ignored, as in mergekit")
     elif name in method.inputs:
-        problems.add(node.where, f"'{name}' is no parameter but a directory", hint)
+        problems.add(node.where, f"'{name}' is not a parameter but a directory", hint)
     else:
         problems.add(node.where, f"method '{method.name}' has no parameter '{name}'", hint)

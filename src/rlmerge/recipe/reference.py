@@ -63,7 +63,7 @@ class ModelRef:
         if not revision or not _HUB_ID.fullmatch(name) or existing(text):
             return cls(text)
         if not _REVISION.fullmatch(revision):
-            raise ValueError(f"'{revision}' is no revision of '{name}'")
+            raise ValueError(f"'{revision}' is not a revision of '{name}'")
         return cls(name, revision)
 
 
@@ -83,7 +83,7 @@ def _split(text: str, stages: Collection[str]) -> tuple[str, str]:
     if len(pairs) > 1:
         pairs = [pair for pair in pairs if pair[0] in stages or existing(pair[0])]
     if len(pairs) != 1 or not all(pairs[0]):
-        raise ValueError(f"'{text}' is no model with one adapter, `model+adapter`")
+        raise ValueError(f"'{text}' is not one model and one adapter; write `model+adapter`")
     return pairs[0]
 
 

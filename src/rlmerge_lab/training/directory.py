@@ -37,7 +37,7 @@ class Lab:
         # Questions without a manifest are what a kill left of this very step.
         if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {"data"}):
             hint = "Choose a new or empty directory with -o."
-            raise RequestError("exists and is no laboratory", where=str(root), hint=hint)
+            raise RequestError("exists and is not a laboratory directory", where=str(root), hint=hint)
         lab.environment().check()
         drawn = lab.environment().draw_questions()
         (root / "data").mkdir(parents=True, exist_ok=True)

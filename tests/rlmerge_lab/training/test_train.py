@@ -189,7 +189,7 @@ def test_a_directory_is_one_laboratory(tmp_path):
     assert Lab.create(root, MICRO).seeds == (0,)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(RequestError, match="exists and is no laboratory"):
+    with pytest.raises(RequestError, match="exists and is not a laboratory directory"):
         Lab.create(tmp_path / "full", MICRO)
     with pytest.raises(RequestError, match="holds no laboratory"):
         Lab.open(tmp_path / "nowhere")
