@@ -41,8 +41,8 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
     opening = _Opening(recipe, stages or {})
     for model in recipe.models:
         opening.open(model)
-    if opening.problems:
-        raise opening.problems[0] if len(opening.problems) == 1 else RecipeError(opening.problems)
+    if problems := list(dict.fromkeys(opening.failed.values())):
+        raise problems[0] if len(problems) == 1 else RecipeError(problems)
     opened = opening.opened
     base = opened[recipe.base.identity] if recipe.base else None
     if recipe.method.base != "ignored":
@@ -60,17 +60,19 @@ class _Opening:
         self.recipe = recipe
         self.stages = stages
         self.opened: dict[str, Checkpoint] = {}
-        self.problems: list[RequestError] = []
+        self.failed: dict[str, RequestError] = {}
         self.underway: set[str] = set()
 
     def open(self, model: ModelRef) -> Checkpoint | None:
         if model.identity in self.opened:
             return self.opened[model.identity]
+        if model.identity in self.failed:
+            return None
         self.underway.add(model.identity)
         try:
             found = self._open(model)
         except RequestError as error:
-            self.problems.append(error)
+            self.failed[model.identity] = error
             return None
         finally:
             self.underway.discard(model.identity)
@@ -87,10 +89,11 @@ class _Opening:
         elif model.adapter is None:
             return open_checkpoint(model.reference, revision=model.revision, base=self._base_for(model))
         else:
-            plain = self.open(replace(model, adapter=None))
-            if plain is None:
-                raise self.problems.pop()
-            below = plain
+            plain = replace(model, adapter=None)
+            found = self.open(plain)
+            if found is None:
+                raise self.failed[plain.identity]
+            below = found
         if model.adapter is None:
             return below
         found = open_checkpoint(model.adapter.reference, revision=model.adapter.revision, base=below)
