@@ -78,13 +78,28 @@ def test_a_copy_of_the_base_is_said_to_be_it(folder):
 
 def test_methods_that_average_weights_count_the_base_among_them(folder):
     spellings(folder)
-    assert experts_of("base", "copy", "e0", method="linear", weight=1) == ["copy", "e0"]
+    assert experts_of("base", "~/base", "e0", method="linear", weight=1) == ["base", "e0"]
+    assert experts_of("base", "copy", "e0", "base", method="linear", weight=1) == ["copy", "e0", "base"]
+
+
+def test_an_expert_under_two_names_counts_twice_with_a_warning(folder):
+    shutil.copytree(folder / "e0", folder / "again")
+    text = "{merge_method: ties, base_model: $/base, models: [$/e0, $/e1, $/again]}"
+    (said,) = [warning for warning in plan(folder, text).warnings if "second name" in warning]
+    assert said == f"{folder}/again is {folder}/e0 under a second name (equal weights) and counts beside it"
+    twice = "{merge_method: ties, base_model: $/base, models: [$/e0, $/e0]}"
+    assert [warning.split(": ")[-1] for warning in plan(folder, twice).warnings] == [
+        f"model '{folder}/e0' is listed twice and counts twice"
+    ]
 
 
 def test_nothing_but_the_base(folder):
+    spellings(folder)
     for listed in ("base/", "link"):
-        with pytest.raises(RequestError, match=r"takes at least 1 expert\(s\) besides the base, not 0"):
-            open_models(recipe("~/base", listed, method="model_stock" if listed == "link" else "ram"))
+        with pytest.raises(RequestError, match=r"takes at least 1 model\(s\) besides the base, not 0"):
+            recipe("~/base", listed, method="ram")
+    # Training that saved nothing new is told from a slip of the pen: its directory is another one.
+    assert experts_of("base", "copy", method="ram") == ["copy"]
 
 
 # The Hub's cache
@@ -118,6 +133,11 @@ def test_a_hub_id_its_revisions_and_its_snapshot_are_one_model(cached):
             assert [expert.path.name for expert in models.experts] == ["e0", "e1"], (base, listed)
             assert models.base is not None
             assert models.base.path == cached.resolve()
+
+
+def test_nothing_but_the_base_from_the_hub(cached):
+    with pytest.raises(RequestError, match=r"takes at least 1 expert\(s\) besides the base, not 0"):
+        open_models(recipe("org/base", str(cached)))
 
 
 def test_weights_do_not_depend_on_where_the_base_lies(folder, cached):

@@ -49,6 +49,7 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
         recipe = _without_bases(recipe, opened)
     if recipe.is_whole:
         experts = tuple(opened[expert.model.identity] for expert in recipe.experts)
+        recipe = replace(recipe, warnings=(*recipe.warnings, *_copies(recipe, opened)))
     else:
         named = (source.model for _, part in recipe.slices for source in part.sources)
         experts = tuple(dict.fromkeys(opened[model.identity] for model in named))
@@ -148,6 +149,21 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
     if not warnings:
         return recipe
     return replace(recipe, modules=tuple(modules), warnings=(*recipe.warnings, *dict.fromkeys(warnings)))
+
+
+def _copies(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> list[str]:
+    """A warning for each expert that is another one under a second name; one name listed twice is known already."""
+    models = list(dict.fromkeys(expert.model for expert in recipe.experts))
+    warnings: list[str] = []
+    for number, model in enumerate(models):
+        for other in models[:number]:
+            same = None
+            if other.identity != model.identity:
+                same = _sameness(opened[other.identity], opened[model.identity])
+            if same is not None:
+                warnings.append(f"{model} is {other} under a second name ({same}) and counts beside it")
+                break
+    return warnings
 
 
 def _refuse_count(recipe: Recipe, experts: int, base: Checkpoint) -> None:
