@@ -176,13 +176,3 @@ def test_the_same_bytes_for_any_workers_and_budget(folder):
 def test_ranges_that_do_not_fit_are_errors_of_the_plan(folder, parts, message):
     with pytest.raises(RecipeError, match=message):
         plan(folder, sliced(*parts, method="passthrough" if len(parts) > 1 or "$/b" not in parts[0] else "linear"))
-
-
-def test_shapes_that_differ_are_errors_of_the_plan(folder):
-    wide = {name: [[*v[0], 0]] if isinstance(v[0], list) else [*v, 0] for name, v in model(0).items()}
-    write(folder, config=COUNT, wide=wide)
-    with pytest.raises(RecipeError, match=r"other shapes: \[1, 1\] in .*/a, \[1, 2\] in .*/wide"):
-        plan(folder, sliced(of(("a", 0, 2, ""), ("wide", 0, 2, "")), method="linear"))
-    # Layers of 2 features behind an embedding of 1: what is stacked must fit together, too.
-    with pytest.raises(RecipeError, match=r"shape.*\[1, 2\]"):
-        plan(folder, sliced(one("a", 0, 2), one("wide", 0, 2)))

@@ -204,7 +204,7 @@ class JobMaker:
         for name in chosen:
             found = tower_of(name)
             if found is not None and found[1] >= self.depths.get(tower, found[1] + 1):
-                self._remark(name, "", f" of {template.reference} come after its last layer and are left out")
+                self._remark(name, f"beyond the last layer of {template.reference}, and so left out: ", "")
 
     def _remark(self, name: str, before: str, after: str) -> None:
         """Add a tensor to those that one warning names between two texts."""
