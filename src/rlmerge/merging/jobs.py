@@ -96,41 +96,39 @@ class JobMaker:
         if len(modules) == 1 and modules[0].name is None:
             return [(modules[0], self.names)]
         towers = list(dict.fromkeys(found[0] for name in self.names if (found := tower_of(name))))
-        taken: dict[str, str] = {}
-        parts: list[tuple[Module | None, list[str]]] = []
-        rest: Module | None = None
+        prefixes: dict[str, Module] = {}
         for module in modules:
             prefix = module_prefix(module.name or "", self.names, towers)
+            problem, hint = None, "Give a part of the model one module."
             if prefix is None:
-                known = ", ".join(dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *_heads(self.names)]))
-                self.made.problems[f"module {module.name}"] = RequestError(
-                    f"the models have no module '{module.name}'", where=self._at(module.line), hint=f"Modules: {known}."
-                )
-                continue
-            if prefix == "":
-                rest = module
-                parts.append((module, []))
-                continue
-            names = [
-                name for name in self.names if (name == prefix or name.startswith(f"{prefix}.")) and name not in taken
-            ]
-            taken.update(dict.fromkeys(names, module.name or ""))
-            parts.append((module, names))
-        left = [name for name in self.names if name not in taken]
-        if rest is not None:
-            parts = [(module, left if module is rest else names) for module, names in parts]
-        elif left:
-            parts.append((None, left))
-        return parts
+                known = dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *_heads(self.names)])
+                problem, hint = f"the models have no module '{module.name}'", f"Modules: {', '.join(known)}."
+            elif prefix in prefixes:
+                shown = f"'{prefix}'" if prefix else "the rest of the model"
+                problem = f"'{prefixes[prefix].name}' and '{module.name}' both mean {shown}"
+            else:
+                prefixes[prefix] = module
+            if problem is not None:
+                self.made.problems[problem] = RequestError(problem, where=self._at(module.line), hint=hint)
+        self.check()
+        parts: dict[str | None, list[str]] = {prefix: [] for prefix in prefixes}
+        for name in self.names:
+            holding = [prefix for prefix in prefixes if prefix == "" or f"{name}.".startswith(f"{prefix}.")]
+            parts.setdefault(max(holding, key=len) if holding else None, []).append(name)
+        return [(None if prefix is None else prefixes[prefix], names) for prefix, names in parts.items()]
 
     def _copy(self, names: Sequence[str]) -> None:
         """Tensors of no module."""
         base = self.models.base
-        held = [name for name in names if base is not None and name in self.seen[id(base)]]
-        if base is None or len(held) < len(names):
-            absent = [name for name in names if name not in held]
-            what = f"no module speaks of {some(absent)}, and there is no base to copy them from"
+        if base is None:
+            what = f"no module speaks of {some(names)}, and there is no base to copy them from"
             self.made.problems["left"] = RequestError(what, where=self._at(None), hint="Name a base_model.")
+            return
+        held = [name for name in names if name in self.seen[id(base)]]
+        absent = [name for name in names if name not in self.seen[id(base)]]
+        if absent:
+            self.made.warnings.append(f"the experts hold {some(absent)} that {base.reference} lacks; left out")
+        if not held:
             return
         self.made.warnings.append(f"no module speaks of {some(held)}; copied from {base.reference}")
         for name in held:
