@@ -16,9 +16,10 @@ from rlmerge.methods.method import Stages
 from rlmerge.recipe import Module, Recipe, Slice
 
 from .job import Job
-from .matching import pair_tensors, shortened, some, widest
+from .matching import is_derived, pair_tensors, shortened, some, widest
 from .measured import Inputs, inputs_of
 from .opening import Models
+from .stacking import misfits, other_kinds
 from .towers import position, tower_depths, tower_of
 
 _BEFORE = re.compile(r"embed|wte|wpe|word_emb|position|tok_emb|patch|conv1|cls_token|rotary")
@@ -61,6 +62,7 @@ class JobMaker:
         self.names = list(dict.fromkeys(name for model in self._models() for name in seen[id(model)]))
         self.depths = tower_depths(seen[id(first)], first.config)
         self.kept_wide: list[str] = []
+        self.remarks: dict[tuple[str, str], list[str]] = {}
 
     def _models(self) -> Iterable[Checkpoint]:
         return (*([self.models.base] if self.models.base else []), *self.models.experts)
@@ -78,6 +80,8 @@ class JobMaker:
             self.made.warnings.append(
                 f"{some(self.kept_wide)} stay float32, as in every model; name out_dtype to narrow them"
             )
+        for (before, after), names in self.remarks.items():
+            self.made.warnings.append(f"{before}{some(list(dict.fromkeys(names)))}{after}")
         return self.made
 
     def _takes_all(self, module: Module) -> bool:
@@ -92,41 +96,39 @@ class JobMaker:
         if len(modules) == 1 and modules[0].name is None:
             return [(modules[0], self.names)]
         towers = list(dict.fromkeys(found[0] for name in self.names if (found := tower_of(name))))
-        taken: dict[str, str] = {}
-        parts: list[tuple[Module | None, list[str]]] = []
-        rest: Module | None = None
+        prefixes: dict[str, Module] = {}
         for module in modules:
             prefix = module_prefix(module.name or "", self.names, towers)
+            problem, hint = None, "Give a part of the model one module."
             if prefix is None:
-                known = ", ".join(dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *_heads(self.names)]))
-                self.made.problems[f"module {module.name}"] = RequestError(
-                    f"the models have no module '{module.name}'", where=self._at(module.line), hint=f"Modules: {known}."
-                )
-                continue
-            if prefix == "":
-                rest = module
-                parts.append((module, []))
-                continue
-            names = [
-                name for name in self.names if (name == prefix or name.startswith(f"{prefix}.")) and name not in taken
-            ]
-            taken.update(dict.fromkeys(names, module.name or ""))
-            parts.append((module, names))
-        left = [name for name in self.names if name not in taken]
-        if rest is not None:
-            parts = [(module, left if module is rest else names) for module, names in parts]
-        elif left:
-            parts.append((None, left))
-        return parts
+                known = dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *_heads(self.names)])
+                problem, hint = f"the models have no module '{module.name}'", f"Modules: {', '.join(known)}."
+            elif prefix in prefixes:
+                shown = f"'{prefix}'" if prefix else "the rest of the model"
+                problem = f"'{prefixes[prefix].name}' and '{module.name}' both mean {shown}"
+            else:
+                prefixes[prefix] = module
+            if problem is not None:
+                self.made.problems[problem] = RequestError(problem, where=self._at(module.line), hint=hint)
+        self.check()
+        parts: dict[str | None, list[str]] = {prefix: [] for prefix in prefixes}
+        for name in self.names:
+            holding = [prefix for prefix in prefixes if prefix == "" or f"{name}.".startswith(f"{prefix}.")]
+            parts.setdefault(max(holding, key=len) if holding else None, []).append(name)
+        return [(None if prefix is None else prefixes[prefix], names) for prefix, names in parts.items()]
 
     def _copy(self, names: Sequence[str]) -> None:
         """Tensors of no module."""
         base = self.models.base
-        held = [name for name in names if base is not None and name in self.seen[id(base)]]
-        if base is None or len(held) < len(names):
-            absent = [name for name in names if name not in held]
-            what = f"no module speaks of {some(absent)}, and there is no base to copy them from"
+        if base is None:
+            what = f"no module speaks of {some(names)}, and there is no base to copy them from"
             self.made.problems["left"] = RequestError(what, where=self._at(None), hint="Name a base_model.")
+            return
+        held = [name for name in names if name in self.seen[id(base)]]
+        absent = [name for name in names if name not in self.seen[id(base)]]
+        if absent:
+            self.made.warnings.append(f"the experts hold {some(absent)} that {base.reference} lacks; left out")
+        if not held:
             return
         self.made.warnings.append(f"no module speaks of {some(held)}; copied from {base.reference}")
         for name in held:
@@ -180,11 +182,31 @@ class JobMaker:
         chosen, done = set(names), 0
         layers: list[int] = []
         slices = module.slices
+        self._check_fit(module, tower, chosen)
         for number, part in enumerate(slices):
             inner = f"{scope}.{number}"
             self._outside(module, part, chosen, inner, first=number == 0, last=number == len(slices) - 1)
             done += self._layers(module, part, tower, chosen, inner, done, layers)
         self.made.layers[tower] = layers
+
+    def _check_fit(self, module: Module, tower: str, chosen: set[str]) -> None:
+        """Note models of other shapes, layers of other kinds, and layers that no slice can speak of."""
+        template = self.models.base or self.models.experts[0]
+        models = [self.models.of(model) for part in module.slices for model in part.models]
+        for problem in misfits(template, list(dict.fromkeys(models)), self.seen, chosen):
+            self.made.problems.setdefault(f"width {problem.where}", problem)
+        for part in module.slices:
+            problem = other_kinds(template, tower, part, self._at(part.line))
+            if problem is not None:
+                self.made.problems.setdefault("kinds", problem)
+        for name in chosen:
+            found = tower_of(name)
+            if found is not None and found[1] >= self.depths.get(tower, found[1] + 1):
+                self._remark(name, f"beyond the last layer of {template.reference}, and so left out: ", "")
+
+    def _remark(self, name: str, before: str, after: str) -> None:
+        """Add a tensor to those that one warning names between two texts."""
+        self.remarks.setdefault((before, after), []).append(name)
 
     def _outside(self, module: Module, part: Slice, chosen: set[str], scope: str, *, first: bool, last: bool) -> None:
         """Tensors before the layers come of the first slice, those after them of the last."""
@@ -215,13 +237,12 @@ class JobMaker:
         if self.made.problems:
             return length
         start = [bounds[0] if bounds else 0 for bounds in ranges]
+        parts = {id(model): _parts_of_layers(self.seen[id(model)], tower, chosen) for model in models}
         own = start[1 if part.base and part.sources else 0]
         layers.extend(range(own, own + length))
         for i in range(length):
             suffixes = dict.fromkeys(
-                name.removeprefix(f"{tower}.{start[0] + i}.")
-                for name in self.seen[id(models[0])]
-                if name in chosen and name.startswith(f"{tower}.{start[0] + i}.")
+                suffix for k, model in enumerate(models) for suffix in parts[id(model)].get(start[k] + i, ())
             )
             for suffix in suffixes:
                 read = {k: f"{tower}.{begin + i}.{suffix}" for k, begin in enumerate(start)}
@@ -233,14 +254,24 @@ class JobMaker:
         self, module: Module, part: Slice, output: str, read: Mapping[int, str], scope: str, where: float
     ) -> None:
         models = [self.models.of(model) for model in part.models]
-        found: list[Source] = []
-        for k, model in enumerate(models):
-            source = self.seen[id(model)].get(read[k])
-            if source is None:
-                problem = RequestError(f"lacks '{read[k]}', which layer by layer belongs to it", where=model.reference)
-                self.made.problems.setdefault(f"lacks {model.reference}", problem)
-                return
-            found.append(source)
+        held = [self.seen[id(model)].get(read[k]) for k, model in enumerate(models)]
+        found = [source for source in held if source is not None]
+        if is_derived(output, found[0]):
+            self._add(output, found[0], (), (), None, None, "", 0.0, ())
+            return
+        if part.base and held[0] is None:
+            self._remark(output, "the experts hold ", f" that {models[0].reference} lacks; left out")
+            return
+        if part.base and part.sources and len(found) == 1:
+            self._remark(output, "no expert has ", f" of {models[0].reference}; copied from there")
+            self._add(output, found[0], (), (), None, None, "", 0.0, ())
+            return
+        lacking = next((k for k, source in enumerate(held) if source is None), None)
+        if lacking is not None:
+            what = f"lacks '{read[lacking]}', which layer by layer belongs to it"
+            problem = RequestError(what, where=models[lacking].reference)
+            self.made.problems.setdefault(f"lacks {models[lacking].reference}", problem)
+            return
         shapes = {source.shape for source in found}
         if len(shapes) > 1:
             said = ", ".join(f"{list(s.shape)} in {m.reference}" for s, m in zip(found, models, strict=True))
@@ -334,6 +365,16 @@ class JobMaker:
         """RecipeError with every problem."""
         if self.made.problems:
             raise RecipeError(shortened(list(self.made.problems.values())))
+
+
+def _parts_of_layers(tensors: Iterable[str], tower: str, chosen: set[str]) -> dict[int, list[str]]:
+    """What each layer of a tower holds: names without the tower and the number."""
+    parts: dict[int, list[str]] = {}
+    for name in tensors:
+        found = tower_of(name)
+        if name in chosen and found is not None and found[0] == tower:
+            parts.setdefault(found[1], []).append(name.removeprefix(f"{tower}.{found[1]}."))
+    return parts
 
 
 _ALIASES = {

@@ -41,14 +41,15 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
     opening = _Opening(recipe, stages or {})
     for model in recipe.models:
         opening.open(model)
-    if opening.problems:
-        raise opening.problems[0] if len(opening.problems) == 1 else RecipeError(opening.problems)
+    if problems := list(dict.fromkeys(opening.failed.values())):
+        raise problems[0] if len(problems) == 1 else RecipeError(problems)
     opened = opening.opened
     base = opened[recipe.base.identity] if recipe.base else None
     if recipe.method.base != "ignored":
         recipe = _without_bases(recipe, opened)
     if recipe.is_whole:
         experts = tuple(opened[expert.model.identity] for expert in recipe.experts)
+        recipe = replace(recipe, warnings=(*recipe.warnings, *_copies(recipe, opened)))
     else:
         named = (source.model for _, part in recipe.slices for source in part.sources)
         experts = tuple(dict.fromkeys(opened[model.identity] for model in named))
@@ -60,17 +61,19 @@ class _Opening:
         self.recipe = recipe
         self.stages = stages
         self.opened: dict[str, Checkpoint] = {}
-        self.problems: list[RequestError] = []
+        self.failed: dict[str, RequestError] = {}
         self.underway: set[str] = set()
 
     def open(self, model: ModelRef) -> Checkpoint | None:
         if model.identity in self.opened:
             return self.opened[model.identity]
+        if model.identity in self.failed:
+            return None
         self.underway.add(model.identity)
         try:
             found = self._open(model)
         except RequestError as error:
-            self.problems.append(error)
+            self.failed[model.identity] = error
             return None
         finally:
             self.underway.discard(model.identity)
@@ -87,10 +90,11 @@ class _Opening:
         elif model.adapter is None:
             return open_checkpoint(model.reference, revision=model.revision, base=self._base_for(model))
         else:
-            plain = self.open(replace(model, adapter=None))
-            if plain is None:
-                raise self.problems.pop()
-            below = plain
+            plain = replace(model, adapter=None)
+            found = self.open(plain)
+            if found is None:
+                raise self.failed[plain.identity]
+            below = found
         if model.adapter is None:
             return below
         found = open_checkpoint(model.adapter.reference, revision=model.adapter.revision, base=below)
@@ -145,6 +149,21 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
     if not warnings:
         return recipe
     return replace(recipe, modules=tuple(modules), warnings=(*recipe.warnings, *dict.fromkeys(warnings)))
+
+
+def _copies(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> list[str]:
+    """A warning for each expert that is another one under a second name; one name listed twice is known already."""
+    models = list(dict.fromkeys(expert.model for expert in recipe.experts))
+    warnings: list[str] = []
+    for number, model in enumerate(models):
+        for other in models[:number]:
+            same = None
+            if other.identity != model.identity:
+                same = _sameness(opened[other.identity], opened[model.identity])
+            if same is not None:
+                warnings.append(f"{model} is {other} under a second name ({same}) and counts beside it")
+                break
+    return warnings
 
 
 def _refuse_count(recipe: Recipe, experts: int, base: Checkpoint) -> None:
