@@ -87,10 +87,12 @@ def test_what_all_experts_added_and_the_base_lacks(make, tmp_path):
     assert content(found, "config.json") == {**base.config, "eos_token_id": 4}
     assert content(found, "generation_config.json")["eos_token_id"] == [4, 1]
     assert found.warnings == ()
-    assert len(found.notes) == 3
-    assert "'<think>', '</think>'" in found.notes[0]
-    assert "share" in found.notes[1] and found.notes[1].endswith("has none")
-    assert "generation_config.json is that of" in found.notes[2] and "which agree" in found.notes[2]
+    # One line says what is taken, and from whom.
+    (line,) = found.notes
+    tokens, template, generation = line.split("; ")
+    assert "e1 (beside" in tokens and tokens.endswith("it has '<think>', '</think>')")
+    assert "share" in template and template.endswith("has none)")
+    assert "generation_config.json is that of" in generation and generation.endswith("which agree")
     transformers = pytest.importorskip("transformers")
     loaded = transformers.AutoTokenizer.from_pretrained(written(found, tmp_path / "out"))
     assert loaded("a <think> b").input_ids == [1, 5, 2]

@@ -90,7 +90,7 @@ def plan_identity(
     voters = others if base is not None else [vocabulary.members[0], *others]
     leaders = _leaders(vocabulary, voters, tokenizer)
     warnings = [*first.warnings, *vocabulary.warnings]
-    notes = list(vocabulary.notes)
+    notes: list[str] = []
     generation = generation_of(vocabulary, leaders)
     wish = chat_template
     if isinstance(wish, Checkpoint):
@@ -98,7 +98,10 @@ def plan_identity(
         wish = named.templates if named is not None else Templates()
     choice = choose_template(vocabulary, leaders, others, wish, warnings, notes)
     warnings += generation.warnings
-    notes += generation.notes
+    notes = [
+        *(["; ".join(taken)] if (taken := [*vocabulary.taken, *notes, *generation.notes]) else []),
+        *vocabulary.notes,
+    ]
     warnings += _lost(vocabulary, voters, generation.stops)
     files = _files(vocabulary, choice)
     if generation.file is not None:
