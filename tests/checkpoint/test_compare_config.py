@@ -105,6 +105,11 @@ def test_across_versions():
     assert compare_configs({**BASE, **window}, {**V5, **window, "layer_types": types}) == ()
 
 
+def test_a_window_that_is_switched_on_over_layers_said_to_have_none():
+    switched = {**V5, "use_sliding_window": True, "sliding_window": 16}
+    assert [str(d) for d in compare_configs(V5, switched)] == ["sliding_window 16 against unset"]
+
+
 def test_a_theta_that_nobody_states_is_ten_thousand():
     old = {key: value for key, value in BASE.items() if key != "rope_theta"}
     assert [str(d) for d in compare_configs(old, BASE)] == ["rope_theta 1000000.0 against 10000.0"]

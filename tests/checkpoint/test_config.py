@@ -1,17 +1,13 @@
 import json
 
-import pytest
-
 from rlmerge.checkpoint.config import (
     find,
-    quantization,
     render,
     text_section,
     with_dtype,
     with_rows,
     with_tied,
     with_values,
-    without_quantization,
 )
 
 TEXT = {"model_type": "qwen2", "vocab_size": 9, "eos_token_id": 1, "torch_dtype": "bfloat16"}
@@ -61,23 +57,6 @@ def test_the_type_of_every_part():
     assert with_dtype({"model_type": "x"}, "float16") == {"model_type": "x", "torch_dtype": "float16"}
     quantised = {"dtype": "bfloat16", "quantization_config": {"dtype": "int4"}}
     assert with_dtype(quantised, "float32") == {"dtype": "float32", "quantization_config": {"dtype": "int4"}}
-
-
-@pytest.mark.parametrize(
-    ("config", "method"),
-    [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
-        ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
-        ({"compression_config": {"format": "pack"}}, "unnamed"),
-        ({"quantization_config": None}, None),
-        ({"quantization_config": {}}, None),
-        (TEXT, None),
-    ],
-)
-def test_quantisation(config, method):
-    assert quantization(config) == method
-    assert quantization(without_quantization(config)) is None
-    assert without_quantization(TEXT) == TEXT
 
 
 def test_what_is_written_can_be_read():

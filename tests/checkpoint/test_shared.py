@@ -48,8 +48,8 @@ def test_tokens_that_all_experts_added_within_the_padding(family):
     assert (found.donor, found.size) == (one, 4)
     assert found.ids == {"a": 0, "b": 1, "<x>": 2}
     assert found.warnings == ()
-    assert len(found.notes) == 1
-    assert "beside" in found.notes[0] and "'<x>'" in found.notes[0]
+    assert found.notes == ()
+    assert found.taken[0].endswith("m0's tokens it has '<x>')")
     # Trained from the base's row 2, so that is what each is compared with.
     assert found.tensors(base.checkpoint)[EMBED] is base.checkpoint.tensors[EMBED]
 
@@ -130,7 +130,9 @@ def test_nobody_knows_all_tokens(family):
 
 def test_special_tokens_that_experts_agree_on(family):
     base, one, two = family(eos_token="a"), family(eos_token="b"), family(eos_token="b")
-    assert share([base, one, two]).donor is one
+    found = share([base, one, two])
+    assert found.donor is one
+    assert found.taken[0].endswith("m1 (its eos_token is 'b')")
     three = family(eos_token="a")
     assert share([base, one, three]).donor is base
     assert share([base, one, two, three]).donor is base

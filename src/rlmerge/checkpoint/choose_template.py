@@ -86,7 +86,7 @@ def _shared(
                 names = ", ".join(member.name for member in chatting)
                 verb = "share" if len(chatting) > 1 else "has"
                 had = f"{base.name} has {'another' if chosen else 'none'}"
-                notes.append(f"the chat template is the one that {names} {verb}; {had}")
+                notes.append(f"the chat template is the one that {names} {verb} ({had})")
             default = chosen.default if theirs.default is None else theirs.default
             return Templates(default, {**chosen.named, **theirs.named})
     for member in (base, *others):

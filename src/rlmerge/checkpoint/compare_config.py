@@ -144,8 +144,12 @@ def _windows(section: dict[str, Any]) -> dict[str, Any]:
     section.pop("max_window_layers", None)
     if switch is True and types is None and isinstance(layers, int) and isinstance(first, int) and 0 < layers < 10_000:
         section["layer_types"] = ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
-    if switch is False or (isinstance(types, list) and all(kind == "full_attention" for kind in types)):
-        section |= {"sliding_window": None, "layer_types": None}
+    full = isinstance(types, list) and all(kind == "full_attention" for kind in types)
+    if full or switch is False:
+        section["layer_types"] = None
+    # Where both are stated and disagree, libraries differ on which of them counts.
+    if switch is False or (full and switch is None):
+        section["sliding_window"] = None
     return section
 
 

@@ -91,26 +91,6 @@ def with_dtype(config: Config, name: str) -> dict[str, Any]:
     return edited if any(key in config for key in _DTYPES) else {**edited, "torch_dtype": name}
 
 
-def quantization(config: Config) -> str | None:
-    """The method by which a configuration says that weights are quantised; None if it says nothing."""
-    for section in (config, text_section(config)):
-        for key in _QUANTIZATION:
-            stated = section.get(key)
-            if stated:
-                method = stated.get("quant_method") if isinstance(stated, dict) else None
-                return method if isinstance(method, str) else "unnamed"
-    return None
-
-
-def without_quantization(config: Config) -> dict[str, Any]:
-    """The configuration of the same model with plain weights."""
-    edited = {key: value for key, value in config.items() if key not in _QUANTIZATION}
-    for name in TEXT_SECTIONS:
-        if isinstance(edited.get(name), dict):
-            edited[name] = {key: value for key, value in edited[name].items() if key not in _QUANTIZATION}
-    return edited
-
-
 def render(config: Config) -> bytes:
     """config.json's content."""
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

@@ -17,7 +17,7 @@ from rlmerge.checkpoint.align import align, some_tokens
 from rlmerge.checkpoint.chat import FOLDER, OLD_FILE, Templates
 from rlmerge.checkpoint.choose_template import choose_template
 from rlmerge.checkpoint.compare_config import Difference, compare_configs
-from rlmerge.checkpoint.config import quantization, render, with_rows, with_values, without_quantization
+from rlmerge.checkpoint.config import render, with_rows, with_values
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.paths import read_bytes
@@ -29,22 +29,9 @@ from rlmerge.checkpoint.special_tokens import GENERATION, generation_of, shown_i
 from rlmerge.checkpoint.token_files import edited_tokenizer
 from rlmerge.checkpoint.tokenizer import TokenizerReader, is_tokenizer_file
 from rlmerge.checkpoint.vocabulary import Member, ModelToken, TokenizerSpec, Vocabulary
-from rlmerge.kernels.dtypes import MERGEABLE
 
 CONFIG = "config.json"
 _MAX_CONFIG = 2**28
-
-_PACKING = (
-    ".qweight",
-    ".qzeros",
-    ".scales",
-    ".g_idx",
-    ".weight_packed",
-    ".weight_scale",
-    ".weight_scale_inv",
-    ".absmax",
-)
-"""Ends of names that quantisation leaves beside weights, or in their place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +90,7 @@ def plan_identity(
     voters = others if base is not None else [vocabulary.members[0], *others]
     leaders = _leaders(vocabulary, voters, tokenizer)
     warnings = [*first.warnings, *vocabulary.warnings]
-    notes = list(vocabulary.notes)
+    notes: list[str] = []
     generation = generation_of(vocabulary, leaders)
     wish = chat_template
     if isinstance(wish, Checkpoint):
@@ -111,7 +98,10 @@ def plan_identity(
         wish = named.templates if named is not None else Templates()
     choice = choose_template(vocabulary, leaders, others, wish, warnings, notes)
     warnings += generation.warnings
-    notes += generation.notes
+    notes = [
+        *(["; ".join(taken)] if (taken := [*vocabulary.taken, *notes, *generation.notes]) else []),
+        *vocabulary.notes,
+    ]
     warnings += _lost(vocabulary, voters, generation.stops)
     files = _files(vocabulary, choice)
     if generation.file is not None:
@@ -221,21 +211,7 @@ def _config(
     config = with_values(config, edits)
     if vocabulary.size != first.rows and first.rows:
         config = with_rows(config, vocabulary.size)
-    method = quantization(config)
-    if method is not None and not any(map(_is_packed, first.checkpoint.tensors.items())):
-        warnings.append(
-            f"config.json of {first.name} says that its weights are quantised ({method}), but they are plain; "
-            "the output's quantization_config is dropped"
-        )
-        config = without_quantization(config)
     return config
-
-
-def _is_packed(entry: tuple[str, Source]) -> bool:
-    """Whether a tensor is part of quantised weights: narrow numbers, or what unpacks them."""
-    name, tensor = entry
-    narrow = tensor.dtype not in MERGEABLE and tensor.dtype.itemsize == 1 and tensor.dtype.name != "bool"
-    return narrow or name.endswith(_PACKING)
 
 
 def _compare(first: Checkpoint, others: Sequence[Member], warnings: list[str], notes: list[str]) -> None:

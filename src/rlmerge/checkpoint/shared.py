@@ -7,6 +7,7 @@ has to spare. So rows are matched by position, and a model that knows all tokens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,11 +25,10 @@ def share(members: Sequence[Member], *, has_base: bool = True, compat: bool = Fa
     CheckpointError if two models have different tokens at one id or one token at two, unless ``compat`` keeps the
     base's tokenizer as mergekit does; and if tables differ in rows of which nothing says what they are.
     """
-    warnings: list[str] = []
-    notes: list[str] = []
+    said = _Said()
     known = [member for member in members if member.ids]
-    donor = _donor(members, known, has_base, compat, warnings, notes)
-    size = _size(members, donor, notes)
+    donor = _donor(members, known, has_base, compat, said)
+    size = _size(members, donor, said.notes)
     own = np.full((len(members), size), -1, np.int32)
     for index, member in enumerate(members):
         own[index, : member.rows] = np.arange(min(size, member.rows))
@@ -41,19 +41,22 @@ def share(members: Sequence[Member], *, has_base: bool = True, compat: bool = Fa
         size,
         own,
         by_position=True,
-        warnings=tuple(warnings),
-        notes=tuple(notes),
+        warnings=tuple(said.warnings),
+        notes=tuple(said.notes),
+        taken=tuple(said.taken),
     )
 
 
-def _donor(
-    members: Sequence[Member],
-    known: Sequence[Member],
-    has_base: bool,
-    compat: bool,
-    warnings: list[str],
-    notes: list[str],
-) -> Member:
+@dataclass
+class _Said:
+    """What there is to say: of losses, of rows, and of whose tokenizer is taken."""
+
+    warnings: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    taken: list[str] = field(default_factory=list[str])
+
+
+def _donor(members: Sequence[Member], known: Sequence[Member], has_base: bool, compat: bool, said: _Said) -> Member:
     """Whose tokenizer the output gets."""
     base = members[0]
     have = [member for member in members if member.tokenizer is not None]
@@ -61,19 +64,21 @@ def _donor(
     if not have:
         return base
     if lacking:
-        notes.append(f"{_names(lacking)} {'have' if len(lacking) > 1 else 'has'} no tokenizer; the others' is taken")
+        said.notes.append(
+            f"{_names(lacking)} {'have' if len(lacking) > 1 else 'has'} no tokenizer; the others' is taken"
+        )
     if len(known) < len(have):
-        return _by_digest(have, base, warnings)
+        return _by_digest(have, base, said.warnings)
     problems: list[str] = []
     check_ids(known, problems)
     conflict = _conflict(known)
     if conflict is not None:
         if not compat:
             raise CheckpointError(conflict, hint=_CHOOSE)
-        warnings.append(f"{conflict}; the tokenizer of {base.name} is kept")
+        said.warnings.append(f"{conflict}; the tokenizer of {base.name} is kept")
         return base if base in have else have[0]
-    warnings += problems
-    return _largest(known, base, has_base, warnings, notes)
+    said.warnings += problems
+    return _largest(known, base, has_base, said)
 
 
 def _by_digest(have: Sequence[Member], base: Member, warnings: list[str]) -> Member:
@@ -121,14 +126,14 @@ def _conflict(known: Sequence[Member]) -> str | None:
     return clashes[0] if len(clashes) == 1 else f"{clashes[0]} ({len(clashes):,} such conflicts)"
 
 
-def _largest(known: Sequence[Member], base: Member, has_base: bool, warnings: list[str], notes: list[str]) -> Member:
+def _largest(known: Sequence[Member], base: Member, has_base: bool, said: _Said) -> Member:
     """A model that has the tokens of all: the base if it does, else the first; the base with a warning if none does."""
     every = set[str]().union(*(member.ids for member in known))
     full = [member for member in known if len(member.ids) == len(every)]
     if not full:
         kept = base if base in known else known[0]
         lost = [token for token in every if token not in kept.ids]
-        warnings.append(
+        said.warnings.append(
             f"no model has the tokens of all others; the output's tokenizer is that of {kept.name}, which lacks "
             f"{some_tokens(sorted(lost))} (tokenizer_source: union would keep them)"
         )
@@ -138,15 +143,29 @@ def _largest(known: Sequence[Member], base: Member, has_base: bool, warnings: li
         new = sorted((token for token in every if token not in base.ids), key=donor.ids.__getitem__)
         lacking = [member for member in known if member is not base and member not in full]
         if lacking:
-            warnings.append(
+            said.warnings.append(
                 f"the output's tokenizer is that of {donor.name}, which has {some_tokens(new)} beside the tokens of "
                 f"{base.name}; {_names(lacking)} {'lack' if len(lacking) > 1 else 'lacks'} some of them"
             )
         else:
-            notes.append(
-                f"the tokenizer is that of {donor.name}: beside {base.name}'s tokens it has {some_tokens(new)}"
+            said.taken.append(
+                f"the tokenizer is that of {donor.name} (beside {base.name}'s tokens it has {some_tokens(new)})"
             )
+    elif donor is not base and base in known:
+        said.taken.append(f"the tokenizer is that of {donor.name} ({_manner(donor, base)})")
     return donor
+
+
+def _manner(donor: Member, base: Member) -> str:
+    """In what a tokenizer with the base's tokens is another one."""
+    mine, other = donor.tokenizer, base.tokenizer
+    assert mine is not None and other is not None
+    roles = [
+        f"its {role} is {shown(token)}"
+        for role, token in mine.special.items()
+        if isinstance(token, str) and other.special.get(role) != token
+    ]
+    return ", ".join(roles) or "it handles text by other rules than the base's"
 
 
 def _alike(full: Sequence[Member], experts: Sequence[Member], base: Member) -> Member:

@@ -83,7 +83,8 @@ class Vocabulary:
     each for every output row, -1 where it has none. Such a member gets what ``given`` says, (member, row) or None
     for zeros, else the base's row, else the mean of all there are; in rows that are ``forced`` every member does.
     ``kept`` says whether rows without any token are filled like this too; they are the mean of a member's others if
-    not. An output ``by_position`` matches rows and ids by their number.
+    not. An output ``by_position`` matches rows and ids by their number. ``taken`` says whose tokenizer is taken where
+    it is not the base's.
 
     ``donor`` is whose tokenizer files are copied, ``appended`` what is added to them. ``tokens`` counts ids in use.
     """
@@ -101,6 +102,7 @@ class Vocabulary:
     by_position: bool = False
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
     _rows: dict[tuple[int, tuple[bool, ...]], Rows] = field(default_factory=dict[tuple[int, "tuple[bool, ...]"], Rows])
 
     def tensors(self, checkpoint: Checkpoint) -> Mapping[str, Source]:
