@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,19 +21,38 @@ SECONDS = 20
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path_factory, monkeypatch):
+def surroundings(memory, monkeypatch):
     """No network, no colours, and a cache of one's own."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(memory / "cache"))
     monkeypatch.delenv("RLMERGE_TRACEBACK", raising=False)
 
 
+MEMORY = Path("/dev/shm")
+"""A file system in memory, where there is one: hundreds of merges would else wait for the disk, file by file."""
+
+
 @pytest.fixture(scope="session")
-def models(tmp_path_factory):
+def memory():
+    """A directory in memory for the whole session."""
+    with tempfile.TemporaryDirectory(prefix="rlmerge-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path(memory):
+    """pytest's own fixture, in memory."""
+    folder = Path(tempfile.mkdtemp(dir=memory))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def models(memory):
     """A directory with ``base``, ``e0`` and ``e1``, which nobody may change."""
     rng = np.random.default_rng(0)
     base = {name: rng.standard_normal(shape, np.float32) for name, shape in SHAPES.items()}
-    folder = tmp_path_factory.mktemp("models")
+    folder = memory / "models"
     for name in ("base", "e0", "e1"):
         changed = {n: w + (name != "base") * rng.standard_normal(w.shape, np.float32) for n, w in base.items()}
         write_model(folder / name, changed, "bfloat16")

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ SAMPLE = 40
 
 
 @pytest.fixture(scope="module")
-def undisturbed(models, tmp_path_factory):
+def undisturbed(models, memory):
     """The models beside a merge of them, and the names of the calls that it makes."""
-    folder = shutil.copytree(models, tmp_path_factory.mktemp("errno") / "family")
+    folder = shutil.copytree(models, Path(tempfile.mkdtemp(dir=memory)) / "family")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run(ARGUMENTS)  # Imports and compiled code are there from now on.

@@ -3,6 +3,8 @@ bytes."""
 
 import random
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,8 @@ from support.attacks.power import Call, Recording, recorded
 from support.family import tree
 
 ARGUMENTS = [*MERGE, "--shard-size", "100B", "--no-cache", "--quiet", "--workers", "1"]
-SAMPLE = 12
-"""Cuts of each kind here; bench/attack.py tries many at every call."""
+SAMPLE = 8
+"""Cuts of each kind at any call; bench/attack.py tries many at each."""
 
 
 def test_what_a_cut_leaves():
@@ -38,9 +40,9 @@ def test_what_a_cut_leaves():
 
 
 @pytest.fixture(scope="module", params=["fresh", "replaced"])
-def run_recorded(models, tmp_path_factory, request):
+def run_recorded(models, memory, request):
     """The calls of a merge, into a new directory or over an old model; and what it writes."""
-    folder = shutil.copytree(models, tmp_path_factory.mktemp("power") / "family")
+    folder = shutil.copytree(models, Path(tempfile.mkdtemp(dir=memory)) / "family")
     force = ["--force"] if request.param == "replaced" else []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -51,20 +53,29 @@ def run_recorded(models, tmp_path_factory, request):
         return recording, tree(folder / "out"), force
 
 
+def moments(recording, tries):
+    """Numbers of calls after which the power is cut: some of all, and every one around that which publishes."""
+    calls = recording.calls
+    published = next(n for n, call in enumerate(calls) if call.kind in ("rename", "exchange") and "out" in call.details)
+    evenly = [number * (len(calls) + 1) // SAMPLE for number in range(SAMPLE)]
+    return [*evenly, *[*range(published, published + 3), len(calls)] * tries]
+
+
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_a_cut_after_any_call(run_recorded, command, tmp_path, monkeypatch, chance):
     recording, expected, force = run_recorded
     assert len(recording.calls) > 50
     rng = random.Random(0)
-    for number in range(SAMPLE):
-        count = number * (len(recording.calls) + 1) // SAMPLE
-        folder = tmp_path / str(count)
+    for number, count in enumerate(moments(recording, 1 if chance in (0.0, 1.0) else 5)):
+        folder = tmp_path / str(number)
         recording.write(recording.state(count, chance, rng), folder)
         monkeypatch.chdir(folder)
         old = tree(folder / "base")
         out = folder / "out"
         if out.exists():
             assert tree(out) in ([expected, old] if force else [expected])
+        # Once the run has ended, nothing may be lost any more.
+        assert count < len(recording.calls) or tree(out) == expected
         if not out.exists() or tree(out) != expected:
             assert command(*ARGUMENTS, *force, "--resume").code == 0
         assert tree(out) == expected

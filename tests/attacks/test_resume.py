@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ SMALL = ("--shard-size", "60B")
 
 
 @pytest.fixture(scope="module")
-def stopped(models, tmp_path_factory):
+def stopped(models, memory):
     """The models, an undisturbed merge of them, and what one leaves that fails at its last shard."""
-    folder = shutil.copytree(models, tmp_path_factory.mktemp("stopped") / "family")
+    folder = shutil.copytree(models, Path(tempfile.mkdtemp(dir=memory)) / "family")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run([*MERGE, *SMALL, "--no-cache", "-o", "undisturbed"]) == 0
