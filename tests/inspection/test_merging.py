@@ -36,6 +36,11 @@ def test_conflict_means_more_than_random_signs(share, cosine, level):
     assert found.level == level and found.figures["conflict share e0, e1"] == share
 
 
+@pytest.mark.parametrize(("deviations", "level"), [(3.9, "good"), (4.1, "warning")])
+def test_conflict_counts_from_four_standard_deviations_of_chance(deviations, level):
+    assert merging.conflict(evidence(conflict=0.6, spread=0.1 / deviations)).level == level
+
+
 def test_conflict_needs_two_that_moved():
     assert merging.conflict(evidence(conflict=float("nan"))) is None
     assert merging.conflict(evidence(relative=(0.1,))) is None

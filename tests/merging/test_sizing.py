@@ -6,6 +6,8 @@ import pytest
 import rlmerge
 from rlmerge.errors import RequestError
 from rlmerge.kernels.jit import BLOCK
+from rlmerge.kernels.select import SIDE_CAPACITY
+from rlmerge.kernels.sinks import BINS
 from rlmerge.merging.sizing import LARGEST_TILE
 from support.family import recipe
 from support.models import write_model
@@ -54,3 +56,26 @@ def test_rows_and_whole_tensors_are_counted(folder):
     flat = rlmerge.plan(recipe(folder, "nuslerp", 2), workers=1).peak_memory
     rows = rlmerge.plan(recipe(folder, "nuslerp", 2, nuslerp_flatten=False), workers=1).peak_memory
     assert rows > flat
+
+
+def test_every_further_thread_counts_a_histogram_for_each_selection(tmp_path):
+    """Each tile that is under way keeps a histogram of 64-bit counts for each expert's threshold."""
+    for name in ("base", "e0", "e1", "e2"):
+        write_model(tmp_path / name, {"w": np.zeros((4096, 2048))})
+    # As many tiles of 2^22 elements as there are: two.
+    asked = recipe(tmp_path, "ties", 3, density=0.5)
+    peaks = [rlmerge.plan(asked, memory=8 * 2**30, workers=workers).peak_memory for workers in (1, 2)]
+    assert peaks[1] - peaks[0] >= 3 * 4 * SIDE_CAPACITY
+    # Without a threshold to select there are neither histograms nor lists.
+    plain = rlmerge.plan(recipe(tmp_path, "task_arithmetic", 3), memory=8 * 2**30, workers=1).peak_memory
+    assert peaks[0] - plain >= 3 * 2 * 8 * BINS
+
+
+def test_every_further_thread_counts_a_tile(tmp_path):
+    """A worker holds one output tile of float32 beside those that wait for the writer."""
+    for name in ("base", "e0"):
+        write_model(tmp_path / name, {"w": np.zeros((4096, 2048))}, "float32")
+    asked = recipe(tmp_path, "task_arithmetic", 1)
+    sizes = [rlmerge.plan(asked, memory=8 * 2**30, workers=workers).sizing for workers in (1, 4)]
+    assert [size.threads for size in sizes] == [1, 4]
+    assert sizes[1].peak - sizes[0].peak >= 3 * 4 * LARGEST_TILE

@@ -60,6 +60,14 @@ def test_training_is_not_taken_for_another_base(tmp_path, relative, share):
     assert warnings(tmp_path, base, trained(base, 2, relative, share), dtype="float32") == []
 
 
+@pytest.mark.parametrize(("change", "foreign"), [(0.54, False), (0.57, True)])
+def test_a_change_of_about_half_the_base_and_across_it_is_the_limit(tmp_path, change, foreign):
+    """A change across the base of c times its norm leaves the cosine 1/√(1+c²): 0.880 at 0.54 and 0.869 at 0.57."""
+    signs = np.where(np.arange(100 * 100).reshape(100, 100) % 2, 1.0, -1.0)
+    halves = np.where(np.arange(100 * 100).reshape(100, 100) % 4 < 2, 1.0, -1.0)
+    assert bool(warnings(tmp_path, {"w": signs}, {"w": signs + change * halves}, dtype="float32")) is foreign
+
+
 def test_models_that_cannot_be_judged_are_not(tmp_path):
     tiny = {"w": np.eye(4)}
     assert warnings(tmp_path, tiny, {"w": -np.eye(4)}) == []

@@ -26,6 +26,7 @@ def evidence(
     chance: float = 0.1,
     cosine: float = 0.01,
     conflict: float = 0.5,
+    spread: float = 0.001,
     distance: float = math.sqrt(2),
     survived: float = 0.99,
     kept: float = 0.5,
@@ -39,7 +40,7 @@ def evidence(
     kind = dtypes[0]
 
     def measures(**values: float) -> dict[str, Measure]:
-        nulls = {"jaccard": (chance, None), "cosine": (0.0, 0.001), "conflict_share": (0.5, 0.001)}
+        nulls = {"jaccard": (chance, None), "cosine": (0.0, 0.001), "conflict_share": (0.5, spread)}
         return {key: Measure(key, value, kind, *nulls.get(key, (None, None))) for key, value in values.items()}
 
     experts = tuple(
