@@ -1,6 +1,6 @@
 """Models of many architectures: saved by transformers, trained a little, merged, and loaded again without a loss.
 
-One line a family: a tiny configuration of each of the causal, vision-language and mixture-of-experts families in wide use.
+A tiny configuration of each of the causal, vision-language and mixture-of-experts families in wide use.
 """
 
 import json
@@ -23,22 +23,31 @@ GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size":
        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
 MOE = TEXT | {"num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
               "moe_intermediate_size": 16}  # fmt: skip
-DEEPSEEK = {k: v for k, v in MOE.items() if k != "head_dim"} | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16,
-                  "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "n_shared_experts": 1, "num_key_value_heads": 4}  # fmt: skip
-FAMILIES = {
-    "llama": TEXT, "mistral": TEXT, "qwen2": TEXT, "qwen3": TEXT, "gemma": TEXT, "gemma2": TEXT, "gemma3_text": TEXT,
-    "phi": TEXT, "phi3": TEXT, "olmo": TEXT, "olmo2": TEXT, "olmo3": TEXT, "cohere": TEXT, "cohere2": TEXT,
-    "granite": TEXT, "stablelm": TEXT, "starcoder2": TEXT, "smollm3": TEXT, "glm": TEXT, "glm4": TEXT,
-    "exaone4": TEXT, "ernie4_5": TEXT, "seed_oss": TEXT, "hunyuan_v1_dense": TEXT, "nemotron": TEXT, "opt": TEXT | {"word_embed_proj_dim": 32, "ffn_dim": 48},
-    "gpt2": GPT, "gpt_neox": TEXT, "gptj": GPT | {"rotary_dim": 8}, "falcon": {k: v for k, v in TEXT.items() if k != "head_dim"}, "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 96, "max_seq_len": 64},
-    "mixtral": MOE, "qwen2_moe": MOE | {"shared_expert_intermediate_size": 16}, "qwen3_moe": MOE, "olmoe": MOE,
-    "granitemoe": MOE, "phimoe": MOE, "gpt_oss": MOE, "deepseek_v2": DEEPSEEK, "deepseek_v3": DEEPSEEK, "glm4_moe": DEEPSEEK,
-    "dots1": DEEPSEEK,
+HEADLESS = {key: value for key, value in TEXT.items() if key != "head_dim"}
+DEEPSEEK = {key: value for key, value in MOE.items() if key != "head_dim"} | {
+    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "n_shared_experts": 1, "num_key_value_heads": 4,
 }  # fmt: skip
-
-
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28,
-          "patch_size": 14, "depth": 2, "embed_dim": 32, "num_heads": 4, "out_hidden_size": 32}  # fmt: skip
+PLAIN = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo", "olmo2", "olmo3",
+    "cohere", "cohere2", "granite", "stablelm", "starcoder2", "smollm3", "glm", "glm4", "exaone4", "ernie4_5",
+    "seed_oss", "hunyuan_v1_dense", "nemotron", "gpt_neox",
+)  # fmt: skip
+FAMILIES = {
+    **dict.fromkeys(PLAIN, TEXT),
+    "opt": TEXT | {"word_embed_proj_dim": 32, "ffn_dim": 48},
+    "gpt2": GPT,
+    "gptj": GPT | {"rotary_dim": 8},
+    "falcon": HEADLESS,
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 96, "max_seq_len": 64},
+    **dict.fromkeys(("mixtral", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "gpt_oss"), MOE),
+    "qwen2_moe": MOE | {"shared_expert_intermediate_size": 16},
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe", "dots1"), DEEPSEEK),
+}
+VISION = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28,
+    "patch_size": 14, "depth": 2, "embed_dim": 32, "num_heads": 4, "out_hidden_size": 32,
+}  # fmt: skip
 TWO_TOWERS = {
     "gemma3": ("gemma3_text", "siglip_vision_model", {"mm_tokens_per_image": 4}),
     "llava": ("llama", "clip_vision_model", {}),
