@@ -336,7 +336,7 @@ def test_an_expert_that_is_the_base(models):
     tensors, result = accepted(models, "good", "same")
     np.testing.assert_array_equal(tensors[W], (BASE[W] * 1.5).astype(np.float32))
     assert [expert["name"] for expert in result["experts"]] == ["good"]
-    what = "same is the base itself (equal weights): it has no task vector and is not an expert"
+    what = "same is the base itself (equal weights): it has no task vector, so it is left out"
     assert result["warnings"] == [what]
     shutil.rmtree(models / "out")
     _, result = accepted(models, "same")

@@ -140,7 +140,7 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
                 if part.sources and len(kept) < max(1, recipe.method.min_experts):
                     _refuse_count(recipe, len(kept), base)
                 warnings += [
-                    f"{s.model} is the base itself ({same[s.model.identity]}): it has no task vector and is not an expert"
+                    f"{s.model} is the base itself ({same[s.model.identity]}): it has no task vector, so it is left out"
                     for s in part.sources
                     if s not in kept
                 ]
