@@ -60,24 +60,29 @@ def stage_mermaid(stages: Sequence[Stage]) -> str:
 
 
 def stage_svg(stages: Sequence[Stage]) -> str:
-    """An SVG document: one column for the models, one for each depth of stages."""
+    """An SVG document: each stage right of everything it reads, and each model once in the column before its reader."""
     depths: dict[str, int] = {}
     for stage in stages:
-        for _, model in _inputs(stage):
-            depths.setdefault(model, 0)
-        depths[stage["name"]] = 1 + max(depths[model] for _, model in _inputs(stage))
-    titles = {stage["name"]: _title(stage) for stage in stages}
+        depths[stage["name"]] = 1 + max((depths.get(model, 0) for _, model in _inputs(stage)), default=0)
     rows: dict[int, int] = {}
-    places: dict[str, tuple[int, int]] = {}
-    for name, depth in depths.items():
-        row = rows[depth] = rows.get(depth, -1) + 1
-        places[name] = (10 + depth * (_BOX + _GAP), 10 + row * _ROW)
+    places: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def place(name: str, depth: int) -> tuple[int, int]:
+        if (name, depth) not in places:
+            row = rows[depth] = rows.get(depth, -1) + 1
+            places[name, depth] = (10 + depth * (_BOX + _GAP), 10 + row * _ROW)
+        return places[name, depth]
+
+    arrows: list[str] = []
+    for stage in stages:
+        depth = depths[stage["name"]]
+        stop = place(stage["name"], depth)
+        for role, model in _inputs(stage):
+            arrows.append(_arrow(place(model, depths.get(model, depth - 1)), stop, bool(role)))
+    titles = {stage["name"]: _title(stage) for stage in stages}
+    boxes = [_box(*at, titles.get(name, name), name in titles) for (name, _), at in places.items()]
     width = 20 + (max(depths.values()) + 1) * (_BOX + _GAP) - _GAP
     height = 10 + (max(rows.values()) + 1) * _ROW
-    arrows = [
-        _arrow(places[model], places[stage["name"]], bool(role)) for stage in stages for role, model in _inputs(stage)
-    ]
-    boxes = [_box(*places[name], titles.get(name, name), name in titles) for name in depths]
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12" role="img" aria-label="stages of the merge">'
