@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rlmerge.methods import Parameter, method
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe, load_recipe
+    from rlmerge.search.run import tune
 
 _HOMES = {
     "merge": "rlmerge.api",
@@ -31,6 +32,7 @@ _HOMES = {
     "Options": "rlmerge.options",
     "Recipe": "rlmerge.recipe",
     "load_recipe": "rlmerge.recipe",
+    "tune": "rlmerge.search.run",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "merge_state_dicts",
     "method",
     "plan",
+    "tune",
     "verify",
 ]
 
