@@ -21,7 +21,8 @@ def merge_together(plans: Sequence[Plan], sinks: Sequence[Sink], progress: Progr
     """Merge each plan into its sink; how many times the models were read for it.
 
     Plans whose tensors come from the same sources in the same order are merged in one pass and share statistics and
-    tallies, as many at a time as the memory budget of their options allows; others need a pass of their own. Errors as for ``run``; what other sinks hold then is incomplete.
+    tallies, as many at a time as the memory budget of their options allows; others need a pass of their own. Errors as
+    for ``run``; what the sinks hold then is incomplete.
     """
     groups: dict[Hashable, list[int]] = {}
     for number, plan in enumerate(plans):

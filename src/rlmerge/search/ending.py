@@ -50,7 +50,7 @@ class Ending:
         began: float,
         warnings: Sequence[str],
     ) -> Tuning:
-        """Choose, confirm and write ``best.yaml``, ``tune.json`` and ``report.html``; RunError when nothing is complete."""
+        """Choose, confirm, write ``best.yaml``, ``tune.json``, ``report.html``; RunError when nothing is complete."""
         trials = self.study.trials()
         best = best_trial(trials)
         if best is None:
@@ -137,7 +137,7 @@ class Ending:
         return pairs
 
     def _made(self, recipe: Recipe, name: str) -> Candidate:
-        (made,) = self.maker.make({name: recipe}).values()
+        made = self.maker.make({name: recipe})[name]
         if not isinstance(made, Candidate):
             raise made
         return made
@@ -152,7 +152,8 @@ class Ending:
         entrants = self._entrants(best, winner, rows)
         if not self.settings.test:
             self.warnings.append(
-                "the winner was not confirmed: its score is on the items it was chosen by, and so too high; add test items"
+                "the winner was not confirmed: its score is on the items it was chosen by, and so too high; add test "
+                "items"
             )
             finalists = [Finalist(each.name, each.role, each.dev, None, {}) for each in entrants]
             return finalists, []

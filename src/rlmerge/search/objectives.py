@@ -41,7 +41,7 @@ class Standards:
 
 
 def gain_kept(table: Table, model: str, standards: Standards) -> Any:
-    """Σ (merged − base) / Σ (expert − base) over the experts' own tasks: a ratio of sums, so small gains weigh little."""
+    """Σ (merged − base) / Σ (expert − base) over own tasks: a ratio of sums, so small gains weigh little."""
     kept = total = 0.0
     for task, expert in standards.pairs:
         row, sign = table[task], standards.sign(task)

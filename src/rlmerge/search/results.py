@@ -20,8 +20,8 @@ SCHEMA = "rlmerge.tune/1"
 class Trial:
     """One candidate of the search.
 
-    ``state`` is ``complete``, ``pruned`` (stopped on a part of the items) or ``fail``. ``at_levels`` holds the objective
-    on each share of the items it was scored on, ``level`` the last of them; ``seconds`` are those of its scoring.
+    ``state`` is ``complete``, ``pruned`` (stopped on a part of the items) or ``fail``. ``at_levels`` holds the
+    objective on each share of the items it was scored on, ``level`` the last of them; ``seconds`` are those of its scoring.
     """
 
     number: int
@@ -93,7 +93,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Spearman's rank correlation of a proxy with the real objective over ``trials`` candidates; None for a constant."""
+    """Spearman's rank correlation of a proxy with the real objective over ``trials`` candidates; None if constant."""
 
     proxy: str
     objective: str

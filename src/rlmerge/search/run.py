@@ -116,7 +116,8 @@ class _Run:
 
     def baseline(self, recipe: Recipe) -> None:
         """Score the baseline, unless an earlier call did."""
-        if self.study.baseline is not None or self.judge.is_blind:
+        bench = self.judge.bench
+        if self.study.baseline is not None or bench is None:
             return
         recipes = baseline_recipes(recipe)
         rows: list[dict[str, Any]] = []
@@ -129,7 +130,7 @@ class _Run:
                     raise candidate
                 try:
                     self._announce(candidate)
-                    scores = self.judge.bench.score(candidate, -1)
+                    scores = bench.score(candidate, -1)
                 finally:
                     candidate.discard()
                 values = self.judge.real(scores, -1)

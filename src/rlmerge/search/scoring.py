@@ -17,7 +17,7 @@ from rlmerge.evaluate.exact import Exact
 from rlmerge.evaluate.scores import Score
 from rlmerge.evaluate.scoring import Scorer
 from rlmerge.evaluate.subjects import Subject, open_subjects
-from rlmerge.evaluate.tasks import read_vocabulary, score
+from rlmerge.evaluate.tasks import Item, read_vocabulary, score
 from rlmerge.evaluate.tiny import MAX_PARAMETERS, TinyConfig, TinyLlama, load
 from rlmerge.evaluate.tokenizers import check_tokenizers
 from rlmerge.evaluate.words import Job, read_tasks
@@ -200,10 +200,10 @@ class Bench:
             raise RunError(what, where=label, hint="Make the harness give the same metric first for every model.")
 
 
-def _items(job: Job) -> list[object]:
+def _items(job: Job) -> list[Item]:
     exact = job.evaluator
     assert isinstance(exact, Exact), "only exact tasks list their items"
-    return [item for item in exact.items if item.task == job.task][: exact.limit]  # type: ignore[return-value]
+    return [item for item in exact.items if item.task == job.task][: exact.limit]
 
 
 def _value(found: Score, count: int | None) -> float:

@@ -1,7 +1,7 @@
-"""The study of a search in Optuna's own storage: its dashboard reads it, a killed search goes on, several may share it.
+"""The study of a search in Optuna's own storage: its dashboard reads it, a killed search goes on, several share it.
 
-Every process holds a lock of its own while it runs. What a trial says it was run by, and whose lock is free, was killed:
-its values are asked for again.
+Every process holds a lock of its own while it runs, and every trial names its process. One whose lock is free was
+killed: the values of its trials are asked for again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -257,7 +257,7 @@ class Study:
             self.enqueue(found.params, found.user_attrs.get("origin", "again"))
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> Generator[None]:
         """One process at a time."""
         handle = os.open(self.folder / _WORKERS / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -267,7 +267,7 @@ class Study:
             os.close(handle)
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _kept(self) -> Generator[None]:
         """RunError when the study cannot be read or written."""
         errors = (self.optuna.exceptions.StorageInternalError, require("sqlalchemy").exc.SQLAlchemyError)
         try:
@@ -309,7 +309,9 @@ def _locked(path: Path) -> int | None:
     return handle
 
 
-def finished_values(folder: Path, most: int, locate: Callable[[Mapping[str, Any]], dict[str, Scalar]]) -> list[dict]:
+def finished_values(
+    folder: Path, most: int, locate: Callable[[Mapping[str, Any]], dict[str, Scalar]]
+) -> list[dict[str, Scalar]]:
     """The values of the best trials of another study, in the terms of this search; RequestError when there is none."""
     optuna = require("optuna")
     file = folder / NAME if folder.is_dir() else folder

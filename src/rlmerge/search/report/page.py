@@ -35,8 +35,8 @@ def tune_html(result: Result) -> str:
         heading="Which recipe is best?",
         summary=f"{capital(headline(result))}.",
         sections=sections,
-        footer=f"rlmerge {result['rlmerge']}, schema {result['schema']}. The same figures, unrounded, are in tune.json; "
-        "the trials are in study.db, which Optuna and its dashboard read.",
+        footer=f"rlmerge {result['rlmerge']}, schema {result['schema']}. The same figures, unrounded, are in "
+        "tune.json; the trials are in study.db, which Optuna and its dashboard read.",
     )
 
 
@@ -113,7 +113,7 @@ def _stopped(result: Result) -> str:
     if len(shares) < 2:
         return ""
     curves = [
-        Curve(f"trial {t['number']}", t["state"] == "complete" and 1 or 2, points, toggled=False)
+        Curve(f"trial {t['number']}", 1 if t["state"] == "complete" else 2, points, toggled=False)
         for t in result["trials"]
         if (points := [Point(shares[int(level)], value) for level, value in t["at_levels"].items()])
     ]
