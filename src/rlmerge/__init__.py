@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rlmerge._version import __version__
 
 if TYPE_CHECKING:
-    from rlmerge.api import merge, plan, verify
+    from rlmerge.api import merge, plan, tune, verify
     from rlmerge.inspection.inspect import inspect
     from rlmerge.merging import MergeResult
     from rlmerge.merging.state_dicts import merge_state_dicts
     from rlmerge.methods import Parameter, method
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe, load_recipe
-    from rlmerge.search.run import tune
 
 _HOMES = {
     "merge": "rlmerge.api",
@@ -32,7 +31,7 @@ _HOMES = {
     "Options": "rlmerge.options",
     "Recipe": "rlmerge.recipe",
     "load_recipe": "rlmerge.recipe",
-    "tune": "rlmerge.search.run",
+    "tune": "rlmerge.api",
 }
 
 __all__ = [

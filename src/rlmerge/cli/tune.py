@@ -68,11 +68,11 @@ def command(
     rlmerge tune search.yaml -o found
     rlmerge tune --base BASE MATH CODE --tasks exact:dev.jsonl --test exact:test.jsonl -o found
     """
+    from rlmerge.api import tune
     from rlmerge.cli.eval import read_own
     from rlmerge.cli.progress import show_progress
     from rlmerge.options import Options
     from rlmerge.search.report.terminal import tune_text
-    from rlmerge.search.run import tune
 
     search, experts = _inputs(inputs, base)
     chosen = {name: value or None for name, value in given.items() if name in ("tasks", "test", "objective")}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlmerge.api import run_plan
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.scores import Score
+from rlmerge.merging.plan import Plan
 from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe
 
@@ -25,6 +25,9 @@ from .selection import best_trial, front
 from .settings import Settings
 from .space import METHOD, Space
 from .study import Study
+
+Write = Callable[[Plan, Path, Progress], object]
+"""Carries out a plan into a directory."""
 
 WINNER = "winner"
 SPREAD = 8
@@ -46,7 +49,7 @@ class Ending:
         folder: Path,
         first: Recipe,
         subjects: Sequence[Subject],
-        merge: bool,
+        write: Write | None,
         began: float,
         warnings: Sequence[str],
     ) -> Tuning:
@@ -64,7 +67,7 @@ class Ending:
             recipe, winner = baseline_recipes(first)[row["name"]][1], None
         finalists, comparisons = self._confirm(first, recipe, best, winner, rows)
         self._look_at(trials, best)
-        merged = self._merge(folder, recipe) if merge else None
+        merged = None if write is None else self._merge(folder, recipe, write)
         method = str(best.parameters.get(METHOD)) if self.space.method and self.space.method.is_free else None
         found = Tuning(
             out=folder,
@@ -227,12 +230,12 @@ class Ending:
             if min(value - dimension.low, dimension.high - value) < 0.01 * span:
                 self.warnings.append(f"{dimension.name} ends at {value:.4g}, the end of its range; widen the range")
 
-    def _merge(self, folder: Path, recipe: Recipe) -> Path:
+    def _merge(self, folder: Path, recipe: Recipe, write: Write) -> Path:
         """The winner as a sealed model directory."""
         out = folder / "merged"
         options = replace(self.maker.options, force=True)
         self.progress.message("merging the winner")
-        run_plan(self.maker.opened.plan(recipe, out, options), out, self.progress)
+        write(self.maker.opened.plan(recipe, out, options), out, self.progress)
         return out
 
     def _write(self, folder: Path, found: Tuning) -> None:

@@ -21,7 +21,7 @@ class Trial:
     """One candidate of the search.
 
     ``state`` is ``complete``, ``pruned`` (stopped on a part of the items) or ``fail``. ``at_levels`` holds the
-    objective on each share of the items it was scored on, ``level`` the last of them; ``seconds`` are those of its scoring.
+    objective on each share of the items it was scored on, ``level`` the last of them; ``seconds`` are those of scoring.
     """
 
     number: int

@@ -18,7 +18,7 @@ from rlmerge.recipe.tree import Scalar
 
 from .baseline import baseline_recipes, best_row
 from .candidates import Candidate, Maker
-from .ending import Ending
+from .ending import Ending, Write
 from .hook import Hook
 from .judging import Judge
 from .request import default_search, read_search
@@ -44,7 +44,7 @@ def tune(
     methods: Sequence[str] = (),
     from_inspect: bool = False,
     warm: str | PathLike[str] | None = None,
-    merge: bool = False,
+    write: Write | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
     **given: Any,
@@ -54,8 +54,8 @@ def tune(
     ``search`` is a search file, YAML text or mapping: a recipe in which values may be ranges, with a section ``tune``.
     Without one the default space of ``methods`` over ``base`` and ``experts`` is searched. ``given`` are ``Settings``
     that stand over the file's, with ``objective`` a name, weights by name, or a list of those. ``from_inspect`` starts
-    at the recipe that ``rlmerge inspect`` recommends, ``warm`` at the best trials of another search. ``merge`` also
-    writes the winner to ``out/merged``.
+    at the recipe that ``rlmerge inspect`` recommends, ``warm`` at the best trials of another search. ``write`` merges the
+    winner into ``out/merged``.
 
     RequestError when the search, a model or a task makes no sense, before anything is merged; RunError when every
     candidate fails, or the disk does not take what is written. Both leave a study that goes on.
@@ -88,7 +88,7 @@ def tune(
         run.baseline(first)
         run.rounds()
         ending = Ending(space, settings, study, maker, judge, progress)
-        return ending.finish(folder, first, subjects, merge, began, [*warnings, *run.warnings])
+        return ending.finish(folder, first, subjects, write, began, [*warnings, *run.warnings])
     finally:
         study.close()
 
