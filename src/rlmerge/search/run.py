@@ -54,8 +54,8 @@ def tune(
     ``search`` is a search file, YAML text or mapping: a recipe in which values may be ranges, with a section ``tune``.
     Without one the default space of ``methods`` over ``base`` and ``experts`` is searched. ``given`` are ``Settings``
     that stand over the file's, with ``objective`` a name, weights by name, or a list of those. ``from_inspect`` starts
-    at the recipe that ``rlmerge inspect`` recommends, ``warm`` at the best trials of another search. ``write`` merges the
-    winner into ``out/merged``.
+    at the recipe that ``rlmerge inspect`` recommends, ``warm`` at the best trials of another search. ``write`` merges
+    the winner into ``out/merged``.
 
     RequestError when the search, a model or a task makes no sense, before anything is merged; RunError when every
     candidate fails, or the disk does not take what is written. Both leave a study that goes on.

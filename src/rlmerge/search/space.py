@@ -166,10 +166,9 @@ class Space:
         unknown = next((name for name in node.fields if name not in _RANGE), None)
         if unknown is not None:
             return self._problem(node, f"a range has no '{unknown}'", did_you_mean(unknown, _RANGE))
-        place = len(path) - 1 - path[::-1].index("parameters") if path != (METHOD,) else -1
-        parameter = str(path[place + 1])
-        rest = [part + 1 for part in path[place + 2 :] if isinstance(part, int)] if group is None else []
-        label = " ".join([parameter, *(f"{part}" for part in rest)])
+        parameter = METHOD if path == (METHOD,) else str(path[len(path) - path[::-1].index("parameters")])
+        # A place on a gradient over the layers; rules are told apart by their filters.
+        label = f"{parameter} {path[-1] + 1}" if isinstance(path[-1], int) else parameter
         short = (model or "").rstrip("/").rpartition("/")[2]
         label += (f" of {short}" if model else "") + (f" [{group}]" if group else "")
         dimension = Dimension(label, path, node.where, parameter, model, group)

@@ -28,6 +28,9 @@ NAME = "study.db"
 TITLE = "rlmerge"
 """What the study is called inside its database."""
 
+AGAIN = "again"
+"""Where a trial is from whose values a killed process left."""
+
 _SIGNATURE, _BASELINE = "rlmerge:search", "rlmerge:baseline"
 _WORKERS = ".workers"
 _STARTUP = 10
@@ -118,7 +121,9 @@ class Study:
         if free:
             with self._kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._study.enqueue_trial(free, user_attrs={"origin": origin}, skip_if_exists=True)
+                # What was killed is there already, and is asked for all the same.
+                skip = origin != AGAIN
+                self._study.enqueue_trial(free, user_attrs={"origin": origin}, skip_if_exists=skip)
 
     # What is known
 
@@ -254,7 +259,7 @@ class Study:
             trial = self.optuna.trial.Trial(self._study, found._trial_id)
             trial.set_user_attr("killed", True)
             self._study.tell(trial, state=states.FAIL)
-            self.enqueue(found.params, found.user_attrs.get("origin", "again"))
+            self.enqueue(found.params, AGAIN)
 
     @contextmanager
     def _exclusive(self) -> Generator[None]:
