@@ -199,7 +199,7 @@ def test_requests_that_make_no_sense(toy):
         (toy_with(), {"base": "base"}, "a search file names base, experts and methods itself"),
         (toy_with(trials=0), {}, "trials must be a whole number of 1 or more"),
         (toy_with(sampler="cmaes", trials=0), {}, "trials must be"),
-        ({**TOY, "models": ["e0"]}, {}, ""),
+        ({**TOY, "models": ["e0"]}, {}, "models"),
         ({**TOY, "models": [{"model": "e0"}, {"model": "e1"}]}, {}, "nothing is free"),
         (toy_with(tasks=["exact:none.jsonl"], objective="gain_kept"), {}, "none.jsonl"),
         (toy_with(), {"warm": "nowhere"}, "holds no study"),

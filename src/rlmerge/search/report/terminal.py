@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rlmerge.report.console import MARKS, Column, fitted, plain, render
+from rlmerge.report.console import MARKS, Column, fitted, render
+from rlmerge.text import plain
 
 from .words import coefficient_rows, ends, fixed, headline, told, verdicts
 
