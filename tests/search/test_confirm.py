@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
 from rlmerge.search.confirm import Entrant, confirm, correlation
 from rlmerge.search.objectives import Standards, read_objective
 

@@ -26,7 +26,9 @@ def test_a_search_ends_with_a_runnable_recipe_confirmed_on_test_items(examples):
     search = {
         "merge_method": {"choices": ["task_arithmetic", "ties"]},
         "base_model": "base",
-        "models": [{"model": name, "parameters": {"weight": {"low": 0.3, "high": 1.5}}} for name in ("rl-rev", "rl-cnt")],
+        "models": [
+            {"model": name, "parameters": {"weight": {"low": 0.3, "high": 1.5}}} for name in ("rl-rev", "rl-cnt")
+        ],
         "parameters": {"density": {"low": 0.2, "high": 1.0}, "normalize": False},
         "tune": {
             "tasks": ["exact:data/dev.jsonl:rev", "exact:data/dev.jsonl:cnt"],

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from rlmerge.cli.greedy import GreedyCommand
+from rlmerge.cli.arguments import GreedyCommand, Size
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
-from rlmerge.cli.sizes import Size
 
 _DIR = click.Path(path_type=Path)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.statistics import Interval, percentiles, resample, verdict
 
 from .objectives import Objective, Standards

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import RequestError, RunError
-from rlmerge.evaluate.scores import Score
+from rlmerge.evaluate.evaluator import Score
 from rlmerge.merging.plan import Plan
 from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe

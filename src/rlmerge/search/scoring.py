@@ -10,18 +10,17 @@ import numpy as np
 
 from rlmerge.checkpoint import Checkpoint
 from rlmerge.errors import RequestError, RunError
-from rlmerge.evaluate.cache import Store
-from rlmerge.evaluate.command import Command
 from rlmerge.evaluate.compare import Comparer, check_own
-from rlmerge.evaluate.exact import Exact
-from rlmerge.evaluate.scores import Score
-from rlmerge.evaluate.scoring import Scorer
+from rlmerge.evaluate.evaluator import Score
+from rlmerge.evaluate.exact import Exact, Item, score
+from rlmerge.evaluate.harness.command import Command
+from rlmerge.evaluate.runner import Runner
 from rlmerge.evaluate.subjects import Subject, open_subjects
-from rlmerge.evaluate.tasks import Item, read_vocabulary, score
-from rlmerge.evaluate.tiny import MAX_PARAMETERS, TinyConfig, TinyLlama, load
+from rlmerge.evaluate.task_specs import Job, read_tasks
+from rlmerge.evaluate.task_specs import Options as EvalOptions
 from rlmerge.evaluate.tokenizers import check_tokenizers
-from rlmerge.evaluate.words import Job, read_tasks
-from rlmerge.evaluate.words import Options as EvalOptions
+from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.tiny import MAX_PARAMETERS, TinyConfig, TinyLlama, load
 from rlmerge.progress import Progress
 
 from .candidates import Candidate
@@ -105,16 +104,16 @@ class Bench:
         self._subjects = subjects
 
     def _reference_scores(self, subjects: Sequence[Subject], jobs: Sequence[Job]) -> dict[tuple[str, str], Score]:
-        scorer = Scorer(Store(self.options.directory), subjects[0].name, False, True, self.progress)
+        runner = Runner(self.options.directory, subjects[0].name, False, True, self.progress)
         try:
             for subject in subjects:
-                scorer.score(subject, jobs, subject.name)
+                runner.score(subject, jobs, subject.name)
         finally:
-            scorer.close()
-        if scorer.failed:
-            raise scorer.failure()
-        self.warnings += [warning for warning in scorer.warnings if warning not in self.warnings]
-        return {key: scores[0] for key, scores in scorer.found.items()}
+            runner.close()
+        if runner.failed:
+            raise runner.failure()
+        self.warnings += [warning for warning in runner.warnings if warning not in self.warnings]
+        return {key: scores[0] for key, scores in runner.found.items()}
 
     def standards(self, own: Mapping[str, Sequence[str]] | None) -> Standards:
         """What candidates are measured by; ``own`` as for ``rlmerge eval``."""

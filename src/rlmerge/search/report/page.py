@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from rlmerge.report.curves import Curve, Point, curve_plot
-from rlmerge.report.dots import Dot, Dots, dot_plot
 from rlmerge.report.page import Section, capital, finding, findings, grid, page, panel
+from rlmerge.report.rows import Dot, Dots, dot_plot
 from rlmerge.report.tables import plot, share, table
 
 from .words import coefficient_rows, ends, fixed, headline, history, told, verdicts, winner
@@ -21,7 +21,7 @@ def tune_html(result: Result) -> str:
     sections: list[Section] = [
         ("verdict", "Verdict", _verdict(result)),
         ("warnings", "Warnings", _warnings(result)),
-        ("recipe", "The recipe", _recipe(result)),
+        ("best", "The recipe", _recipe(result)),
         ("confirmed", "On items that chose nothing", _confirmed(result)),
         ("history", "The search", grid(_history(result) + _stopped(result))),
         ("front", "Pareto front", grid(_front(result)) if result["front"] else ""),
