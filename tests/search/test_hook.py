@@ -18,7 +18,7 @@ def test_a_command_gets_the_directory_as_one_word(tmp_path):
 
 
 def test_a_command_that_fails_says_what_it_said(tmp_path):
-    with pytest.raises(RunError, match="ended with exit code 1"):
+    with pytest.raises(RunError, match="ended with exit code 2"):
         Hook("ls {model}/none").call(tmp_path)
     with pytest.raises(RunError, match="the hook failed"):
         Hook("no-such-program {model}").call(tmp_path)

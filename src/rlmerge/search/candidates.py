@@ -132,7 +132,7 @@ class Maker:
         found: dict[str, Candidate] = {}
         for (name, plan), sink in zip(plans.items(), sinks, strict=True):
             state = {n: (sink.state[n], job.output.dtype, job.output.shape) for n, job in plan.jobs.items()}
-            found[name] = Candidate(name, plan.recipe, _proxies(plan, sink.stats), state)
+            found[name] = Candidate(name, plan.recipe, _proxies(_account(plan, sink.stats)), state)
         return found
 
     def _onto_disk(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
@@ -149,20 +149,27 @@ class Maker:
                 for partial in partials:
                     partial.abandon()
                 raise
-            for partial, plan in zip(partials, plans.values(), strict=True):
-                write_side_files(plan, partial, {})
+            accounts = {
+                name: _account(plan, sink.stats) for (name, plan), sink in zip(plans.items(), sinks, strict=True)
+            }
+            for partial, (name, plan) in zip(partials, plans.items(), strict=True):
+                write_side_files(plan, partial, {}, accounts[name].contents_digests())
                 partial.seal(plan.shards)
         return {
-            name: Candidate(name, plan.recipe, _proxies(plan, sink.stats), directory=self.folder / name)
-            for (name, plan), sink in zip(plans.items(), sinks, strict=True)
+            name: Candidate(name, plan.recipe, _proxies(accounts[name]), directory=self.folder / name)
+            for name, plan in plans.items()
         }
 
 
-def _proxies(plan: Plan, stats: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """What a merge says of itself by the names of ``objectives.PROXIES``; nothing where there is no base."""
+def _account(plan: Plan, stats: Mapping[str, Mapping[str, Any]]) -> Account:
     account = Account([expert.reference for expert in plan.experts])
     for name, found in stats.items():
         account.add(plan.jobs[name], found)
+    return account
+
+
+def _proxies(account: Account) -> dict[str, float]:
+    """What a merge says of itself by the names of ``objectives.PROXIES``; nothing where there is no base."""
     experts = account.survival()
     if not experts:
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.evaluator import Score
+from rlmerge.jsondata import write_text
 from rlmerge.merging.plan import Plan
 from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe
@@ -74,7 +75,9 @@ class Ending:
             base=subjects[0].name,
             experts=tuple(subject.name for subject in subjects[1:]),
             tasks=tuple(self.judge.bench.labels) if self.judge.bench else (),
-            objectives=tuple((objective.name, objective.describe()) for objective in self.settings.objectives),
+            objectives=tuple(
+                {"name": objective.name, "meaning": objective.describe()} for objective in self.settings.objectives
+            ),
             dimensions=tuple(dimension.to_dict() for dimension in self.space.dimensions),
             shares=SHARES[-self.judge.levels :] if self.judge.levels > 1 else (1.0,),
             trials=trials,
@@ -113,7 +116,7 @@ class Ending:
         done = [trial for trial in trials if trial.state == "complete" and trial.proxies]
         if self.judge.needs_scores:
             place = next(k for k, objective in enumerate(self.settings.objectives) if not objective.is_proxy)
-            pairs = [(trial.proxies, trial.values[place]) for trial in done]
+            pairs: list[tuple[Mapping[str, float], float]] = [(trial.proxies, trial.values[place]) for trial in done]
         else:
             pairs = self._scored_spread(done)
         found = [
@@ -243,12 +246,9 @@ class Ending:
         head = f"# Found by rlmerge tune in {len(found.trials)} trials; scores and doubts are in report.html.\n"
         files = {"best.yaml": head + found.recipe, "tune.json": found.to_json() + "\n", "report.html": found.to_html()}
         for name, text in files.items():
-            fresh = folder / f".{name}.partial"
             try:
-                fresh.write_text(text, encoding="utf-8")
-                fresh.replace(folder / name)
+                write_text(folder / name, text)
             except OSError as error:
-                fresh.unlink(missing_ok=True)
                 hint = "Make room and run the same command again: every trial is kept."
                 raise RunError(f"cannot be written ({error.strerror})", where=str(folder / name), hint=hint) from error
 

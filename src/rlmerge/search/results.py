@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from rlmerge._version import __version__
 from rlmerge.evaluate.statistics import Interval
+from rlmerge.jsondata import plain_fields
 from rlmerge.recipe.tree import Scalar
 
 SCHEMA = "rlmerge.tune/1"
@@ -36,22 +36,6 @@ class Trial:
     proxies: Mapping[str, float]
     error: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "number": self.number,
-            "state": self.state,
-            "values": list(self.values),
-            "parameters": dict(self.parameters),
-            "origin": self.origin,
-            "level": self.level,
-            "at_levels": {str(level): value for level, value in self.at_levels.items()},
-            "seconds": self.seconds,
-            "scores": dict(self.scores),
-            "proxies": dict(self.proxies),
-            "error": self.error,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
@@ -66,11 +50,6 @@ class Finalist:
     test: Interval | None
     scores: Mapping[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        test = None if self.test is None else self.test.to_dict()
-        return {"name": self.name, "role": self.role, "dev": self.dev, "test": test, "scores": dict(self.scores)}
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -81,15 +60,6 @@ class Comparison:
     difference: Interval
     verdict: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "against": self.against,
-            "objective": self.objective,
-            "difference": self.difference.to_dict(),
-            "verdict": self.verdict,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
@@ -99,10 +69,6 @@ class Correlation:
     objective: str
     rho: float | None
     trials: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"proxy": self.proxy, "objective": self.objective, "rho": self.rho, "trials": self.trials}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +81,7 @@ class Tuning:
     base: str
     experts: tuple[str, ...]
     tasks: tuple[str, ...]
-    objectives: tuple[tuple[str, str], ...]
+    objectives: tuple[Mapping[str, str], ...]
     dimensions: tuple[Mapping[str, Any], ...]
     shares: tuple[float, ...]
     trials: tuple[Trial, ...]
@@ -135,32 +101,7 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data under the schema ``rlmerge.tune/1``; a figure that is not known is None."""
-        found = {
-            "schema": SCHEMA,
-            "rlmerge": __version__,
-            "out": str(self.out),
-            "base": self.base,
-            "experts": list(self.experts),
-            "tasks": list(self.tasks),
-            "objectives": [{"name": name, "meaning": meaning} for name, meaning in self.objectives],
-            "dimensions": [dict(each) for each in self.dimensions],
-            "shares": list(self.shares),
-            "settings": dict(self.settings),
-            "trials": [each.to_dict() for each in self.trials],
-            "baseline": [dict(each) for each in self.baseline],
-            "best": self.best,
-            "front": list(self.front),
-            "recipe": self.recipe,
-            "importance": dict(self.importance),
-            "correlations": [each.to_dict() for each in self.correlations],
-            "finalists": [each.to_dict() for each in self.finalists],
-            "comparisons": [each.to_dict() for each in self.comparisons],
-            "reads": self.reads,
-            "seconds": self.seconds,
-            "merged": None if self.merged is None else str(self.merged),
-            "warnings": list(self.warnings),
-        }
-        return _finite(found)
+        return {"schema": SCHEMA, "rlmerge": __version__} | plain_fields(self)
 
     def to_json(self) -> str:
         """``to_dict`` as JSON."""
@@ -171,11 +112,3 @@ class Tuning:
         from .report.page import tune_html
 
         return tune_html(self.to_dict())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, list) else value
