@@ -34,7 +34,7 @@ class Judge:
         self.bench = (
             Bench(settings.tasks, settings.evaluate, settings.limit, prune, progress) if settings.tasks else None
         )
-        self.real_objectives = (real or (FALLBACK,)) if self.bench else ()
+        self.real_objectives: tuple[Objective, ...] = (real or (FALLBACK,)) if self.bench else ()
         self.needs_scores = bool(real)
         self._standards: Standards | None = None
 
