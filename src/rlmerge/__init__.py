@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlmerge._version import __version__
 
 if TYPE_CHECKING:
-    from rlmerge.api import merge, plan, verify
+    from rlmerge.api import merge, plan, tune, verify
     from rlmerge.inspection.inspect import inspect
     from rlmerge.merging import MergeResult
     from rlmerge.merging.state_dicts import merge_state_dicts
@@ -31,6 +31,7 @@ _HOMES = {
     "Options": "rlmerge.options",
     "Recipe": "rlmerge.recipe",
     "load_recipe": "rlmerge.recipe",
+    "tune": "rlmerge.api",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "merge_state_dicts",
     "method",
     "plan",
+    "tune",
     "verify",
 ]
 

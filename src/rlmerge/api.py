@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlmerge._version import __version__
 from rlmerge.checkpoint import VerifyResult
@@ -17,6 +17,9 @@ from rlmerge.options import Options
 from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe, load_recipes
 from rlmerge.report.card import model_card
+
+if TYPE_CHECKING:
+    from rlmerge.search.results import Tuning
 
 AnyRecipe = Recipe | str | PathLike[str] | Mapping[str, Any]
 
@@ -50,6 +53,23 @@ def plan(recipe: AnyRecipe, out: str | PathLike[str] | None = None, **options: A
 def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
     """Carry out ``plan`` and write the model card."""
     return run(plan, Path(out), progress, _documents)
+
+
+def tune(
+    search: str | PathLike[str] | Mapping[str, Any] | None,
+    out: str | PathLike[str],
+    *,
+    merge: bool = False,
+    **given: Any,
+) -> Tuning:
+    """Search the recipe that is best by an objective, in the directory ``out``; started again it goes on.
+
+    As ``search.run.tune``, which says what may be ``given``; ``merge`` also writes the winner to ``out/merged``, sealed
+    and with its card.
+    """
+    from rlmerge.search.run import tune
+
+    return tune(search, expanded(out), write=run_plan if merge else None, **given)
 
 
 def expanded(out: str | PathLike[str]) -> Path:

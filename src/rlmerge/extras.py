@@ -17,6 +17,9 @@ _INSTALL = {
     "datasets": "pip install 'rlmerge[lab]'",
     "tokenizers": "pip install 'rlmerge[lab]'",
     "zstandard": "pip install 'rlmerge[deltas]'",
+    "optuna": "pip install 'rlmerge[tune]'",
+    "sqlalchemy": "pip install 'rlmerge[tune]'",
+    "cmaes": "pip install 'rlmerge[tune]'",
     "blake3": "pip install blake3",
 }
 

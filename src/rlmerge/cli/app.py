@@ -28,6 +28,7 @@ VERBS = {
     "verify": "Check an output directory against its manifest.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "eval": "Score base, experts and merges on tasks, and say what each merge kept.",
+    "tune": "Search the best recipe for given models, and confirm it on held-out items.",
     "methods": "List the merge methods, or show one with its formula.",
     "sensitivity": "Measure how sensitive a model is to each of its weights (Fisher, Gram matrices).",
 }

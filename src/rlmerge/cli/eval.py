@@ -105,7 +105,7 @@ def command(
             experts=experts,
             tasks=tasks,
             options=Options(**options),
-            own=_own(own),
+            own=read_own(own),
             rescore=rescore,
             together=together,
             health=health,
@@ -138,7 +138,7 @@ def _end_orderly() -> None:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
-def _own(given: Sequence[str]) -> dict[str, list[str]] | None:
+def read_own(given: Sequence[str]) -> dict[str, list[str]] | None:
     """Tasks by expert; None when the command line says nothing of it."""
     own: dict[str, list[str]] = {}
     for text in given:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlmerge.errors import RequestError
-from rlmerge.kernels.select import Selector
+from rlmerge.kernels.select import Selector, Tally
 from rlmerge.methods import Statistic
 
 from .backend import Binding, Reducer
@@ -35,6 +35,15 @@ class Accumulator(Protocol):
         """After a pass over all tiles: the value, or None when another pass is needed."""
         ...
 
+    @property
+    def first_tally(self) -> Tally | None:
+        """Of a selection after its first pass and before it advances: what was counted."""
+        ...
+
+    def resume(self, real: np.dtype, tally: Tally) -> bool:
+        """Take another selection's first pass over the same values for one's own; False where that means nothing."""
+        ...
+
 
 def accumulator(statistic: Statistic) -> Accumulator:
     """A fresh accumulator for ``statistic``."""
@@ -44,6 +53,15 @@ def accumulator(statistic: Statistic) -> Accumulator:
 class _Unprepared:
     def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Sums, counts and rows need to know nothing beforehand."""
+
+    @property
+    def first_tally(self) -> Tally | None:
+        """No selection."""
+        return None
+
+    def resume(self, real: np.dtype, tally: Tally) -> bool:
+        """No selection."""
+        return False
 
 
 class _Sum(_Unprepared):
@@ -101,6 +119,18 @@ class _Kth:
         assert statistic.rank is not None
         self.rank = statistic.rank
         self.selector: Selector | None = None
+        self.begun = False
+
+    @property
+    def first_tally(self) -> Tally | None:
+        """What the first pass counted; nobody adds to it any more."""
+        return None if self.begun or self.selector is None else self.selector.tally
+
+    def resume(self, real: np.dtype, tally: Tally) -> bool:
+        """Go on where a selection of other ranks over the same values was after its first pass."""
+        self.selector = Selector(real, len(tally.histograms))
+        self.selector.tally = tally
+        return True
 
     def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Make the selector once the arithmetic and the number of values are known."""
@@ -122,5 +152,6 @@ class _Kth:
 
     def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
         assert self.selector is not None
+        self.begun = True
         ranks = np.asarray(self.rank(numel, self.selector.count_nonzero(), values))
         return self.selector.result if self.selector.advance(ranks) else None

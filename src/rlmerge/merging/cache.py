@@ -12,16 +12,12 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rlmerge.kernels.values import Static, typed
-from rlmerge.methods import Statistic, arguments
-
 from .code import code_digest
-from .job import Job
 from .plan import Plan
+from .pool import depends
 
 Known = dict[str, dict[str, np.ndarray]]
 _SEPARATOR = "\x1f"
@@ -43,25 +39,12 @@ def _file(plan: Plan) -> Path:
         "seed": plan.options.seed,
         "nonfinite": plan.options.on_nonfinite,
         "tensors": {
-            job.name: [job.scope, [_key(job, statistic) for stage in job.stages for statistic in stage]]
+            job.name: [job.scope, [depends(job, statistic) for stage in job.stages for statistic in stage]]
             for job in plan.merged
         },
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return cache_directory() / f"{digest}.npz"
-
-
-def _key(job: Job, statistic: Statistic) -> list[Any]:
-    """What one statistic of one tensor depends on."""
-    known = {**job.values, **dict.fromkeys(s.name for stage in job.stages for s in stage), "uniform": None}
-    known |= {**dict.fromkeys(job.method.inputs if job.method else ()), "field": None}
-    used = {**arguments(statistic.formula, known), **{name: known[name] for name in statistic.uses}}
-    plain = {
-        name: str(value) if isinstance(typed(value), Static) else np.asarray(value).tolist()
-        for name, value in used.items()
-        if isinstance(value, float | int | str | np.ndarray)
-    }
-    return [statistic.name, statistic.reduce, statistic.over, job.operands.real.name, plain]
 
 
 def _cached(plan: Plan) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,11 +31,37 @@ from .jobs import JobMaker, Jobs, Wish
 from .locked import check_files, check_locked
 from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
-from .opening import Models, open_models
+from .opening import Models, models_of, open_models
 from .place import check_place, free_space
 from .plan import Beside, Plan
 
 View = Callable[[Checkpoint], Mapping[str, Source]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The models of a recipe, and what goes beside the weights: enough to plan any recipe of the same models.
+
+    ``further`` are the further inputs of recipes planned so far, so that plans share their sources.
+    """
+
+    models: Models
+    identity: Identity
+    further: dict[Hashable, Inputs] = field(default_factory=dict[Hashable, Inputs])
+
+    def plan(self, recipe: Recipe, out: Path | None, options: Options) -> Plan:
+        """The plan of a recipe that names these models; errors as for ``make_plan``."""
+        models = models_of(recipe, self.models.opened)
+        return _plan(models, out, options, self._inputs(models), self.identity)
+
+    def _inputs(self, models: Models) -> Inputs:
+        recipe = models.recipe
+        if not recipe.is_whole or not recipe.inputs:
+            return {}
+        key = tuple(recipe.inputs.items()), tuple(recipe.static().items())
+        if key not in self.further:
+            self.further[key] = open_inputs(recipe, models.base, models.experts)
+        return self.further[key]
 
 
 def make_plan(
@@ -46,13 +73,24 @@ def make_plan(
     every mismatch between models and every value a method refuses; RequestError if the output may not be created or
     would not fit on the disk, or the budget is too small.
     """
+    opened = open_recipe(recipe, options, stages, out)
+    return opened.plan(recipe, out, options)
+
+
+def open_recipe(
+    recipe: Recipe, options: Options, stages: Mapping[str, Checkpoint] | None = None, out: Path | None = None
+) -> Opened:
+    """Open the recipe's models, for its plan and for those of other recipes of them; errors as for ``make_plan``."""
     models = open_models(recipe, stages)
     if out is not None:
         check_place(out, models.opened.values(), options.force)
     recipe = models.recipe
+    further: dict[Hashable, Inputs] = {}
     inputs = open_inputs(recipe, models.base, models.experts) if recipe.is_whole else {}
-    further = {name: [(x.directory, x.fingerprint) for x in found] for name, found in inputs.items()}
-    check_locked(recipe, [models.of(model) for model in recipe.models if not model.stage], further)
+    if inputs:
+        further[tuple(recipe.inputs.items()), tuple(recipe.static().items())] = inputs
+    fixed = {name: [(x.directory, x.fingerprint) for x in found] for name, found in inputs.items()}
+    check_locked(recipe, [models.of(model) for model in recipe.models if not model.stage], fixed)
     identity = plan_identity(
         models.base,
         list(dict.fromkeys(models.experts)) or list(models.opened.values())[1:],
@@ -61,7 +99,7 @@ def make_plan(
         trust_code=options.trust_code,
         compat=recipe.compat,
     )
-    return _plan(models, out, options, inputs, identity)
+    return Opened(models, identity, further)
 
 
 def plan_models(

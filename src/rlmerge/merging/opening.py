@@ -43,7 +43,11 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
         opening.open(model)
     if problems := list(dict.fromkeys(opening.failed.values())):
         raise problems[0] if len(problems) == 1 else RecipeError(problems)
-    opened = opening.opened
+    return models_of(recipe, opening.opened)
+
+
+def models_of(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Models:
+    """The models of a recipe that are open already, by identity; RequestError where too few experts are none."""
     base = opened[recipe.base.identity] if recipe.base else None
     if recipe.method.base != "ignored":
         recipe = _without_bases(recipe, opened)

@@ -21,18 +21,23 @@ from .accumulators import Accumulator, accumulator
 from .backend import Merger, Reducer, Storing, bind
 from .job import Job
 from .nonfinite import refuse_nonfinite
+from .pool import Pool
 from .sizing import Sizing
 from .stream import Workers
 from .tiles import Tile, cut
 
 Found = dict[str, np.ndarray]
+_Open = dict[str, tuple[Statistic, Accumulator]]
 
 SCOPE = "\x1e"
 """What the names of statistics over a scope begin with: no tensor's name holds control characters."""
 
 
 class Statistics:
-    """Gathers what the jobs of one recipe need; ``known`` holds what is known by tensor name, or by scope."""
+    """Gathers what the jobs of one recipe need; ``known`` holds what is known by tensor name, or by scope.
+
+    Recipes that read the same sources side by side may share a ``pool``.
+    """
 
     def __init__(
         self,
@@ -42,12 +47,14 @@ class Statistics:
         sizing: Sizing,
         progress: Progress,
         known: dict[str, Found] | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self.workers = workers
         self.options = options
         self.sizing = sizing
         self.progress = progress
         self.known: dict[str, Found] = {} if known is None else known
+        self.pool = pool
         self.scopes: dict[str, list[Job]] = {}
         for job in jobs:
             if job.method is not None and job.output.numel:
@@ -88,6 +95,8 @@ class Statistics:
         rows = {s.name for stage in job.stages for s in stage if s.reduce == "rows"}
         for name in rows.intersection(self.known.get(job.name, {})):
             del self.known[job.name][name]
+        if self.pool is not None:
+            self.pool.forget(job)
 
     def values(self, job: Job) -> dict[str, Any]:
         """All values of a job's formula; its stages must have been gathered."""
@@ -118,23 +127,52 @@ class Statistics:
     def _scan(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> None:
         """Gather ``stage`` over all tiles of ``jobs``, in as many passes as it takes."""
         first = self._so_far(jobs[0])
-        open_: dict[str, tuple[Statistic, Accumulator]] = {}
+        numel = sum(job.output.numel for job in jobs)
+        open_: _Open = {}
         for statistic in stage:
             if statistic.name in store:
                 continue
             skipped = [statistic.skip(self._so_far(job)) if statistic.skip else None for job in jobs]
             if all(value is not None for value in skipped):
                 store[statistic.name] = np.asarray(skipped[0])
+            elif self.pool is not None and (shared := self.pool.value(jobs, statistic)) is not None:
+                store[statistic.name] = shared
             else:
                 open_[statistic.name] = (statistic, accumulator(statistic))
-        numel = sum(job.output.numel for job in jobs)
+        self._resume(jobs, open_, numel, first, store)
         while open_:
             self._pass(jobs, open_)
-            for name, (_, gathered) in list(open_.items()):
-                value = gathered.advance(numel, first)
-                if value is not None:
-                    store[name] = value
-                    del open_[name]
+            for statistic, gathered in open_.values():
+                if self.pool is not None and (tally := gathered.first_tally) is not None:
+                    self.pool.keep_tally(jobs, statistic, tally)
+            self._advance(jobs, list(open_.values()), open_, numel, first, store)
+
+    def _resume(self, jobs: Sequence[Job], open_: _Open, numel: int, first: Mapping[str, Any], store: Found) -> None:
+        """Take up selections whose first pass another recipe made."""
+        if self.pool is None:
+            return
+        for statistic, gathered in list(open_.values()):
+            tally = self.pool.tally(jobs, statistic)
+            if tally is not None and gathered.resume(jobs[0].operands.real, tally):
+                self._advance(jobs, [(statistic, gathered)], open_, numel, first, store)
+
+    def _advance(
+        self,
+        jobs: Sequence[Job],
+        passed: Sequence[tuple[Statistic, Accumulator]],
+        open_: _Open,
+        numel: int,
+        first: Mapping[str, Any],
+        store: Found,
+    ) -> None:
+        """Close what its last pass made exact."""
+        for statistic, gathered in passed:
+            value = gathered.advance(numel, first)
+            if value is not None:
+                store[statistic.name] = value
+                del open_[statistic.name]
+                if self.pool is not None:
+                    self.pool.keep(jobs, statistic, value)
 
     def _pass(self, jobs: Sequence[Job], open_: Mapping[str, tuple[Statistic, Accumulator]]) -> None:
         rows = any(statistic.reduce == "rows" for statistic, _ in open_.values())

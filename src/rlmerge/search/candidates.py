@@ -1,0 +1,189 @@
+"""Candidates: the merges of a round, made in one read of the models, in memory or as directories."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlmerge.checkpoint import PartialDirectory
+from rlmerge.errors import RequestError
+from rlmerge.kernels.dtypes import DType, decode
+from rlmerge.merging.account import Account, ExpertSurvival
+from rlmerge.merging.job import Job
+from rlmerge.merging.make import Opened
+from rlmerge.merging.place import free_space
+from rlmerge.merging.plan import Plan
+from rlmerge.merging.run import check_unchanged
+from rlmerge.merging.seal import write_side_files
+from rlmerge.merging.sinks import ShardSink, StateSink
+from rlmerge.merging.together import merge_together
+from rlmerge.options import Options
+from rlmerge.progress import Progress
+from rlmerge.recipe import Recipe
+
+State = Mapping[str, tuple[np.ndarray, DType, tuple[int, ...]]]
+"""Merged tensors by name: flat storage values, their type and their shape."""
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One merge to be scored: a ``state`` in memory, or a sealed model ``directory``.
+
+    ``proxies`` are what the merge itself measured. ``scored`` holds the scores of items seen so far, by task.
+    """
+
+    name: str
+    recipe: Recipe
+    proxies: Mapping[str, float]
+    state: State | None = None
+    directory: Path | None = None
+    scored: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The float tensors of a candidate in memory, float32, in their shapes."""
+        assert self.state is not None, "a directory is read by its evaluator"
+        return {
+            name: decode(flat, dtype).astype(np.float32, copy=False).reshape(shape)
+            for name, (flat, dtype, shape) in self.state.items()
+            if dtype.is_float
+        }
+
+    def discard(self) -> None:
+        """Give back memory and disk."""
+        self.state = None
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class _RecordingSink(StateSink):
+    """Keeps tensors in memory, and what their merges accounted for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda job: np.empty(job.output.numel, job.output.dtype.storage))
+        self.stats: dict[str, Mapping[str, Any]] = {}
+
+    def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
+        super().finish(job, stats)
+        self.stats[job.name] = stats
+
+
+class Maker:
+    """Merges recipes of models that are open: into memory up to ``memory`` bytes, or into directories of ``folder``."""
+
+    def __init__(
+        self, opened: Opened, options: Options, memory: int, folder: Path, in_memory: bool, progress: Progress
+    ) -> None:
+        self.opened = opened
+        self.options = options
+        self.memory = memory
+        self.folder = folder
+        self.in_memory = in_memory
+        self.progress = progress
+        self.passes = 0
+        """How often the models were read."""
+
+    def batch(self, recipe: Recipe) -> int:
+        """How many candidates like this recipe's can be held at a time, at least one."""
+        size = max(1, self.opened.plan(recipe, None, self.options).bytes_written)
+        room = self.memory if self.in_memory else int(free_space(self.folder) * 0.9)
+        return max(1, room // size)
+
+    def make(self, recipes: Mapping[str, Recipe]) -> dict[str, Candidate | RequestError]:
+        """The merges of ``recipes`` by name, or why one of them cannot be made.
+
+        RunError when the disk does not take them or a model changes meanwhile.
+        """
+        made: dict[str, Candidate | RequestError] = {}
+        plans: dict[str, Plan] = {}
+        for name, recipe in recipes.items():
+            try:
+                plans[name] = self.opened.plan(recipe, None, self.options)
+            except RequestError as error:
+                made[name] = error
+        try:
+            made.update(self._merge(plans))
+        except RequestError as error:
+            # One candidate overflows or meets what its method refuses; the others need not suffer for it.
+            for name, plan in plans.items() if len(plans) > 1 else ():
+                try:
+                    made.update(self._merge({name: plan}))
+                except RequestError as own:
+                    made[name] = own
+            if len(plans) == 1:
+                made[next(iter(plans))] = error
+        return {name: made[name] for name in recipes}
+
+    def _merge(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
+        if not plans:
+            return {}
+        found = self._into_memory(plans) if self.in_memory else self._onto_disk(plans)
+        check_unchanged(job for plan in plans.values() for job in plan.jobs.values())
+        return found
+
+    def _into_memory(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
+        sinks = [_RecordingSink() for _ in plans]
+        self.passes += merge_together(list(plans.values()), sinks, self.progress)
+        found: dict[str, Candidate] = {}
+        for (name, plan), sink in zip(plans.items(), sinks, strict=True):
+            state = {n: (sink.state[n], job.output.dtype, job.output.shape) for n, job in plan.jobs.items()}
+            found[name] = Candidate(name, plan.recipe, _proxies(_account(plan, sink.stats)), state)
+        return found
+
+    def _onto_disk(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            partials = [
+                stack.enter_context(PartialDirectory(self.folder / name, plan.digest, force=True))
+                for name, plan in plans.items()
+            ]
+            sinks = [ShardSink(p, plan.shards) for p, plan in zip(partials, plans.values(), strict=True)]
+            try:
+                self.passes += merge_together(list(plans.values()), sinks, self.progress)
+            except RequestError:
+                for partial in partials:
+                    partial.abandon()
+                raise
+            accounts = {
+                name: _account(plan, sink.stats) for (name, plan), sink in zip(plans.items(), sinks, strict=True)
+            }
+            for partial, (name, plan) in zip(partials, plans.items(), strict=True):
+                write_side_files(plan, partial, {}, accounts[name].contents_digests())
+                partial.seal(plan.shards)
+        return {
+            name: Candidate(name, plan.recipe, _proxies(accounts[name]), directory=self.folder / name)
+            for name, plan in plans.items()
+        }
+
+
+def _account(plan: Plan, stats: Mapping[str, Mapping[str, Any]]) -> Account:
+    account = Account([expert.reference for expert in plan.experts])
+    for name, found in stats.items():
+        account.add(plan.jobs[name], found)
+    return account
+
+
+def _proxies(account: Account) -> dict[str, float]:
+    """What a merge says of itself by the names of ``objectives.PROXIES``; nothing where there is no base."""
+    experts = account.survival()
+    if not experts:
+        return {}
+    return {
+        "proxy:survival": _mean([expert.survival or 0.0 for expert in experts]),
+        "proxy:retention": _mean([_retained(expert) for expert in experts]),
+    }
+
+
+def _retained(expert: ExpertSurvival) -> float:
+    """The coefficient of an expert's own changes, or of all where it has none of its own, in [0, 1]."""
+    found = expert.realised if expert.realised is not None else expert.projection
+    return 0.0 if found is None else min(1.0, max(0.0, found))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

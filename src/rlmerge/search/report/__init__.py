@@ -1,0 +1,1 @@
+"""The report of a search: plain data in, text or a page out."""

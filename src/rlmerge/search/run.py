@@ -1,0 +1,337 @@
+"""The search itself: rounds of candidates merged in one read, scored, halved; then the honest end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rlmerge.checkpoint import Checkpoint
+from rlmerge.errors import RequestError, RlmergeError, RunError
+from rlmerge.merging.make import open_recipe
+from rlmerge.options import Options
+from rlmerge.progress import Progress, Quiet
+from rlmerge.recipe import Recipe, load_recipe
+from rlmerge.recipe.tree import Scalar
+
+from .baseline import baseline_recipes, best_row
+from .candidates import Candidate, Maker
+from .ending import Ending, Write
+from .hook import Hook
+from .judging import Judge
+from .request import default_search, read_search
+from .results import Tuning
+from .scoring import Bench, open_models
+from .settings import Settings
+from .space import Space
+from .study import Study, finished_values
+
+WARM = 5
+"""Best trials of an earlier search that a new one starts from."""
+
+_INSPECT_SCALES = (1.0, 0.75, 0.5)
+"""Times the recommended weights: what ``rlmerge inspect`` says to try."""
+
+
+def tune(
+    search: str | PathLike[str] | Mapping[str, Any] | None,
+    out: str | PathLike[str],
+    *,
+    base: str | None = None,
+    experts: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    from_inspect: bool = False,
+    warm: str | PathLike[str] | None = None,
+    write: Write | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Tuning:
+    """Search the recipe that is best by an objective, in the directory ``out``; started again it goes on.
+
+    ``search`` is a search file, YAML text or mapping: a recipe in which values may be ranges, with a section ``tune``.
+    Without one the default space of ``methods`` over ``base`` and ``experts`` is searched. ``given`` are ``Settings``
+    that stand over the file's, with ``objective`` a name, weights by name, or a list of those. ``from_inspect`` starts
+    at the recipe that ``rlmerge inspect`` recommends, ``warm`` at the best trials of another search. ``write`` merges
+    the winner into ``out/merged``.
+
+    RequestError when the search, a model or a task makes no sense, before anything is merged; RunError when every
+    candidate fails, or the disk does not take what is written. Both leave a study that goes on.
+    """
+    began = time.monotonic()
+    progress = progress or Quiet()
+    options = options or Options()
+    space, settings = _read(search, base, experts, methods, given)
+    folder = _folder(Path(out))
+    first = space.recipe({})
+    if first.base is None or not first.is_whole:
+        what = "a search needs a recipe of whole models with a base_model: it says what every gain is measured from"
+        raise RequestError(what, where=first.origin or "search", hint="Add base_model, and leave slices out.")
+    opened = open_recipe(first, options)
+    subjects, warnings = open_models(str(first.base), [str(source.model) for source in first.experts])
+    judge = Judge(settings, subjects, progress)
+    assert opened.models.base is not None, "it was asked for above"
+    in_memory = settings.hook is None and judge.accepts_memory(opened.models.base)
+    starts = [*_inspected(from_inspect, space, options, progress), *_warm(warm, space)]
+    signature = _signature(space, settings, judge.bench, list(opened.models.opened.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(folder, space, settings, signature)
+    try:
+        maker = Maker(opened, options, settings.memory, folder / "candidates", in_memory, progress)
+        run = _Run(space, settings, study, maker, judge, progress, began)
+        judge.prepare()
+        if study.is_new:
+            for values, origin in starts:
+                study.enqueue(values, origin)
+        run.baseline(first)
+        run.rounds()
+        ending = Ending(space, settings, study, maker, judge, progress)
+        return ending.finish(folder, first, subjects, write, began, [*warnings, *run.warnings])
+    finally:
+        study.close()
+
+
+class _Run:
+    """The rounds of one call."""
+
+    def __init__(
+        self,
+        space: Space,
+        settings: Settings,
+        study: Study,
+        maker: Maker,
+        judge: Judge,
+        progress: Progress,
+        began: float,
+    ) -> None:
+        self.space, self.settings, self.study = space, settings, study
+        self.maker, self.judge, self.progress = maker, judge, progress
+        self.began = began
+        self.hook = Hook(settings.hook) if settings.hook else None
+        self.warnings: list[str] = []
+        self._pace: float | None = None
+        """Seconds a candidate took, in the last round."""
+
+    def baseline(self, recipe: Recipe) -> None:
+        """Score the baseline, unless an earlier call did."""
+        bench = self.judge.bench
+        if self.study.baseline is not None or bench is None:
+            return
+        recipes = baseline_recipes(recipe)
+        rows: list[dict[str, Any]] = []
+        size = self.maker.batch(recipe)
+        names = list(recipes)
+        for start in range(0, len(names), size):
+            made = self.maker.make({name: recipes[name][1] for name in names[start : start + size]})
+            for name, candidate in made.items():
+                if not isinstance(candidate, Candidate):
+                    raise candidate
+                try:
+                    self._announce(candidate)
+                    scores = bench.score(candidate, -1)
+                finally:
+                    candidate.discard()
+                values = self.judge.real(scores, -1)
+                row = {"name": name, "coefficient": recipes[name][0], "values": values}
+                rows.append({**row, "scores": {task: score.value for task, score in scores.items()}})
+        self.study.keep_baseline(rows)
+        best = best_row(rows)
+        text = f"{best['name']}: {self.judge.objectives[0].name} {best['values'][0]:.3f}"
+        self.progress.message(f"to beat: {text}")
+
+    def rounds(self) -> None:
+        """Rounds until the budget is spent."""
+        size = min(self.settings.round, self.maker.batch(self.space.recipe({})))
+        number = 0
+        while (count := self._affordable(size)) and (asked := self.study.ask(count)):
+            number += 1
+            started = time.monotonic()
+            self._round(asked)
+            self._pace = (time.monotonic() - started) / len(asked)
+            self._tell(number)
+            self._give_up()
+
+    def _affordable(self, size: int) -> int:
+        """How many more candidates fit into the hours."""
+        if self.settings.hours is None:
+            return size
+        left = self.settings.hours * 3600 - (time.monotonic() - self.began)
+        if left <= 0:
+            return 0
+        return size if not self._pace else max(1, min(size, int(left / self._pace)))
+
+    def _round(self, asked: Sequence[tuple[Any, dict[str, Scalar]]]) -> None:
+        """Merge the candidates of a round in one read, score them, and stop the worse halves early."""
+        recipes: dict[str, Recipe] = {}
+        trials: dict[str, Any] = {}
+        for trial, values in asked:
+            name = f"trial-{trial.number:05}"
+            trials[name] = trial
+            try:
+                recipes[name] = self.space.recipe(values)
+            except RequestError as error:
+                self._fail(trial, error)
+        made = self.maker.make(recipes)
+        alive: list[Candidate] = []
+        for name, candidate in made.items():
+            if isinstance(candidate, Candidate):
+                self.study.note(trials[name], proxies=dict(candidate.proxies))
+                alive.append(candidate)
+            else:
+                self._fail(trials[name], candidate)
+        try:
+            self._score(alive, trials)
+        finally:
+            for candidate in made.values():
+                if isinstance(candidate, Candidate):
+                    candidate.discard()
+
+    def _score(self, alive: Sequence[Candidate], trials: Mapping[str, Any]) -> None:
+        spent = dict.fromkeys((candidate.name for candidate in alive), 0.0)
+        for level in range(self.judge.levels):
+            last = level == self.judge.levels - 1
+            found: dict[str, list[float]] = {}
+            for candidate in alive:
+                trial, started = trials[candidate.name], time.monotonic()
+                try:
+                    if level == 0:
+                        self._announce(candidate)
+                    values, scores = self.judge.values(candidate, level)
+                except Exception as error:  # whatever a harness raises costs its own candidate
+                    self._fail(trial, error)
+                    continue
+                spent[candidate.name] += time.monotonic() - started
+                self.study.note(trial, scores=scores, seconds=spent[candidate.name])
+                self.study.report(trial, level, values[0])
+                found[candidate.name] = values
+                if last:
+                    self.study.complete(trial, values)
+                    candidate.discard()
+            alive = [candidate for candidate in alive if candidate.name in found]
+            if not last:
+                alive = self._better_half(alive, trials, {name: values[0] for name, values in found.items()}, level)
+
+    def _better_half(
+        self, alive: Sequence[Candidate], trials: Mapping[str, Any], values: Mapping[str, float], level: int
+    ) -> list[Candidate]:
+        """The candidates in the upper half of all that were ever scored on this share of the items."""
+        known = sorted([*self.study.at_level(level)], reverse=True)
+        bar = known[(len(known) - 1) // 2] if known else float("-inf")
+        kept: list[Candidate] = []
+        for candidate in alive:
+            if values[candidate.name] >= bar:
+                kept.append(candidate)
+            else:
+                self.study.stop(trials[candidate.name])
+                candidate.discard()
+        return kept
+
+    def _announce(self, candidate: Candidate) -> None:
+        if self.hook is not None and candidate.directory is not None:
+            self.hook.call(candidate.directory)
+
+    def _fail(self, trial: Any, error: BaseException) -> None:
+        text = str(error) if isinstance(error, RlmergeError) else f"{type(error).__name__}: {error}"
+        self.study.fail(trial, text)
+        self.progress.message(f"trial {trial.number} failed: {text.splitlines()[0] if text else ''}")
+
+    def _tell(self, number: int) -> None:
+        trials, total = self.study.trials(), self.settings.trials
+        done = [trial for trial in trials if trial.values]
+        best = max(done, key=lambda trial: trial.values[0], default=None)
+        told = f"best so far {best.values[0]:.3f} (trial {best.number})" if best else "nothing complete yet"
+        left = (total - len(trials)) * (self._pace or 0.0)
+        if self.settings.hours is not None:
+            left = min(left, max(0.0, self.settings.hours * 3600 - (time.monotonic() - self.began)))
+        self.progress.message(f"round {number}: {len(trials)} of {total} trials, {told}, about {left:.0f} s left")
+
+    def _give_up(self) -> None:
+        """RunError when nothing but failures came of a whole round."""
+        trials = self.study.trials()
+        failed = [trial for trial in trials if trial.state == "fail"]
+        if len(failed) == len(trials) and len(trials) >= min(self.settings.round, self.settings.trials):
+            hint = "Correct what it says, and start the search in a new directory."
+            raise RunError(f"all {len(trials)} candidates failed; the first: {failed[0].error}", hint=hint)
+
+
+def _read(
+    search: str | PathLike[str] | Mapping[str, Any] | None,
+    base: str | None,
+    experts: Sequence[str],
+    methods: Sequence[str],
+    given: Mapping[str, Any],
+) -> tuple[Space, Settings]:
+    if search is None:
+        if base is None or not experts:
+            hint = "Name a search file, or --base BASE EXPERT..."
+            raise RequestError("a search needs a search file, or a base and its experts", hint=hint)
+        return default_search(base, experts, methods, given)
+    if base is not None or experts or methods:
+        hint = "Leave them out, or leave the search file out."
+        raise RequestError("a search file names base, experts and methods itself", hint=hint)
+    return read_search(Path(search) if isinstance(search, PathLike) else search, given)
+
+
+def _folder(out: Path) -> Path:
+    """The study's directory; RequestError when something else is there."""
+    out = out.expanduser()
+    if out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file() and not (out / ".workers").is_dir():
+        hint = "Give the search a new directory, or that of a search to go on with."
+        raise RequestError("holds something else than a search", where=str(out), hint=hint)
+    if out.exists() and not out.is_dir():
+        raise RequestError("is no directory", where=str(out), hint="Give the search a directory with -o.")
+    return out
+
+
+def _inspected(wanted: bool, space: Space, options: Options, progress: Progress) -> list[tuple[dict[str, Scalar], str]]:
+    """Where ``rlmerge inspect`` would start, and at smaller weights."""
+    if not wanted:
+        return []
+    from rlmerge.inspection.inspect import inspect
+
+    recipe = space.recipe({})
+    experts = [str(source.model) for source in recipe.experts]
+    found = inspect(str(recipe.base), experts, options=options, progress=progress).to_dict()["recommendation"]
+    if found is None:
+        progress.message("inspect recommends no recipe to start from")
+        return []
+    starts: list[tuple[dict[str, Scalar], str]] = []
+    place = space.locate(load_recipe(found["yaml"]))
+    for scale in _INSPECT_SCALES:
+        values = dict(place)
+        for dimension in space.dimensions:
+            value = values.get(dimension.name)
+            if dimension.parameter == "weight" and not dimension.choices and isinstance(value, float):
+                values[dimension.name] = dimension.nearest(value * scale)
+        starts.append((values, "inspect"))
+    return starts
+
+
+def _warm(warm: str | PathLike[str] | None, space: Space) -> list[tuple[dict[str, Scalar], str]]:
+    if warm is None:
+        return []
+    by_name = {dimension.name: dimension for dimension in space.dimensions}
+
+    def locate(parameters: Mapping[str, Any]) -> dict[str, Scalar]:
+        near = {name: by_name[name].nearest(value) for name, value in parameters.items() if name in by_name}
+        return {name: value for name, value in near.items() if value is not None}
+
+    return [(values, "warm") for values in finished_values(Path(warm), WARM, locate)]
+
+
+def _signature(space: Space, settings: Settings, bench: Bench | None, models: Sequence[Checkpoint]) -> dict[str, Any]:
+    """What must be the same for a study to go on: budgets may grow, all that decides a score may not change."""
+    return {
+        "ranges": [dimension.to_dict() for dimension in space.dimensions],
+        "recipe": space.recipe({}).text,
+        "methods": list(space.methods),
+        "models": [model.edition for model in models],
+        "objectives": [objective.name for objective in settings.objectives],
+        "tasks": list(settings.tasks),
+        "items": [] if bench is None else bench.identity(),
+        "limit": settings.limit,
+        "own": {name: list(tasks) for name, tasks in (settings.own or {}).items()},
+        "pruning": settings.prune,
+    }

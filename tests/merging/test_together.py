@@ -1,0 +1,91 @@
+"""Recipes merged side by side: the bytes of each alone, one read for all, and shared statistics."""
+
+import numpy as np
+import pytest
+
+from rlmerge.merging import statistics as statistics_module
+from rlmerge.merging.make import open_recipe
+from rlmerge.merging.sinks import StateSink
+from rlmerge.merging.together import merge_together
+from rlmerge.options import Options
+from rlmerge.progress import Quiet
+from rlmerge.recipe import recipe_from_flags
+from support.family import draw
+from support.models import write_model
+
+SHAPES = {"model.layers.0.w": (64, 48), "model.layers.1.w": (48, 64), "model.norm": (48,), "ids": (0, 4)}
+RECIPES = [
+    ("task_arithmetic", {"weight": 0.5}),
+    ("ties", {"density": 0.3}),
+    ("ties", {"density": 0.6}),
+    ("ties", {"density": 0.6, "scope": "global"}),
+    ("ties", {"density": 0.3, "scope": "global"}),
+    ("dare_ties", {"density": 0.5}),
+    ("dare_linear", {"density": 0.5, "rescale": "l1"}),
+    ("breadcrumbs", {}),
+    ("linear", {}),
+]
+
+
+@pytest.fixture(params=["bfloat16", "float32"])
+def opened(tmp_path, request):
+    base, experts = draw(7, 3, SHAPES)
+    names = [str(write_model(tmp_path / f"e{k}", expert, request.param)) for k, expert in enumerate(experts)]
+    at = str(write_model(tmp_path / "base", base, request.param))
+    recipes = [recipe_from_flags(method, at, names, parameters) for method, parameters in RECIPES]
+    options = Options(workers=2, cache=False)
+    models = open_recipe(recipes[0], options)
+    return [models.plan(recipe, None, options) for recipe in recipes]
+
+
+def run(plans):
+    sinks = [StateSink(lambda job: np.empty(job.output.numel, job.output.dtype.storage)) for _ in plans]
+    passes = merge_together(plans, sinks, Quiet())
+    return [sink.state for sink in sinks], passes
+
+
+def test_each_is_what_it_is_alone(opened):
+    together, passes = run(opened)
+    assert passes == 1
+    for plan, state in zip(opened, together, strict=True):
+        (alone,), _ = run([plan])
+        assert set(alone) == set(state)
+        for name, values in alone.items():
+            assert np.array_equal(values.view(np.uint8), state[name].view(np.uint8)), (plan.method.name, name)
+
+
+def test_thresholds_of_several_densities_count_once(opened, monkeypatch):
+    passes = []
+    count = statistics_module.Statistics._pass
+
+    def counted(self, jobs, open_):
+        passes.append(jobs[0].name)
+        count(self, jobs, open_)
+
+    monkeypatch.setattr(statistics_module.Statistics, "_pass", counted)
+    run([opened[1]])
+    alone = len(passes)
+    passes.clear()
+    run(opened[1:3])
+    if opened[0].jobs["model.layers.0.w"].output.dtype.name == "bfloat16":
+        assert len(passes) == alone
+    else:
+        # The second pass of float32 counts inside the bin that is hit, which is another for each density.
+        assert len(passes) < 2 * alone
+
+
+def test_a_small_budget_takes_more_passes(opened, monkeypatch):
+    from rlmerge.errors import RequestError
+    from rlmerge.merging import together
+
+    size = together.size_of
+
+    def limited(jobs, options, lanes):
+        if lanes > 4:
+            raise RequestError("too much")
+        return size(jobs, options, lanes)
+
+    monkeypatch.setattr(together, "size_of", limited)
+    states, passes = run(opened)
+    assert passes == 3
+    assert len(states) == len(opened)
