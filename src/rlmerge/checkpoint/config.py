@@ -111,6 +111,21 @@ def without_quantization(config: Config) -> dict[str, Any]:
     return edited
 
 
+def with_quantization(config: Config, original: Config) -> dict[str, Any]:
+    """The configuration with what ``original`` says of quantised weights, in the same places."""
+
+    def of(section: Config) -> dict[str, Any]:
+        narrow = [key for key in _DTYPES if str(section.get(key)).startswith("float8")]
+        return {key: section[key] for key in (*_QUANTIZATION, *narrow) if key in section}
+
+    edited = {**config, **of(original)}
+    for name in TEXT_SECTIONS:
+        section = original.get(name)
+        if isinstance(section, dict) and isinstance(edited.get(name), dict):
+            edited[name] = {**edited[name], **of(section)}
+    return edited
+
+
 def render(config: Config) -> bytes:
     """config.json's content."""
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

@@ -61,6 +61,15 @@ class Plan:
         """The recipe's method."""
         return self.recipe.method
 
+    @cached_property
+    def job_of(self) -> Mapping[str, Job]:
+        """The job that writes each tensor, by the tensor's name."""
+        return {output.name: job for job in self.jobs.values() for output in job.outputs}
+
+    def jobs_of(self, shard: ShardPlan) -> list[Job]:
+        """The jobs that write a shard, in the order of its tensors."""
+        return list(dict.fromkeys(self.job_of[output.name] for output in shard.tensors))
+
     @property
     def merged(self) -> list[Job]:
         """The jobs that are more than copies."""
@@ -123,7 +132,7 @@ class Plan:
             "tensors": len(self.jobs),
             "merged_tensors": len(merged),
             "parameters": sum(t.output.numel for t in merged),
-            "dtypes": sorted({t.output.dtype.name for t in self.jobs.values()}),
+            "dtypes": sorted({output.dtype.name for shard in self.shards for output in shard.tensors}),
             "shards": [shard.name for shard in self.shards],
             "statistics": [[statistic.name for statistic in stage] for stage in stages],
             "bytes_read": self.bytes_read,
