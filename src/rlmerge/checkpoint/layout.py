@@ -57,14 +57,12 @@ class ShardPlan:
         return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
 
 
-def plan_shards(
-    tensors: Sequence[OutputTensor | tuple[OutputTensor, ...]], shard_size: int
-) -> tuple[ShardPlan, ...]:
+def plan_shards(tensors: Sequence[OutputTensor | tuple[OutputTensor, ...]], shard_size: int) -> tuple[ShardPlan, ...]:
     """Cut ``tensors``, in their order, into files of at most ``shard_size`` bytes of weights.
 
     A larger tensor gets a file of its own. Within a file, wider element types come first, so that each tensor begins at
-    a multiple of its element size; otherwise the order is kept. A tuple of tensors stays together, in its own order, and
-    comes after single ones.
+    a multiple of its element size; otherwise the order is kept. A tuple of tensors stays together, in its own
+    order, and comes after single ones; there sizes may be such that a tensor begins elsewhere.
     """
     if shard_size <= 0:
         raise RequestError(f"the shard size must be positive, not {shard_size}", hint="Give a size such as 5GB.")

@@ -39,7 +39,7 @@ _REQUEST = (
     click.option("--workers", type=click.IntRange(min=1), help="Threads; as many as there are cores by default."),
     click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="For random methods."),
     click.option("--dtype", metavar="TYPE", help="Output type unless --out-dtype; float64 also computes in it."),
-    click.option("--out-dtype", metavar="TYPE", help="Type of the merged weights: bfloat16, float32, …; like-base quantises as the base does."),
+    click.option("--out-dtype", metavar="TYPE", help="Type of the merged weights, like bfloat16; or like-base."),
     click.option(
         "--rounding",
         type=click.Choice(["nearest", "stochastic"]),

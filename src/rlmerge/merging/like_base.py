@@ -53,6 +53,12 @@ def encoders(recipe: Recipe, base: Checkpoint | None, seen: Mapping[str, Source]
     return {name: encoder for name, encoder in made.items() if encoder is not None}
 
 
+def copied(base: Checkpoint) -> list[str]:
+    """Identities of what the output takes from ``base`` though no value depends on it: scales of activations, …"""
+    found = (x for source in base.tensors.values() if is_quantised(source) for x in source.beside)
+    return [x.fingerprint(whole=True).hex() for x in found]
+
+
 def encoding_memory(encoder: Encoder, experts: int) -> int:
     """Bytes that encoding one tensor takes: its largest unit, what is kept to the end, and the account of a block."""
     kept = sum(output.nbytes for output in encoder.outputs[1:])

@@ -31,7 +31,7 @@ from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
 from .opening import Models, open_models
 from .place import check_place, free_space
-from .plan import Beside, Plan
+from .plan import Beside, Plan, is_like_base
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.formats.quantised_encode import Encoder
@@ -191,11 +191,6 @@ def _files(
     if len(written) == 1 and written != stored:
         config = with_dtype(config, *written)
     return identity.with_config(config)
-
-
-def is_like_base(options: Options, recipe: Recipe) -> bool:
-    """Whether the output is to be stored as the base is."""
-    return (options.out_dtype or recipe.out_dtype or "").strip() == LIKE_BASE
 
 
 def _named(name: str | None, where: str) -> DType | None:

@@ -13,13 +13,18 @@ from typing import Any
 from rlmerge.checkpoint import Checkpoint, InputFile, ShardPlan
 from rlmerge.methods import Method
 from rlmerge.options import Options
-from rlmerge.recipe import Recipe
+from rlmerge.recipe import LIKE_BASE, Recipe
 
 from .code import code_digest, digest_of
 from .job import Job
 from .measured import Inputs
 from .place import free_space
 from .sizing import Sizing, size_of
+
+
+def is_like_base(options: Options, recipe: Recipe) -> bool:
+    """Whether the output is to be stored as the base is."""
+    return (options.out_dtype or recipe.out_dtype or "").strip() == LIKE_BASE
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,10 @@ class Plan:
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
             "options": {name: options[name] for name in kept},
         }
+        if self.base is not None and is_like_base(self.options, self.recipe):
+            from .like_base import copied
+
+            content["copied"] = copied(self.base)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:

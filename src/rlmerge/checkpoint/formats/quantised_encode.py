@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeGuard
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Encoder(ABC):
         """
 
 
-def is_quantised(source: Source) -> bool:
+def is_quantised(source: Source) -> TypeGuard[ScaledBlocks | TransposedBlocks]:
     """Whether a model stores ``source`` as codes with scales."""
     return isinstance(source, ScaledBlocks | TransposedBlocks)
 
