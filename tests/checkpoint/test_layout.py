@@ -110,3 +110,12 @@ def test_index():
     }
     assert list(json.loads(content)["weight_map"]) == ["a", "m", "z"]
     assert content.endswith(b"}\n")
+
+
+def test_a_group_stays_together_in_its_own_order_after_single_tensors():
+    codes, scales = tensor("w", "float8_e4m3fn", (8,)), tensor("w_scale", "float32", (2,))
+    [shard] = plan_shards([(codes, scales), tensor("b"), tensor("i", "int8", (4,))], 1000)
+    assert [item.name for item in shard.tensors] == ["b", "i", "w", "w_scale"]
+    assert names(plan_shards([tensor("b"), (codes, scales), tensor("c")], 20)) == [["b"], ["w", "w_scale"], ["c"]]
+    with pytest.raises(ValueError, match="distinct"):
+        plan_shards([(codes, scales), tensor("w")], 1000)

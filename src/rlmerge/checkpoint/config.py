@@ -91,6 +91,21 @@ def with_dtype(config: Config, name: str) -> dict[str, Any]:
     return edited if any(key in config for key in _DTYPES) else {**edited, "torch_dtype": name}
 
 
+def with_quantization(config: Config, original: Config) -> dict[str, Any]:
+    """The configuration with what ``original`` says of quantised weights, in the same places."""
+
+    def of(section: Config) -> dict[str, Any]:
+        narrow = [key for key in _DTYPES if str(section.get(key)).startswith("float8")]
+        return {key: section[key] for key in (*_QUANTIZATION, *narrow) if key in section}
+
+    edited = {**config, **of(original)}
+    for name in TEXT_SECTIONS:
+        section = original.get(name)
+        if isinstance(section, dict) and isinstance(edited.get(name), dict):
+            edited[name] = {**edited[name], **of(section)}
+    return edited
+
+
 def render(config: Config) -> bytes:
     """config.json's content."""
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

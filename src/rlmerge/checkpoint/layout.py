@@ -57,28 +57,35 @@ class ShardPlan:
         return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
 
 
-def plan_shards(tensors: Sequence[OutputTensor], shard_size: int) -> tuple[ShardPlan, ...]:
+def plan_shards(tensors: Sequence[OutputTensor | tuple[OutputTensor, ...]], shard_size: int) -> tuple[ShardPlan, ...]:
     """Cut ``tensors``, in their order, into files of at most ``shard_size`` bytes of weights.
 
     A larger tensor gets a file of its own. Within a file, wider element types come first, so that each tensor begins at
-    a multiple of its element size; otherwise the order is kept.
+    a multiple of its element size; otherwise the order is kept. A tuple of tensors stays together, in its own
+    order, and comes after single ones; there sizes may be such that a tensor begins elsewhere.
     """
     if shard_size <= 0:
         raise RequestError(f"the shard size must be positive, not {shard_size}", hint="Give a size such as 5GB.")
-    if len({tensor.name for tensor in tensors}) < len(tensors):
+    units = [tensor if isinstance(tensor, tuple) else (tensor,) for tensor in tensors]
+    names = [tensor.name for unit in units for tensor in unit]
+    if len(set(names)) < len(names):
         raise ValueError("output tensors must have distinct names")
-    groups: list[list[OutputTensor]] = [[]]
+    groups: list[list[tuple[OutputTensor, ...]]] = [[]]
     held = 0
-    for tensor in tensors:
-        if groups[-1] and held + tensor.nbytes > shard_size:
+    for unit in units:
+        nbytes = sum(tensor.nbytes for tensor in unit)
+        if groups[-1] and held + nbytes > shard_size:
             groups.append([])
             held = 0
-        groups[-1].append(tensor)
-        held += tensor.nbytes
+        groups[-1].append(unit)
+        held += nbytes
     count = len(groups)
     names = [SINGLE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-    ordered = (sorted(group, key=lambda tensor: -tensor.dtype.itemsize) for group in groups)
-    return tuple(ShardPlan(name, tuple(group)) for name, group in zip(names, ordered, strict=True))
+    ordered = (sorted(group, key=lambda unit: (len(unit) > 1, -unit[0].dtype.itemsize)) for group in groups)
+    return tuple(
+        ShardPlan(name, tuple(tensor for unit in group for tensor in unit))
+        for name, group in zip(names, ordered, strict=True)
+    )
 
 
 def index_json(shards: Sequence[ShardPlan]) -> bytes:

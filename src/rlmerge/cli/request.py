@@ -39,7 +39,7 @@ _REQUEST = (
     click.option("--workers", type=click.IntRange(min=1), help="Threads; as many as there are cores by default."),
     click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="For random methods."),
     click.option("--dtype", metavar="TYPE", help="Output type unless --out-dtype; float64 also computes in it."),
-    click.option("--out-dtype", metavar="TYPE", help="Type of the merged weights, like bfloat16 or float32."),
+    click.option("--out-dtype", metavar="TYPE", help="Type of the merged weights, like bfloat16; or like-base."),
     click.option(
         "--rounding",
         type=click.Choice(["nearest", "stochastic"]),
@@ -91,7 +91,7 @@ def read_requests(request: dict[str, Any]) -> tuple[tuple[Recipe, ...], Options]
     inputs, parameters = request.pop("inputs"), request.pop("parameters")
     method, base = request.pop("method"), request.pop("base")
     types: dict[str, Any] = {
-        name: canonical_dtype(request[name], f"--{name.replace('_', '-')}")
+        name: canonical_dtype(request[name], f"--{name.replace('_', '-')}", output=name == "out_dtype")
         for name in ("dtype", "out_dtype")
         if request[name]
     }

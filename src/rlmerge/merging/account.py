@@ -175,7 +175,7 @@ class Account:
             found.append(Detail(label, total.value, defined))
         return tuple(found)
 
-    def warnings(self, rounding: str, dtype: str) -> Iterable[str]:
+    def warnings(self, rounding: str | None, dtype: str) -> Iterable[str]:
         """What the method warned of, experts without changes, and changes that rounding erased, with the remedies."""
         for text, count in self.notes.items():
             yield f"{text} ({count} of {self.tensors} tensors)"

@@ -12,7 +12,7 @@ from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32
 from rlmerge.options import Options
 from rlmerge.progress import Progress
-from rlmerge.recipe import Recipe
+from rlmerge.recipe import LIKE_BASE, Recipe
 
 from .opening import open_models
 from .place import check_place
@@ -31,6 +31,9 @@ def merge_as_adapter(
     updates, for experts that are no adapters, and where ``out`` may not be created.
     """
     method = recipe.method.name
+    if LIKE_BASE in (options.out_dtype, recipe.out_dtype):
+        hint = "Leave --out-dtype away, or name a type."
+        raise RequestError(f"an adapter is not stored {LIKE_BASE}: its factors are not quantised", hint=hint)
     if method not in LINEAR:
         hint = f"Use {' or '.join(LINEAR)}, or merge to full weights."
         raise RequestError(f"'{method}' is not a weighted sum of updates, so it has no adapter", hint=hint)

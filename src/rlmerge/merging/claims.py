@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from rlmerge.checkpoint import JournalEntry
 
 from .job import Job
 
@@ -14,7 +17,14 @@ _LONGEST = 1000
 
 
 def is_account(job: Job, stats: Mapping[str, Any]) -> bool:
-    """Whether ``Account.stats`` may give ``stats`` for a job: empty for a copy, else of its number of models."""
+    """Whether a merge may account for a job with ``stats``: digests of what was read, and of all its models if merged.
+
+    A job that shares a mask is copied, and has digests alone.
+    """
+    read = stats.get("inputs")
+    if not _are(read, len(job.inputs) if job.output.numel else 0, _is_digest):
+        return False
+    stats = {key: value for key, value in stats.items() if key != "inputs"}
     if job.method is None or not stats:
         return not stats
     experts = len(job.models)
@@ -27,6 +37,17 @@ def is_account(job: Job, stats: Mapping[str, Any]) -> bool:
         and _are(notes, None, lambda note: isinstance(note, str))
         and (report is None or (isinstance(report, dict) and all(_is_share(*share) for share in report.items())))
     )
+
+
+def is_claim(job: Job | None, entry: JournalEntry) -> bool:
+    """Whether a journal's entry can be of one of the job's outputs; only the last one's says anything of the merge."""
+    if job is None:
+        return False
+    return is_account(job, entry.stats) if entry.tensor == job.last else not entry.stats
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
 
 
 def _are(values: Any, length: int | None, kind: Callable[[Any], bool]) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint import OutputTensor, Source
 from rlmerge.kernels.program import Operands
 from rlmerge.methods import Method
 from rlmerge.methods.method import Stages
+
+if TYPE_CHECKING:
+    from rlmerge.checkpoint.formats.quantised_encode import Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +22,8 @@ class Job:
     ``method`` None copies the first source, to which all others must be equal. ``models`` says for each expert which
     of the plan's models it is: the account of what survived adds up by model, and K may vary from job to job.
     ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel`` and ``wide``.
-    ``stages`` are the statistics that the method needs; jobs of one ``scope`` share those over the whole model.
+    ``stages`` are the statistics that the method needs; jobs of one ``scope`` share those over the whole model. With an
+    ``encoder`` the ``output`` is only merged: it is written as several tensors.
     """
 
     output: OutputTensor
@@ -32,11 +36,28 @@ class Job:
     extras: Mapping[str, tuple[Source, ...]] = field(default_factory=dict[str, tuple[Source, ...]])
     wide: bool = False
     scope: str = ""
+    encoder: Encoder | None = None
 
     @property
     def name(self) -> str:
         """The output tensor's name."""
         return self.output.name
+
+    @property
+    def outputs(self) -> tuple[OutputTensor, ...]:
+        """The tensors that are written, in their order. The journal's entry of the last one says that all are there.
+
+        Codes come first, as they cannot wait in memory, and then wide types before narrow ones.
+        """
+        if self.encoder is None:
+            return (self.output,)
+        codes, *rest = self.encoder.outputs
+        return (codes, *sorted(rest, key=lambda output: -output.dtype.itemsize))
+
+    @property
+    def last(self) -> str:
+        """The name of the last output."""
+        return self.outputs[-1].name
 
     @property
     def operands(self) -> Operands:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .measured import Inputs, inputs_of
 from .opening import Models
 from .stacking import misfits, other_kinds
 from .towers import position, tower_depths, tower_of
+
+if TYPE_CHECKING:
+    from rlmerge.checkpoint.formats.quantised_encode import Encoder
 
 _BEFORE = re.compile(r"embed|wte|wpe|word_emb|position|tok_emb|patch|conv1|cls_token|rotary")
 """Names of what a model does before its layers; the rest outside them comes after."""
@@ -41,11 +44,15 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the request says of types: ``dtype`` and ``out_dtype``, None where it does not, and float64 arithmetic."""
+    """What the request says of types: ``dtype`` and ``out_dtype``, None where it does not, and float64 arithmetic.
+
+    ``encoders``, if not None, write the tensors that the base quantises; others are then stored as the base's are.
+    """
 
     dtype: DType | None
     out_dtype: DType | None
     wide: bool
+    encoders: Mapping[str, Encoder] | None = None
 
 
 class JobMaker:
@@ -148,7 +155,7 @@ class JobMaker:
             return
         models = [*([base] if base else []), *experts]
         seen = [{n: s for n, s in self.seen[id(m)].items() if n in chosen} for m in models]
-        promote = self.wish.dtype is None and self.wish.out_dtype is None
+        promote = self.wish == Wish(None, None, False)
         pairs = pair_tensors(base, experts, seen, promote=promote)
         self.made.warnings += pairs.warnings
         numbers = self._numbers(part, experts)
@@ -300,6 +307,12 @@ class JobMaker:
         names: Sequence[str] | None = None,
     ) -> None:
         sample = base or sources[0]
+        encoder = self._encoder(name, base)
+        if encoder is not None and (module is None or part is None or not sources or not sample.numel):
+            for stored in encoder.stored:
+                output = OutputTensor(stored.name, stored.dtype, stored.shape)
+                self.made.jobs[stored.name] = Job(output, None, stored, (), ())
+            return
         if module is None or part is None or not sources or sample.dtype not in MERGEABLE:
             copied = base if not sources else None
             sources_ = () if copied is not None else sources
@@ -310,14 +323,23 @@ class JobMaker:
         values = self.recipe.values_at(
             module, part, output_name=name, source_names=names or [name] * len(sources), position=where
         )
-        output = OutputTensor(name, self._type(name, (*(() if base is None else (base,)), *sources)), sample.shape)
+        dtype = self._type(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
+        output = OutputTensor(name, dtype, sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
-        job = Job(output, self.recipe.method, base, sources, numbers, values, stages, extras, self.wish.wide, scope)
+        more = extras, self.wish.wide, scope, encoder
+        job = Job(output, self.recipe.method, base, sources, numbers, values, stages, *more)
         known = {"experts": float(len(sources)), "numel": sample.numel, "wide": job.operands.real == np.float64}
         job = replace(job, values={**values, **known})
         for problem in self.recipe.method.check(job.values):
             self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
         self.made.jobs[name] = job
+
+    def _encoder(self, name: str, base: Source | None) -> Encoder | None:
+        """What writes the tensor as the base has it, if it is to be and the base quantises it."""
+        if not self.wish.encoders or self.models.base is None:
+            return None
+        own = self.seen[id(self.models.base)].get(name)
+        return self.wish.encoders.get(name) if base is not None and base is own else None
 
     def _as_copy(self, job: Job) -> Job:
         """A float tensor that is only copied is still stored as the output asks."""
@@ -339,6 +361,8 @@ class JobMaker:
         A tensor that all models keep in float32 is not narrowed by ``dtype``, only by ``out_dtype``.
         """
         own = widest(source.nominal for source in sources)
+        if self.wish.encoders is not None:
+            return sources[0].nominal
         if self.wish.out_dtype is not None:
             return self.wish.out_dtype
         asked = self.wish.dtype

@@ -6,21 +6,22 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, InputFile, Source, plan_shards
-from rlmerge.checkpoint.config import with_dtype, with_tied
-from rlmerge.checkpoint.identity import Identity, plan_identity
+from rlmerge.checkpoint.config import read_config, with_dtype, with_quantization, with_tied
+from rlmerge.checkpoint.identity import CONFIG, Identity, plan_identity
 from rlmerge.checkpoint.license import read_license
 from rlmerge.checkpoint.reindex import reindexed
+from rlmerge.checkpoint.side_files import open_side_file
 from rlmerge.checkpoint.vocabulary import ModelToken, TokenizerSpec, TokenSpec
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32, FLOAT64, MERGEABLE, DType
 from rlmerge.kernels.rounding import STOCHASTIC
 from rlmerge.options import Options
-from rlmerge.recipe import ModelRef, Recipe, Zero, canonical_dtype
+from rlmerge.recipe import LIKE_BASE, ModelRef, Recipe, Zero, canonical_dtype
 from rlmerge.recipe import ModelToken as TokenOfModel
 from rlmerge.recipe import TokenizerSpec as AskedTokenizer
 
@@ -33,7 +34,10 @@ from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
 from .opening import Models, models_of, open_models
 from .place import check_place, free_space
-from .plan import Beside, Plan
+from .plan import Beside, Plan, is_like_base
+
+if TYPE_CHECKING:
+    from rlmerge.checkpoint.formats.quantised_encode import Encoder
 
 View = Callable[[Checkpoint], Mapping[str, Source]]
 
@@ -110,6 +114,9 @@ def plan_models(
     inputs: Inputs = MappingProxyType({}),
 ) -> Plan:
     """The plan of a merge in memory, of models that are already open and have nothing beside their weights."""
+    if is_like_base(options, recipe):
+        what = f"{LIKE_BASE} is for files: state dicts hold no quantised weights"
+        raise RequestError(what, hint="Name a type, or merge model directories with rlmerge.merge.")
     named = [*([recipe.base] if recipe.base else []), *(expert.model for expert in recipe.experts)]
     models = [*([base] if base else []), *experts]
     opened = {model.identity: checkpoint for model, checkpoint in zip(named, models, strict=True)}
@@ -127,22 +134,27 @@ def _plan(models: Models, out: Path | None, options: Options, inputs: Inputs, id
     merged = [m for m in distinct if m is template or m in models.experts or m in _bases(models)]
     seen = see(merged, view, warnings)
     untied = settle_heads(merged, seen, warnings)
-    asked = Wish(
-        _named(options.dtype or recipe.dtype, "--dtype"),
-        _named(options.out_dtype or recipe.out_dtype, "--out-dtype"),
-        _named(options.dtype or recipe.dtype, "--dtype") is FLOAT64,
-    )
+    dtype, out_dtype = options.dtype or recipe.dtype, options.out_dtype or recipe.out_dtype
+    encoders: Mapping[str, Encoder] | None = None
+    if is_like_base(options, recipe):
+        from .like_base import encoders as encoders_of
+
+        out_dtype, encoders = None, encoders_of(recipe, models.base, seen[0])
+    named = _named(dtype, "--dtype")
+    asked = Wish(named, _named(out_dtype, "--out-dtype"), named is FLOAT64, encoders)
     maker = JobMaker(models, {id(m): tensors for m, tensors in zip(merged, seen, strict=True)}, inputs, asked)
     made = maker.make()
     if options.rounding == "stochastic":
-        _check_stochastic(made)
+        _check_stochastic(made, encoders is not None)
     maker.check()
     jobs = made.jobs
-    shards = plan_shards([job.output for job in jobs.values()], options.shard_size)
-    ordered = {o.name: jobs[o.name] for shard in shards for o in shard.tensors}
+    groups = [job.output if job.encoder is None else job.outputs for job in jobs.values()]
+    shards = plan_shards(groups, options.shard_size)
+    writing = {output.name: job for job in jobs.values() for output in job.outputs}
+    ordered = {job.name: job for shard in shards for o in shard.tensors for job in [writing[o.name]]}
     warnings += [*made.warnings, *(identity.warnings if identity else ()), *_unused(recipe, ordered)]
     warnings += _rounded_adapters(models, ordered.values())
-    files = _files(identity, made, untied, models) if identity else {}
+    files = _files(identity, made, untied, models, encoders is not None) if identity else {}
     licenses = [read_license(model.side_root) for model in dict.fromkeys(models.opened.values())] if identity else []
     beside = Beside(files, tuple(identity.notes) if identity else (), tuple(licenses))
     plan = Plan(
@@ -195,7 +207,9 @@ def _template(recipe: Recipe, models: Models) -> Checkpoint | str | None:
     return models.of(template.model) if template.model else template.text
 
 
-def _files(identity: Identity, made: Jobs, untied: bool, models: Models) -> Mapping[str, InputFile | bytes]:
+def _files(
+    identity: Identity, made: Jobs, untied: bool, models: Models, like_base: bool
+) -> Mapping[str, InputFile | bytes]:
     """Every file beside the weights, the configuration adapted to what is written."""
     config = identity.config
     if config is None:
@@ -206,6 +220,12 @@ def _files(identity: Identity, made: Jobs, untied: bool, models: Models) -> Mapp
     for tower, layers in made.layers.items():
         donor = next(models.of(model) for _, part in models.recipe.slices for model in part.models)
         config = reindexed({**(donor.config or {}), **config}, layers, tower)
+    if like_base and models.base is not None:
+        original = read_config(models.base.side_root) or {}
+        config = with_quantization(config, original)
+        if config == original:
+            return {**identity.files, CONFIG: open_side_file(models.base.side_root / CONFIG)}
+        return identity.with_config(config)
     written = {job.output.dtype.name for job in made.jobs.values() if job.output.dtype in MERGEABLE}
     template = models.base or models.experts[0]
     stored = {source.nominal.name for source in template.tensors.values() if source.dtype in MERGEABLE}
@@ -218,7 +238,11 @@ def _named(name: str | None, where: str) -> DType | None:
     return None if name is None else BY_NAME[canonical_dtype(name, where)]
 
 
-def _check_stochastic(made: Jobs) -> None:
+def _check_stochastic(made: Jobs, like_base: bool) -> None:
+    if like_base:
+        what = f"codes of {LIKE_BASE} are the nearest ones; stochastic rounding writes bfloat16 or float16"
+        made.problems["stochastic"] = RequestError(what, hint="Leave --rounding or --out-dtype away.")
+        return
     wrong = [j.output for j in made.jobs.values() if j.method is not None and j.output.dtype not in STOCHASTIC]
     if wrong:
         made.problems["stochastic"] = RequestError(

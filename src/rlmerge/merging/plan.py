@@ -13,13 +13,18 @@ from typing import Any
 from rlmerge.checkpoint import Checkpoint, InputFile, ShardPlan
 from rlmerge.methods import Method
 from rlmerge.options import Options
-from rlmerge.recipe import Recipe
+from rlmerge.recipe import LIKE_BASE, Recipe
 
 from .code import code_digest, digest_of
 from .job import Job
 from .measured import Inputs
 from .place import free_space
 from .sizing import Sizing, size_of
+
+
+def is_like_base(options: Options, recipe: Recipe) -> bool:
+    """Whether the output is to be stored as the base is."""
+    return (options.out_dtype or recipe.out_dtype or "").strip() == LIKE_BASE
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,15 @@ class Plan:
     def method(self) -> Method:
         """The recipe's method."""
         return self.recipe.method
+
+    @cached_property
+    def job_of(self) -> Mapping[str, Job]:
+        """The job that writes each tensor, by the tensor's name."""
+        return {output.name: job for job in self.jobs.values() for output in job.outputs}
+
+    def jobs_of(self, shard: ShardPlan) -> list[Job]:
+        """The jobs that write a shard, in the order of its tensors."""
+        return list(dict.fromkeys(self.job_of[output.name] for output in shard.tensors))
 
     @property
     def merged(self) -> list[Job]:
@@ -108,6 +122,10 @@ class Plan:
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
             "options": {name: options[name] for name in kept},
         }
+        if self.base is not None and is_like_base(self.options, self.recipe):
+            from .like_base import copied
+
+            content["copied"] = copied(self.base)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +141,7 @@ class Plan:
             "tensors": len(self.jobs),
             "merged_tensors": len(merged),
             "parameters": sum(t.output.numel for t in merged),
-            "dtypes": sorted({t.output.dtype.name for t in self.jobs.values()}),
+            "dtypes": sorted({output.dtype.name for shard in self.shards for output in shard.tensors}),
             "shards": [shard.name for shard in self.shards],
             "statistics": [[statistic.name for statistic in stage] for stage in stages],
             "bytes_read": self.bytes_read,

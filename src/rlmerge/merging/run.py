@@ -14,7 +14,7 @@ from rlmerge.progress import Progress, Quiet
 
 from . import cache
 from .account import Account, MergeResult
-from .claims import is_account
+from .claims import is_claim
 from .execute import Executor, Lane, Task, check_unchanged
 from .locked import check_contents
 from .memory import PeakMemory
@@ -50,12 +50,13 @@ def merge_shard(
     scanned.
     """
     completed = partial.completed()
-    left = [plan.jobs[output.name] for output in shard.tensors if output.name not in completed]
-    sink = ShardSink(partial, [shard])
+    jobs = plan.jobs_of(shard)
+    left = [job for job in jobs if job.last not in completed]
+    sink = ShardSink(partial, [shard], plan.options)
     lane = Lane(statistics, sink)
     executor = Executor([lane], workers, plan.sizing, plan.options, progress, digested=True)
     executor.run(Task((job,)) for job in left)
-    kept = {output.name: completed[output.name].stats for output in shard.tensors if output.name in completed}
+    kept = {job.name: completed[job.last].stats for job in jobs if job.last in completed}
     return ShardRecord(shard.name, {**kept, **sink.stats})
 
 
@@ -81,7 +82,7 @@ def run(
         force=options.force,
         advance=progress.advance,
         shards=plan.shards,
-        accepts=lambda entry: entry.tensor in plan.jobs and is_account(plan.jobs[entry.tensor], entry.stats),
+        accepts=lambda entry: is_claim(plan.job_of.get(entry.tensor), entry),
     ) as partial:
         with PeakMemory() as memory, Workers(plan.sizing.threads) as workers:
             try:
@@ -93,7 +94,9 @@ def run(
                 partial.abandon()
                 raise
         result = replace(
-            _result(plan, Path(out), account, found), peak_memory=memory.peak, resumed=len(partial.completed())
+            _result(plan, Path(out), account, found),
+            peak_memory=memory.peak,
+            resumed=sum(job.last in partial.completed() for job in plan.jobs.values()),
         )
         progress.start("seal", 0)
         check_unchanged(plan.jobs.values())
@@ -118,7 +121,7 @@ def _merge(plan: Plan, partial: PartialDirectory, workers: Workers, progress: Pr
     completed = partial.completed()
     statistics = Statistics(list(jobs.values()), workers, plan.options, plan.sizing, progress, cache.load(plan))
     statistics.scan_model()
-    left = [job for name, job in jobs.items() if name not in completed]
+    left = [job for job in jobs.values() if job.last not in completed]
     progress.start("merge", sum(source.nbytes for job in left for source in job.inputs))
     account = Account([expert.reference for expert in plan.experts])
     for shard in plan.shards:
@@ -132,7 +135,9 @@ def _merge(plan: Plan, partial: PartialDirectory, workers: Workers, progress: Pr
 
 
 def _result(plan: Plan, out: Path, account: Account, warnings: list[str]) -> MergeResult:
-    dtypes = ", ".join(sorted({job.output.dtype.name for job in plan.merged}))
+    dtypes, rounding = ", ".join(sorted({job.output.dtype.name for job in plan.merged})), plan.options.rounding
+    if any(job.encoder for job in plan.merged):
+        dtypes, rounding = "the base's own format", None
     return MergeResult(
         out=out,
         method=plan.method.name,
@@ -147,6 +152,6 @@ def _result(plan: Plan, out: Path, account: Account, warnings: list[str]) -> Mer
         changed=account.changed,
         survived=account.survived,
         experts=account.survival(),
-        warnings=(*warnings, *account.warnings(plan.options.rounding, dtypes)),
+        warnings=(*warnings, *account.warnings(rounding, dtypes)),
         details=account.details(),
     )

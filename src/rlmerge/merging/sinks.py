@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rlmerge.checkpoint import PartialDirectory, ShardPlan, ShardWriter
+from rlmerge.options import Options
 
 from .job import Job
 from .tiles import Tile
+
+if TYPE_CHECKING:
+    from .like_base import Encoding
 
 
 class Sink(Protocol):
@@ -30,10 +34,15 @@ class Sink(Protocol):
 
 
 class ShardSink:
-    """Writes tensors into the shards of a directory, with an entry in its journal for each that is complete."""
+    """Writes tensors into the shards of a directory, with an entry in its journal for each that is complete.
 
-    def __init__(self, partial: PartialDirectory, shards: Sequence[ShardPlan]) -> None:
+    What an interrupted run left of a job's several tensors is not written again. ``stats`` are by job.
+    """
+
+    def __init__(self, partial: PartialDirectory, shards: Sequence[ShardPlan], options: Options) -> None:
         self.partial = partial
+        self.options = options
+        self.encoding: Encoding | None = None
         self.shard_of = {output.name: shard for shard in shards for output in shard.tensors}
         self.writers: dict[str, ShardWriter] = {}
         self.stats: dict[str, Mapping[str, Any]] = {}
@@ -43,15 +52,44 @@ class ShardSink:
 
     def write(self, job: Job, tile: Tile, stored: Any) -> None:
         """Append one tile to its shard."""
-        self._writer(job).write(job.name, stored)
+        if job.encoder is None:
+            self._append(job.name, stored)
+            return
+        for codes in self._encoding(job).take(stored):
+            self._append(job.outputs[0].name, codes)
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Close the tensor in its shard and in the journal."""
-        self._writer(job).finish_tensor(job.name, dict(stats))
+        if job.encoder is not None:
+            encoding, self.encoding = self._encoding(job), None
+            stats = encoding.stats(stats)
+            codes, *rest = job.outputs
+            left = encoding.left()
+            self._close(codes.name, {})
+            for output in rest:
+                self._append(output.name, left[output.name])
+                self._close(output.name, stats if output.name == job.last else {})
+        else:
+            self._close(job.name, stats)
         self.stats[job.name] = stats
 
-    def _writer(self, job: Job) -> ShardWriter:
-        shard = self.shard_of[job.name]
+    def _encoding(self, job: Job) -> Encoding:
+        if self.encoding is None:
+            from .like_base import Encoding
+
+            self.encoding = Encoding(job, self.options)
+        return self.encoding
+
+    def _append(self, name: str, stored: Any) -> None:
+        if name not in self.partial.completed():
+            self._writer(name).write(name, stored)
+
+    def _close(self, name: str, stats: Mapping[str, Any]) -> None:
+        if name not in self.partial.completed():
+            self._writer(name).finish_tensor(name, dict(stats))
+
+    def _writer(self, name: str) -> ShardWriter:
+        shard = self.shard_of[name]
         if shard.name not in self.writers:
             self.writers[shard.name] = self.partial.shard_writer(shard)
         return self.writers[shard.name]

@@ -53,9 +53,10 @@ def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
     even one thread with the smallest tiles fits.
     """
     merged = [job for job in jobs if job.method is not None and job.output.numel]
+    encoding = _encoding(merged)
     found: Sizing | None = None
     for threads, tile in _settings(options.threads):
-        found = _setting(merged, threads, tile, lanes)
+        found = _setting(merged, threads, tile, lanes, encoding)
         if found.peak <= options.memory:
             return found
     assert found is not None
@@ -78,7 +79,7 @@ def _settings(threads: int) -> Iterator[tuple[int, int]]:
         threads = max(1, threads // 2)
 
 
-def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int) -> Sizing:
+def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, encoding: int) -> Sizing:
     buffers = threads + QUEUE
     piece = max((_piece(job, tile) for job in jobs), default=0)
     itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
@@ -86,7 +87,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int) -> Sizing
     merging = max((_merging(job, threads, tile) for job in jobs), default=0)
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
     held = sum(_held(job) for job in jobs)
-    peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs)
+    peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs) + encoding
     return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
 
 
@@ -156,6 +157,16 @@ def _rows(job: Job) -> int:
     """Bytes for one group of rows: decoded, with a field, ranks and whatever a function of rows makes of them."""
     group = min(job.output.numel, row_block(job.columns))
     return group * 8 * ROW_COPIES * (len(job.experts) + 1)
+
+
+def _encoding(jobs: Sequence[Job]) -> int:
+    """Bytes for the tensor that is written as its base stores it, one at a time."""
+    encoded = [job for job in jobs if job.encoder is not None]
+    if not encoded:
+        return 0
+    from .like_base import encoding_memory
+
+    return max(encoding_memory(job.encoder, len(job.experts)) for job in encoded if job.encoder is not None)
 
 
 def _held(job: Job) -> int:

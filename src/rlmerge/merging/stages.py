@@ -17,7 +17,7 @@ from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import DType
 from rlmerge.options import Options
 from rlmerge.progress import Progress
-from rlmerge.recipe import Recipe
+from rlmerge.recipe import LIKE_BASE, Recipe
 
 from .account import MergeResult
 from .make import make_plan
@@ -78,6 +78,9 @@ def plan_stages(
     stages: list[Stage] = []
     for recipe in inner:
         name = recipe.name or ""
+        if recipe.out_dtype == LIKE_BASE:
+            what = f"'{name}' is merged further, and only the result of the last recipe can be {LIKE_BASE}"
+            raise RequestError(what, where=recipe.origin or "recipe", hint="Leave its out_dtype away.")
         directory = folder / name
         plan = make_plan(recipe, None, _inner_options(recipe, options), known)
         plan = replace(plan, out=directory)

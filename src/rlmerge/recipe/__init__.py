@@ -2,7 +2,7 @@
 
 from rlmerge.recipe.canonical import to_yaml_documents
 from rlmerge.recipe.chat import ChatTemplate
-from rlmerge.recipe.dtypes import canonical_dtype
+from rlmerge.recipe.dtypes import LIKE_BASE, canonical_dtype
 from rlmerge.recipe.flags import recipe_from_flags
 from rlmerge.recipe.layers import layer_count, layer_index
 from rlmerge.recipe.layout import Module, Slice, SliceSource
@@ -13,6 +13,7 @@ from rlmerge.recipe.setting import Rule, Setting
 from rlmerge.recipe.tokenizer import ModelToken, TokenizerSpec, TokenSpec, Zero
 
 __all__ = [
+    "LIKE_BASE",
     "ChatTemplate",
     "ModelRef",
     "ModelToken",

@@ -9,12 +9,19 @@ _SHORT = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "flo
           "fp64": "float64", "double": "float64"}  # fmt: skip
 _LONG = ("bfloat16", "float16", "float32", "float64")
 
+LIKE_BASE = "like-base"
+"""As an output type: whatever the base stores, its quantised weights in its own scheme."""
 
-def canonical_dtype(name: str, where: str) -> str:
-    """``bfloat16``, ``float16``, ``float32`` or ``float64`` for any accepted spelling; RequestError for another."""
+
+def canonical_dtype(name: str, where: str, *, output: bool = False) -> str:
+    """``bfloat16``, ``float16``, ``float32`` or ``float64`` for any accepted spelling; RequestError for another.
+
+    For an ``output`` it may also be ``like-base``.
+    """
     plain = name.strip().removeprefix("torch.")
     long = _SHORT.get(plain, plain)
-    if long not in _LONG:
+    known = (*_LONG, LIKE_BASE) if output else _LONG
+    if long not in known:
         what = f"'{printable(name, 40)}' is not a type to merge in"
-        raise RequestError(what, where=where, hint=f"Known: {', '.join(_LONG)}.")
+        raise RequestError(what, where=where, hint=f"Known: {', '.join(known)}.")
     return long

@@ -42,7 +42,7 @@ def build(
     base = read_base(top["base_model"], problems) if "base_model" in top else None
     shared = read_settings(top.get("parameters"), method, problems) if method else {}
     modules = Listing(method, base, shared, problems, from_file).read(top, root)
-    dtype, out_dtype = _read_dtype(top.get("dtype"), problems), _read_dtype(top.get("out_dtype"), problems)
+    dtype, out_dtype = _read_dtype(top.get("dtype"), problems), _read_dtype(top.get("out_dtype"), problems, True)
     tokenizer = read_tokenizer(top, problems)
     named = _models(base.model if base else None, modules)
     template = read_chat_template(top.get("chat_template"), {model.identity for model in named}, problems)
@@ -95,13 +95,13 @@ def _check_compat(node: Node | None, problems: Problems) -> None:
         problems.add(node.where, f"`compat` can only be `mergekit`, not '{node.text}'")
 
 
-def _read_dtype(node: Node | None, problems: Problems) -> str | None:
-    """The canonical name of a float type; reports an unknown one."""
+def _read_dtype(node: Node | None, problems: Problems, output: bool = False) -> str | None:
+    """The canonical name of a float type, or what an ``output`` may be beside it; reports an unknown one."""
     text = problems.text(node, "a dtype") if node else None
     if node is None or text is None:
         return None
     try:
-        return canonical_dtype(text, node.where)
+        return canonical_dtype(text, node.where, output=output)
     except RequestError as error:
         problems.add(node.where, error.what, error.hint)
         return None

@@ -142,7 +142,7 @@ class Maker:
                 stack.enter_context(PartialDirectory(self.folder / name, plan.digest, force=True))
                 for name, plan in plans.items()
             ]
-            sinks = [ShardSink(p, plan.shards) for p, plan in zip(partials, plans.values(), strict=True)]
+            sinks = [ShardSink(p, plan.shards, plan.options) for p, plan in zip(partials, plans.values(), strict=True)]
             try:
                 self.passes += merge_together(list(plans.values()), sinks, self.progress)
             except RequestError:

@@ -119,7 +119,8 @@ class _Collector:
         if not self.activations:
             return ()
         count, first = len(self.activations), self.activations[0]
-        return (f"{self.root}: {count} scales of activations, such as {first!r}, have no use beside plain weights",)
+        what = f"{count} scales of activations, such as {first!r}, have no use beside plain weights"
+        return (f"{self.root}: {what}; only --out-dtype like-base keeps a base's",)
 
     def _add(self, kind: str, codes: str, source: ScaledBlocks | TransposedBlocks, *parts: str) -> None:
         if source.name != codes and source.name in self.tensors:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeGuard
 
 import numpy as np
 
@@ -39,6 +40,8 @@ class Encoder(ABC):
     """
 
     outputs: tuple[OutputTensor, ...]
+    stored: tuple[Source, ...]
+    """What the base holds for ``outputs``."""
 
     @abstractmethod
     def units(self) -> Iterator[tuple[int, int]]:
@@ -55,6 +58,11 @@ class Encoder(ABC):
 
         RunError if a value is not finite and no code stands for it.
         """
+
+
+def is_quantised(source: Source) -> TypeGuard[ScaledBlocks | TransposedBlocks]:
+    """Whether a model stores ``source`` as codes with scales."""
+    return isinstance(source, ScaledBlocks | TransposedBlocks)
 
 
 def encoder_of(source: Source) -> Encoder | None:
@@ -75,7 +83,8 @@ def encoder_of(source: Source) -> Encoder | None:
 class _Blocks(Encoder):
     def __init__(self, source: ScaledBlocks) -> None:
         self.source = source
-        self.outputs = tuple(OutputTensor(x.name, x.dtype, x.shape) for x in (*source.parts, *source.beside))
+        self.stored = (*source.parts, *source.beside)
+        self.outputs = tuple(OutputTensor(x.name, x.dtype, x.shape) for x in self.stored)
 
     def units(self) -> Iterator[tuple[int, int]]:
         scales = self.source.scales
@@ -172,6 +181,7 @@ class _Transposed(Encoder):
         assert inner is not None
         self.source = source
         self.inner = inner
+        self.stored = inner.stored
         self.outputs = inner.outputs
 
     def units(self) -> Iterator[tuple[int, int]]:
