@@ -48,7 +48,8 @@ BF16, F16, F32 = "bfloat16", "float16", "float32"
 
 @pytest.mark.parametrize(
     ("base", "expert", "stored"),
-    [(BF16, BF16, BF16), (F16, F16, F16), (BF16, F16, F32), (BF16, F32, F32), (F32, F16, F32), (F32, "float64", "float64")],
+    [(BF16, BF16, BF16), (F16, F16, F16), (BF16, F16, F32), (BF16, F32, F32), (F32, F16, F32),
+     (F32, "float64", "float64")],
 )  # fmt: skip
 def test_the_widest_type_with_a_warning(tmp_path, base, expert, stored):
     write(tmp_path / "base", {W: base})
