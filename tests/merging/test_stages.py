@@ -182,13 +182,15 @@ def test_all_stages_are_planned_before_the_first_byte(folder, text, error):
     assert tree(folder) == before
 
 
-def test_a_directory_that_is_no_result_is_not_replaced(folder):
-    own = folder / "out.stages" / "half"
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_a_directory_that_is_no_result_is_not_replaced(folder, name):
+    own = folder / "out.stages" / name
     own.mkdir(parents=True)
     (own / "notes.txt").write_text("mine")
-    with pytest.raises(RequestError, match=r"half"):
-        run(folder)
-    assert (own / "notes.txt").read_text() == "mine"
+    before = tree(folder)
+    with pytest.raises(RequestError, match=name):
+        run(folder, CHAIN)
+    assert tree(folder) == before
 
 
 def test_a_name_comes_before_a_directory_of_that_name(folder, monkeypatch):

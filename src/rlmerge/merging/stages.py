@@ -79,7 +79,7 @@ def plan_stages(
     for recipe in inner:
         name = recipe.name or ""
         directory = folder / name
-        plan = make_plan(recipe, None, _inner_options(recipe, options), known)
+        plan = make_plan(recipe, None if out is None else directory, _inner_options(recipe, options), known)
         plan = replace(plan, out=directory)
         stages.append(Stage(recipe, plan, directory))
         known[name] = planned_checkpoint(name, plan)
