@@ -99,9 +99,9 @@ def _source(recipe: str | PathLike[str] | Mapping[str, Any]) -> str | Path | Map
 def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
     text = model_card(
         result.to_dict(),
-        models=[_public_name(model) for model in plan.models],
+        models=[_public_name(model) for model in dict.fromkeys(opened for _, opened in plan.origins.values())],
         paper=plan.method.paper,
-        recipe=plan.recipe.text,
+        recipe="---\n".join(each.recipe.text for each in (*plan.before, plan)),
         license=strictest(plan.beside.licenses),
         version=__version__,
     )

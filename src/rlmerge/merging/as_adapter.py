@@ -53,6 +53,8 @@ def merge_as_adapter(
         values: dict[str, Any] = models.recipe.values_at(
             module, part, output_name=tensor, source_names=names, position=position(tensor, depths)
         )
+        for problem in models.recipe.method.check({**values, "experts": float(len(names)), "wide": True}):
+            raise RequestError(problem, where=tensor)
         weights = np.asarray(values["weight"], np.float64)
         total = float(weights.sum())
         if method == "linear" and not values["normalize"] and abs(total - 1) > 1e-9:

@@ -13,7 +13,7 @@ from typing import Any
 from rlmerge.checkpoint import Checkpoint, InputFile, ShardPlan
 from rlmerge.methods import Method
 from rlmerge.options import Options
-from rlmerge.recipe import LIKE_BASE, Recipe
+from rlmerge.recipe import LIKE_BASE, ModelRef, Recipe
 
 from .code import code_digest, digest_of
 from .job import Job
@@ -45,7 +45,7 @@ class Plan:
     """A merge ready to run: jobs in the order in which their tensors are written, and what goes around them.
 
     ``template`` is the model whose config, tokenizer and other files are copied. ``jobs`` are by output name; their
-    ``models`` number the ``experts``.
+    ``models`` number the ``experts``. ``before`` are the plans of the stages that it builds on, in their order.
     """
 
     recipe: Recipe
@@ -60,6 +60,7 @@ class Plan:
     out: Path | None
     warnings: tuple[str, ...]
     beside: Beside
+    before: tuple[Plan, ...] = ()
 
     @property
     def method(self) -> Method:
@@ -84,6 +85,16 @@ class Plan:
     def models(self) -> tuple[Checkpoint, ...]:
         """Every model that is read, each once: base, experts, and those that only give tokens or a template."""
         return tuple(dict.fromkeys(self.opened.values()))
+
+    @property
+    def origins(self) -> Mapping[str, tuple[ModelRef, Checkpoint]]:
+        """Every model from outside that the result comes of, by identity: those of the stages before it, then its own.
+
+        This is the order in which a lock lists them.
+        """
+        plans = (*self.before, self)
+        named = [(model, plan.opened[model.identity]) for plan in plans for model in plan.recipe.models]
+        return {model.identity: (model, checkpoint) for model, checkpoint in named if not model.stage}
 
     @cached_property
     def sizing(self) -> Sizing:

@@ -41,9 +41,10 @@ def lock_file(plan: Plan, contents: Mapping[str, str]) -> bytes:
 
     ``contents`` are digests of all that was read of base and experts.
     """
+    recipes = [yaml.safe_load(each.recipe.text) for each in (*plan.before, plan)]
     content: dict[str, Any] = {
         "rlmerge_lock": 1,
-        "recipe": yaml.safe_load(plan.recipe.text),
+        "recipe": recipes if plan.before else recipes[0],
         "options": {
             "seed": plan.options.seed,
             "dtype": plan.options.dtype,
@@ -53,13 +54,8 @@ def lock_file(plan: Plan, contents: Mapping[str, str]) -> bytes:
             "on_nonfinite": plan.options.on_nonfinite,
         },
         "inputs": [
-            {
-                "model": str(model),
-                "revision": plan.opened[model.identity].revision,
-                "fingerprint": plan.opened[model.identity].fingerprint(),
-            }
-            for model in plan.recipe.models
-            if not model.stage
+            {"model": str(model), "revision": opened.revision, "fingerprint": opened.fingerprint()}
+            for model, opened in plan.origins.values()
         ],
         **{
             name: [{"directory": each.directory, "fingerprint": each.fingerprint} for each in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,11 +82,21 @@ def plan_stages(
             what = f"'{name}' is merged further, and only the result of the last recipe can be {LIKE_BASE}"
             raise RequestError(what, where=recipe.origin or "recipe", hint="Leave its out_dtype away.")
         directory = folder / name
-        plan = make_plan(recipe, None, _inner_options(recipe, options), known)
+        plan = make_plan(recipe, None if out is None else directory, _inner_options(recipe, options), known)
         plan = replace(plan, out=directory)
         stages.append(Stage(recipe, plan, directory))
         known[name] = planned_checkpoint(name, plan)
     return (*stages, Stage(last, make_plan(last, out, options, known), out or Path()))
+
+
+def _upon(plan: Plan, made: Mapping[str, Plan]) -> Plan:
+    """A plan that knows the plans of the stages it builds on; ``made`` are those of all earlier ones by name."""
+    before: dict[str, Plan] = {}
+    for model in plan.recipe.models:
+        if model.stage:
+            below = made[model.reference]
+            before |= {each.recipe.name or "": each for each in (*below.before, below)}
+    return replace(plan, before=tuple(before.values())) if before else plan
 
 
 def run_stages(
@@ -101,17 +111,21 @@ def run_stages(
     Without ``keep`` the intermediate results are removed once the last one is complete.
     """
     known: dict[str, Checkpoint] = {}
+    made: dict[str, Plan] = {}
     for stage in stages[:-1]:
-        chosen = replace(_inner_options(stage.recipe, options), force=True)
-        plan = make_plan(stage.recipe, stage.out, chosen, known) if known else replace(stage.plan, options=chosen)
+        chosen = _inner_options(stage.recipe, options)
+        plan = _upon(make_plan(stage.recipe, stage.out, chosen, known), made) if known else stage.plan
         if not is_complete(stage.out, plan):
             stage.out.parent.mkdir(parents=True, exist_ok=True)
             run(plan, stage.out, progress)
         elif progress is not None:
             progress.message(f"stage {stage.recipe.name}: {stage.out} is complete")
-        known[stage.recipe.name or ""] = open_checkpoint(stage.out)
+        name = stage.recipe.name or ""
+        known[name] = replace(open_checkpoint(stage.out), reference=name)
+        made[name] = plan
     last = stages[-1]
-    result = run(make_plan(last.recipe, last.out, options, known) if known else last.plan, last.out, progress)
+    plan = _upon(make_plan(last.recipe, last.out, options, known), made) if known else last.plan
+    result = run(plan, last.out, progress)
     if not keep:
         for stage in stages[:-1]:
             shutil.rmtree(stage.out, ignore_errors=True)
