@@ -223,6 +223,14 @@ def test_tokens_without_a_row(family):
     assert alone.warnings == ("no model has a row for 'c'; the output has zeros there",)
 
 
+def test_a_union_leaves_tokens_without_any_row_out(family):
+    base, one, two = family(["a"]), family(["a", "b"], ["<x>", "<y>"], rows=2), family(["a"], ["<y>"])
+    found = plan([base, one, two])
+    # one names <x> and <y> beyond its rows; two has a row for <y>.
+    assert found.ids == {"a": 0, "b": 1, "<y>": 2}
+    assert first_column(found, one) == [100, 101, 201]
+
+
 def test_flags_of_added_tokens(family, tmp_path):
     base, one, two = family(["a"]), family(["a"], ["<x>"]), family(["a"], ["<x>"])
     path = two.checkpoint.path / "tokenizer.json"

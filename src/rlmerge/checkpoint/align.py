@@ -86,14 +86,20 @@ def check_ids(members: Sequence[Member], warnings: list[str]) -> None:
 
 
 def _foreign(members: Sequence[Member], warnings: list[str]) -> dict[str, AddedToken]:
-    """What a union adds to the base: ordinary tokens of the other models, then their added tokens, in their order."""
+    """What a union adds to the base: ordinary tokens of the other models, then their added tokens, in their order.
+
+    Tokens without a row are none of theirs; a model without tables has no rows to tell by.
+    """
     known = members[0].ids
     ordinary: dict[str, AddedToken] = {}
     added: dict[str, AddedToken] = {}
     otherwise: list[str] = []
     for member in members[1:]:
         flags = added_tokens(member)
-        for token in sorted((t for t in member.ids if t not in known), key=member.ids.__getitem__):
+        new = [
+            token for token, id in member.ids.items() if token not in known and (id < member.rows or not member.rows)
+        ]
+        for token in sorted(new, key=member.ids.__getitem__):
             if token not in flags:
                 ordinary.setdefault(token, AddedToken(token))
             elif added.setdefault(token, flags[token]) != flags[token]:

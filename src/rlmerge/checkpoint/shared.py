@@ -220,8 +220,9 @@ def _comparable(member: Member, donor: Member) -> bool:
 
 
 def lost_tokens(vocabulary: Vocabulary, member: Member) -> list[str]:
-    """A member's added tokens that the output lacks."""
-    return [token for token in added_tokens(member) if token not in vocabulary.ids]
+    """A member's added tokens that have a row and that the output lacks."""
+    ids = member.ids
+    return [token for token in added_tokens(member) if token not in vocabulary.ids and ids[token] < member.rows]
 
 
 def _names(members: Sequence[Member]) -> str:
