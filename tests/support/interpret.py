@@ -13,6 +13,7 @@ from rlmerge import methods
 from rlmerge.kernels.namespace import NumpyNamespace
 from rlmerge.kernels.random import stream_key, uniform
 from rlmerge.methods import Method, Statistic, arguments
+from rlmerge.methods.method import Reported
 
 
 def interpret(
@@ -24,14 +25,17 @@ def interpret(
     tensor: str = "w",
     seed: int = 0,
     compat: bool = False,
+    kind: str = "",
     **given: Any,
 ) -> np.ndarray:
     """The merged tensor, in ``real`` arithmetic and in the shape of the inputs; ``given`` by recipe names.
 
     ``lam`` may stand for ``lambda``; a parameter per expert takes one number or K. ``base`` may be None. A further
-    input is given by its name as K arrays.
+    input is given by its name as K arrays. ``kind`` is what the tensor is for.
     """
-    return _Run(method, base, experts, real, tensor, seed, compat, given).merge()
+    run = _Run(method, base, experts, real, tensor, seed, compat, given)
+    run.values["kind"] = kind
+    return run.merge()
 
 
 def warnings_of(method: str | Method, base: Any, experts: Any, **options: Any) -> list[str]:
@@ -46,6 +50,13 @@ def statistics_of(method: str | Method, base: Any, experts: Any, **options: Any)
     run = _Run(method, base, experts, options.pop("real", np.float64), "w", 0, False, options)
     run.merge()
     return run.values
+
+
+def report_of(method: str | Method, base: Any, experts: Any, **options: Any) -> dict[str, Any]:
+    """What the formula of a whole tensor measured."""
+    run = _Run(method, base, experts, options.pop("real", np.float64), "w", 0, False, options)
+    run.merge()
+    return dict(run.report)
 
 
 class _Run:
@@ -65,7 +76,9 @@ class _Run:
         )
         self.further = {name: given.pop(name, None) for name in self.method.inputs}
         self.values: dict[str, Any] = {**self._parameters(given, compat), "experts": float(len(theta)), **self.further}
-        self.values |= {"numel": self.theta.shape[1], "wide": self.namespace.dtype == np.float64}
+        self.values |= {"numel": self.theta.shape[1], "wide": self.namespace.dtype == np.float64, "kind": ""}
+        self.values["has_base"] = base is not None
+        self.report: dict[str, Any] = {}
         problems = list(self.method.check(self.values))
         assert not problems, problems
 
@@ -88,7 +101,7 @@ class _Run:
             self.values.update({statistic.name: self._gather(statistic) for statistic in stage})
         if self.method.derive:
             self.values.update(self.method.derive(dict(self.values)))
-        merged = self._call(self.method.formula, whole=self.method.whole)
+        merged = self._call(self.method.formula, whole=self.method.is_whole(self.values))
         merged = np.broadcast_to(np.asarray(merged, self.namespace.dtype), self.theta.shape[1:]).copy()
         if self.tau is not None and self.method.keeps_base(self.values):
             untouched = (self.tau == 0).all(0)
@@ -112,6 +125,8 @@ class _Run:
             stack = stack - base
         with np.errstate(all="ignore"):
             result = formula(namespace, base, stack, **arguments(formula, ready))
+        if isinstance(result, Reported):
+            self.report, result = dict(result.report), result.merged
         return np.reshape(result, (-1,)) if whole else result
 
     def _ready(self, value: Any, shape: tuple[int, ...], *, exact: bool) -> Any:

@@ -7,7 +7,7 @@ bits for what is written, counted and selected, and sums equal up to the order o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from rlmerge.kernels.random import stream_key
 from rlmerge.kernels.rounding import Rounding
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.values import Extra, RowField, Uniform, typed
-from rlmerge.methods import Method, arguments
+from rlmerge.methods import Method, Share, arguments
 
 from .job import Job
 from .tiles import Tile
@@ -29,12 +29,14 @@ Keys = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], and whether inputs or output were not finite."""
+    """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], whether inputs or output were not finite, and what
+    the formula of a whole tensor measured."""
 
     sums: np.ndarray
     counts: np.ndarray
     nonfinite_in: bool = False
     nonfinite_out: bool = False
+    report: Mapping[str, Share] = field(default_factory=dict[str, Share])
 
 
 def together(parts: Sequence[Numbers]) -> Numbers:

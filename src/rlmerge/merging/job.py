@@ -18,7 +18,8 @@ class Job:
 
     ``method`` None copies the first source, to which all others must be equal. ``models`` says for each expert which
     of the plan's models it is: the account of what survived adds up by model, and K may vary from job to job.
-    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel`` and ``wide``.
+    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel``, ``wide``,
+    ``kind`` and ``has_base``.
     ``stages`` are the statistics that the method needs; jobs of one ``scope`` share those over the whole model.
     """
 
@@ -68,4 +69,4 @@ class Job:
     @property
     def whole(self) -> bool:
         """Whether the merge needs the tensor in one piece."""
-        return self.method is not None and self.method.whole
+        return self.method is not None and self.method.is_whole(self.values)

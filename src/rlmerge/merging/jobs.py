@@ -11,6 +11,7 @@ import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
 from rlmerge.errors import RecipeError, RequestError
+from rlmerge.geometry.modules import place
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
 from rlmerge.methods.method import Stages
 from rlmerge.recipe import Module, Recipe, Slice
@@ -288,6 +289,7 @@ class JobMaker:
         extras = inputs_of(name, self.inputs) if names is None else {}
         job = Job(output, self.recipe.method, base, sources, numbers, values, stages, extras, self.wish.wide, scope)
         known = {"experts": float(len(sources)), "numel": sample.numel, "wide": job.operands.real == np.float64}
+        known |= {"kind": place(name).kind, "has_base": base is not None}
         job = replace(job, values={**values, **known})
         for problem in self.recipe.method.check(job.values):
             self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))

@@ -18,6 +18,7 @@ from rlmerge.kernels.program import Operands, rows_of
 from rlmerge.kernels.rounding import encode
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.values import Extra, RowField, Uniform, on_shape, on_tile
+from rlmerge.methods.method import Reported
 
 from .backend import Binding, Merger, Numbers, Reducer, Storing, together
 from .tiles import Tile
@@ -122,7 +123,7 @@ class NumpyFormula:
         shape: tuple[int, ...],
         extras: Mapping[str, Any],
         start: int,
-    ) -> np.ndarray:
+    ) -> Any:
         """``function`` on base [*shape] and stack [K, *shape], which begin at flat index ``start``.
 
         Numbers arrive as they are, those per expert as [M, 1, …], those per row as [M, rows, 1], random numbers as
@@ -138,7 +139,7 @@ class NumpyFormula:
                 ready[name] = np.stack(draws).reshape(-1, *shape)
         with np.errstate(all="ignore"):
             base = None if decoded.base is None else decoded.base.reshape(shape)
-            return np.asarray(function(NumpyNamespace(stack.dtype), base, stack.reshape(-1, *shape), **ready))
+            return function(NumpyNamespace(stack.dtype), base, stack.reshape(-1, *shape), **ready)
 
     def pieces(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Iterator[tuple[int, Decoded]]:
         """The tile decoded in short ranges, so that NumPy's intermediates stay small: (offset, range)."""
@@ -223,7 +224,7 @@ class NumpyReducer(NumpyFormula):
         shape = (tile.count // self.columns, self.columns)
         extras = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
         values = self.on_shape(self.binding.formula, self.values, found, shape, extras, tile.start)
-        return values, not found.finite
+        return np.asarray(values), not found.finite
 
 
 class WholeMerger(NumpyFormula):
@@ -241,13 +242,16 @@ class WholeMerger(NumpyFormula):
         found = decode_tile(inputs, self.operands, {}, self.binding.zero, self.real)
         extras = self._further(inputs[len(self.operands.inputs) :])
         merged = self.on_shape(self.binding.formula, self.values, found, self.binding.shape, extras, 0)
+        report = merged.report if isinstance(merged, Reported) else {}
+        merged = np.asarray(merged.merged if isinstance(merged, Reported) else merged)
         flat = np.broadcast_to(merged.astype(self.real, copy=False), self.binding.shape).reshape(-1)
-        return together(
+        numbers = together(
             [
                 self.rounder(flat[i : i + BLOCK], _range(found, i), i, out[i : i + BLOCK])
                 for i in range(0, tile.count, BLOCK)
             ]
         )
+        return replace(numbers, report=report)
 
     def _further(self, arrays: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
         left = iter(arrays)

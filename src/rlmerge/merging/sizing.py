@@ -10,6 +10,7 @@ from rlmerge.kernels.jit import BLOCK
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.kernels.sinks import BINS
 from rlmerge.methods import Statistic
+from rlmerge.methods.method import Needs
 from rlmerge.options import Options
 
 from .job import Job
@@ -84,6 +85,8 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int) -> Sizing
     itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
     scan_tile = SCAN_TILE if not any(source.scratch.per_element for job in jobs for source in job.inputs) else tile
     merging = max((_merging(job, threads, tile) for job in jobs), default=0)
+    # Whole tensors are computed side by side, one a thread.
+    merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
     held = sum(_held(job) for job in jobs)
     peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs)
@@ -116,13 +119,12 @@ def _merging(job: Job, threads: int, tile: int) -> int:
     total = _scratch(job, piece, flying)
     if job.by_rows:
         total += flying * _rows(job)
-    if job.whole:
-        # Base, experts and task vectors as decoded, and three arrays an expert and four more in float64; matrices of
-        # another size beside it, and what their sum is solved with, in float64.
-        further = [source.numel for sources in job.extras.values() for source in sources]
-        count = len(job.experts)
-        total += piece * (job.operands.real.itemsize * (2 * count + 1) + 8 * (3 * count + 4))
-        total += 8 * (sum(further) + 5 * max(further, default=0))
+    if job.whole and job.method is not None:
+        # Base, experts and task vectors as decoded, further inputs too, and what the formula makes of them.
+        further = tuple(source.numel for sources in job.extras.values() for source in sources)
+        count, itemsize = len(job.experts), job.operands.real.itemsize
+        needs = Needs(job.output.shape, count, itemsize, further, job.values)
+        total += itemsize * (piece * (2 * count + 1) + sum(further)) + job.method.workspace(needs)
     return total
 
 

@@ -70,28 +70,39 @@ def _load() -> None:
     _loaded = True
     from . import (
         breadcrumbs,
+        cabs,
+        covariance,
         dare,
         della,
         fisher,
         fusion,
+        isotropic,
         karcher,
+        knots,
         linear,
+        masks,
         nearswap,
         passthrough,
+        pcb,
         ram,
         regmean,
+        resmerge,
         sar,
         sce,
         scf,
         spherical,
         stock,
         ties,
+        wudi,
     )
 
     sums = (linear, ties, dare, della, breadcrumbs, ram, sce, stock)
     others = (spherical, karcher, nearswap, fusion, passthrough)
     measured = (sar, scf, fisher, regmean)
-    shipped = {m.name: m for family in (*sums, *others, *measured) for m in family.METHODS}
+    masked = (masks, cabs, pcb)
+    matrices = (covariance, wudi, isotropic, resmerge, knots)
+    families = (*sums, *others, *measured, *masked, *matrices)
+    shipped = {m.name: m for family in families for m in family.METHODS}
     users = dict(_registry)
     _registry.clear()
     _registry.update(shipped)
