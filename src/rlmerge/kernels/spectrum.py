@@ -37,17 +37,17 @@ def sketch(rows: np.ndarray, rank: int, passes: int = 1) -> np.ndarray:
     """An orthonormal basis [n, r ≤ rank] that holds most of the row space of ``rows`` [m, n].
 
     The randomised range finder (Halko, Martinsson and Tropp, 2011, arXiv 0909.4061, algorithm 4.4) with ``passes``
-    power iterations and a fixed stream of signs. With σ_j the singular values, the expected error of rank r is at most
+    power iterations and a fixed stream of uniform numbers. With σ_j the singular values, the expected error of rank r is at most
     (1 + c)^(1 / (2·passes + 1))·σ_{k+1} for c = √(k / (r − k − 1)) + e√r·√(min(m, n) − k) / (r − k) and any k < r − 1
-    (theorem 10.7 there). All of it where ``rank`` reaches min(m, n).
+    (corollary 10.10 there; it has normal numbers where these are uniform). All of it where ``rank`` reaches min(m, n).
     """
     m, n = rows.shape
     if rank >= n:
         return np.eye(n)
-    width = min(rank, m)
-    words = random.bits(random.stream_key("sketch", m, width), 0, m * width)
-    signs = np.where(words >> np.uint32(31), 1.0, -1.0).reshape(m, width)
-    basis = orthonormal(product(rows.T, signs))
+    if rank >= m:
+        return orthonormal(np.asarray(rows.T, np.float64))
+    numbers = random.uniform(random.stream_key("sketch", m, rank), 0, m * rank).reshape(m, rank)
+    basis = orthonormal(product(rows.T, numbers - np.float32(0.5)))
     for _ in range(passes):
         basis = orthonormal(product(rows.T, orthonormal(product(rows, basis))))
     return basis
@@ -70,9 +70,11 @@ def singular(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, np.
     values, vectors = symmetric(gram(matrix.T if upright else matrix))
     kept = min(rank, int(np.count_nonzero(values > _TINY * max(values[0], 0.0)))) if len(values) else 0
     sigma, near = np.sqrt(values[:kept]), vectors[:, :kept]
-    if upright:
-        return near, sigma, product(near.T, matrix) / sigma[:, None]
-    return product(matrix, near) / sigma, sigma, np.ascontiguousarray(near.T)
+    if not upright:
+        return product(matrix, near) / sigma, sigma, np.ascontiguousarray(near.T)
+    far = product(near.T, matrix) / sigma[:, None]
+    # Back through the matrix, so that its rows of 0 are rows of 0 in U, which eigenvectors have only to rounding.
+    return product(matrix, far.T) / sigma, sigma, far
 
 
 def polar(columns: np.ndarray) -> np.ndarray:
