@@ -91,7 +91,9 @@ def test_rho_of_infinity_is_task_arithmetic_bit_for_bit(real):
 def test_rho_towards_0_is_actmat_of_changes_of_equal_size():
     tau = changes(3, shape=(30, 8))
     tau /= np.linalg.norm(tau, axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(merged("covariance", tau, rho=1e-9, rank=0), merged("actmat", tau, ridge=1e-9), atol=1e-7)
+    np.testing.assert_allclose(
+        merged("covariance", tau, rho=1e-9, rank=0), merged("actmat", tau, ridge=1e-9), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 3])
@@ -233,7 +235,11 @@ def test_ace_equals_its_steps(scales, uneven, shape):
 def models(tmp_path):
     """A base and two experts of a layer, an embedding and a norm, with measured inputs of the layer."""
     rng = np.random.default_rng(18)
-    shapes = {"model.embed_tokens.weight": (40, 24), "model.layers.0.mlp.up_proj.weight": (30, 24), "model.norm.weight": (24,)}
+    shapes = {
+        "model.embed_tokens.weight": (40, 24),
+        "model.layers.0.mlp.up_proj.weight": (30, 24),
+        "model.norm.weight": (24,),
+    }
     base = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     write_model(tmp_path / "base", base, "float32")
     experts, grams = [], []

@@ -86,6 +86,6 @@ def test_order_vectors_and_nothing():
 
 
 def test_exponents_in_the_wrong_order_are_refused():
-    with pytest.raises(RequestError, match="beta_min 1 is above beta_max 0.5"):
+    with pytest.raises(RequestError, match=r"beta_min 1 is above beta_max 0\.5"):
         state = {"w": np.ones((3, 3), np.float32)}
         merge_state_dicts(state, [state, state], "resmerge", beta_min=1.0, beta_max=0.5)

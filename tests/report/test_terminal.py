@@ -212,5 +212,7 @@ def test_a_parameter_shows_its_default_and_what_it_accepts(changes, shown):
 
 
 def test_methods_text_is_a_line_each():
-    text = methods_text({"methods": [{"name": "ram", "status": "exact", "summary": "Keeps."}]}, **PLAIN)
+    text = methods_text(
+        {"methods": [{"name": "ram", "status": "exact", "looks_at": "signs", "summary": "Keeps."}]}, **PLAIN
+    )
     assert text.splitlines()[1].split() == ["ram", "exact", "Keeps."]

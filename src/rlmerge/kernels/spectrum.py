@@ -37,9 +37,10 @@ def sketch(rows: np.ndarray, rank: int, passes: int = 1) -> np.ndarray:
     """An orthonormal basis [n, r ≤ rank] that holds most of the row space of ``rows`` [m, n].
 
     The randomised range finder (Halko, Martinsson and Tropp, 2011, arXiv 0909.4061, algorithm 4.4) with ``passes``
-    power iterations and a fixed stream of uniform numbers. With σ_j the singular values, the expected error of rank r is at most
-    (1 + c)^(1 / (2·passes + 1))·σ_{k+1} for c = √(k / (r − k − 1)) + e√r·√(min(m, n) − k) / (r − k) and any k < r − 1
-    (corollary 10.10 there; it has normal numbers where these are uniform). All of it where ``rank`` reaches min(m, n).
+    power iterations and a fixed stream of uniform numbers. With σ_j the singular values, the expected error of rank r
+    is at most (1 + c)^(1 / (2·passes + 1))·σ_{k+1} for c = √(k / (r − k − 1)) + e√r·√(min(m, n) − k) / (r − k) and any
+    k < r − 1 (corollary 10.10 there; it has normal numbers where these are uniform). All of it where ``rank`` reaches
+    min(m, n).
     """
     m, n = rows.shape
     if rank >= n:

@@ -10,9 +10,22 @@ from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
 
-from .method import Formula, Method, Parameter, Share, Statistic, Status, arguments
+from .method import SUBJECTS, Formula, Method, Parameter, Share, Statistic, Status, arguments
 
-__all__ = ["Formula", "Method", "Parameter", "Share", "Statistic", "arguments", "get", "method", "names", "register"]
+__all__ = [
+    "SUBJECTS",
+    "Formula",
+    "Method",
+    "Parameter",
+    "Share",
+    "Statistic",
+    "arguments",
+    "get",
+    "grouped",
+    "method",
+    "names",
+    "register",
+]
 
 _registry: dict[str, Method] = {}
 _loaded = False
@@ -61,6 +74,13 @@ def names() -> tuple[str, ...]:
     """All registered names: shipped methods first, by family."""
     _load()
     return tuple(_registry)
+
+
+def grouped() -> dict[str, list[Method]]:
+    """All registered methods by what they look at, in words; groups without methods are left out."""
+    known = [get(name) for name in names()]
+    found = {words: [method for method in known if method.looks_at == subject] for subject, words in SUBJECTS.items()}
+    return {words: group for words, group in found.items() if group}
 
 
 def _load() -> None:

@@ -149,8 +149,8 @@ COVARIANCE = Method(
     notes=(
         "rho towards infinity is task arithmetic, bit for bit at .inf; rho towards 0 with equally large changes is "
         "ACTMat. WUDI and ACE-Merging minimise and solve for much the same. RegMean has measured inputs.",
-        "Each expert's τᵀτ is divided by the mean of its diagonal, so an expert whose weight is doubled acts twice, but "
-        "its inputs count as much as before. An expert alone is returned as it is at lambda 1.",
+        "Each expert's τᵀτ is divided by the mean of its diagonal, so an expert whose weight is doubled acts twice, "
+        "but its inputs count as much as before. An expert alone is returned as it is at lambda 1.",
         "Changes themselves are never truncated: rank limits what is subtracted. The merge reports what energy of the "
         "changes is beyond the rank, over the model and by tensor.",
         "`gram: DIR` beside every model, made by `rlmerge sensitivity --gram`, puts measured inputs in place of the "

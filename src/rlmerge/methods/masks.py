@@ -14,9 +14,7 @@ from .method import Method, Parameter, Share, Stages, Statistic
 from .parts import LAMBDA, WEIGHT
 
 
-def consensus_formula(
-    xp: Any, base: Any, tau: Any, *, weight: Any, lam: Any, mask_lambda: Any, agreeing: Any
-) -> Any:
+def consensus_formula(xp: Any, base: Any, tau: Any, *, weight: Any, lam: Any, mask_lambda: Any, agreeing: Any) -> Any:
     """θ* = θ₀ + λ·T where at least ``agreeing`` experts count on the coordinate, |τ_k| > mask_lambda_k·|T − τ_k|.
 
     T = Σ w_k τ_k.
@@ -116,8 +114,8 @@ EMR = Method(
     notes=(
         "The method keeps one unified change and a mask and a factor for each task; a merge writes one model, so name "
         "the expert, or take the unified one, which the paper does not score by itself.",
-        "The factor is the ratio of the sums over the whole model, as in the paper; the authors' code adds up the means "
-        "of the tensors.",
+        "The factor is the ratio of the sums over the whole model, as in the paper; the authors' code adds up the "
+        "means of the tensors.",
     ),
 )
 

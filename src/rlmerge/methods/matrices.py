@@ -79,9 +79,7 @@ def total(tau: np.ndarray) -> np.ndarray:
 def added_up(parts: Sequence[Mapping[str, Share]]) -> dict[str, Share]:
     """The shares of all matrices of a stack."""
     labels = dict.fromkeys(label for part in parts for label in part)
-    return {
-        label: Share(sum(p[label].part for p in parts), sum(p[label].whole for p in parts)) for label in labels
-    }
+    return {label: Share(sum(p[label].part for p in parts), sum(p[label].whole for p in parts)) for label in labels}
 
 
 def sides(needs: Needs) -> tuple[int, int] | None:

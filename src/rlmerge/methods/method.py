@@ -12,6 +12,16 @@ from rlmerge.errors import RequestError
 
 Status = Literal["exact", "second-hand", "reconstruction", "own"]
 Subject = Literal["coordinates", "signs", "angles", "inputs", "subspaces", "sensitivities"]
+SUBJECTS: Mapping[Subject, str] = {
+    "coordinates": "each coordinate by itself",
+    "signs": "signs at a coordinate",
+    "angles": "angles between whole vectors",
+    "subspaces": "subspaces of a matrix",
+    "inputs": "the inputs of a layer, measured or read off the changes",
+    "sensitivities": "measured sensitivities",
+}
+"""What methods look at to decide about a change, in the order of listings, in words."""
+
 Formula = Callable[..., Any]
 
 _RESERVED = frozenset({"uniform", "field"})
@@ -163,12 +173,12 @@ class Method:
     Every formula may also ask for ``experts`` (K), ``numel`` (entries of the tensor) and ``wide`` (whether arithmetic
     is float64).
 
-    ``whole`` methods (a function of the values where only some are) get entire tensors in their own shape, numbers per expert as [K, 1, …] and each of ``inputs`` as
-    a list of arrays, always on NumPy, and may return ``Reported``. They may ask for ``kind`` too, what the tensor is
-    for as ``rlmerge.geometry.modules`` reads it off the name ("" where nothing is known). ``workspace(needs)`` is the
-    memory in bytes that the formula takes beside base, experts and task vectors. ``keeps_base(values)`` says that a
-    coordinate no expert changed keeps the base's bits. ``needs_inputs(static)`` says that without its ``inputs`` the
-    method means nothing.
+    ``whole`` methods (a function of the values where only some are) get entire tensors in their own shape, numbers per
+    expert as [K, 1, …] and each of ``inputs`` as a list of arrays, always on NumPy, and may return ``Reported``. They
+    may ask for ``kind`` too, what the tensor is for as ``rlmerge.geometry.modules`` reads it off the name ("" where
+    nothing is known). ``workspace(needs)`` is the memory in bytes that the formula takes beside base, experts and task
+    vectors. ``keeps_base(values)`` says that a coordinate no expert changed keeps the base's bits.
+    ``needs_inputs(static)`` says that without its ``inputs`` the method means nothing.
 
     ``looks_at`` is what decides about a change: the coordinate alone, signs at it, angles between whole vectors, the
     inputs of a layer (measured, or estimated from the changes), subspaces of a matrix, or measured sensitivities.

@@ -94,7 +94,9 @@ PCB = Method(
         LAMBDA,
         Parameter("ratio", 0.1, "Share of the coordinates that are kept.", low=0.0, high=1.0, open_low=True),
         Parameter(
-            "scope", "global", "Compete over the whole model, as in the paper, or within each tensor.",
+            "scope",
+            "global",
+            "Compete over the whole model, as in the paper, or within each tensor.",
             choices=("global", "tensor"),
         ),
     ),

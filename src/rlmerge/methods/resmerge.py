@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.kernels.matrix import add_to, product, squares
+from rlmerge.kernels.matrix import add_to, squares
 from rlmerge.kernels.spectrum import singular
 
 from .matrices import others, per_matrix, workspace
@@ -32,7 +32,8 @@ def resmerge_formula(
     others: str,
     kind: str = "",
 ) -> Any:
-    """θ₀ + λ·(B + H) per matrix, from heads h_k (the leading ``rank`` singular directions) and residuals r_k = τ_k − h_k.
+    """θ₀ + λ·(B + H) per matrix, from heads h_k (the leading ``rank`` singular directions) and residuals
+    r_k = τ_k − h_k.
 
     With unit residuals q_k and q = Σ q_k / ‖Σ q_k‖, coherence c = mean ⟨q_k, q⟩ and s = mean cosine of the pairs:
     B = c^β·mean‖r_k‖·q for β = β_max − (β_max − β_min)·((s + 1)/2 + (c + 1)/2)/2, or mean r_k where c ≤ 1/√K.

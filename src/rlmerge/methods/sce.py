@@ -93,9 +93,9 @@ SCE = Method(
     notes=(
         "mergekit weighs experts equally where the mean squares of the changes add up to less than 1e-6, as RL-sized "
         "changes always do; compat: mergekit sets floor to 1e-6.",
-        "Where all experts agree on every coordinate of a tensor, or there is one expert, all of it is selected; mergekit "
-        "selects nothing, and keeps no coordinate where the share of those that differ is below one. compat: mergekit "
-        "sets undecided to none.",
+        "Where all experts agree on every coordinate of a tensor, or there is one expert, all of it is selected; "
+        "mergekit selects nothing, and keeps no coordinate where the share of those that differ is below one. compat: "
+        "mergekit sets undecided to none.",
         "Equal variances at the threshold are all selected.",
     ),
     compat={"floor": 1e-6, "undecided": "none"},

@@ -147,7 +147,9 @@ SWUDI = Method(
         WEIGHT,
         LAMBDA,
         Parameter("time", 300.0, "How long the gradient flow runs: the filter's exponent.", low=0.0),
-        Parameter("rank_share", 0.65, "Leading share of the inputs that is filtered.", low=0.0, high=1.0, open_low=True),
+        Parameter(
+            "rank_share", 0.65, "Leading share of the inputs that is filtered.", low=0.0, high=1.0, open_low=True
+        ),
         Parameter("start", "sum", "Where the flow begins.", choices=("sum", "mean", "zero")),
         Parameter("floor", 1e-8, "Least eigenvalue that is divided by.", low=0.0, open_low=True),
         others("average"),

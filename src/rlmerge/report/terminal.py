@@ -118,9 +118,14 @@ def verify_text(result: Result, *, width: int, color: bool) -> str:
 
 
 def methods_text(sheet: Result, *, width: int, color: bool) -> str:
-    """All methods, a line each."""
+    """All methods, a line each, under what they look at."""
     table = _table("method", "status", "summary")
+    group = ""
     for method in sheet["methods"]:
+        if method["looks_at"] != group:
+            group = method["looks_at"]
+            table.add_row("", "", "")
+            table.add_row("", "", f"looking at {group}:")
         table.add_row(method["name"], method["status"], method["summary"])
     return _render([table, "`rlmerge methods NAME` shows formula and parameters."], width, color)
 
