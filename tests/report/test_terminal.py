@@ -211,8 +211,10 @@ def test_a_parameter_shows_its_default_and_what_it_accepts(changes, shown):
     assert " ".join(lines[5].split()) == f"density {shown} expert Share kept."
 
 
-def test_methods_text_is_a_line_each():
-    text = methods_text(
-        {"methods": [{"name": "ram", "status": "exact", "looks_at": "signs", "summary": "Keeps."}]}, **PLAIN
-    )
-    assert text.splitlines()[1].split() == ["ram", "exact", "Keeps."]
+def test_methods_text_is_a_line_each_under_what_methods_look_at():
+    rows = [("ram", "coordinates"), ("tsv", "subspaces"), ("iso_c", "subspaces")]
+    listed = [{"name": name, "status": "exact", "looks_at": group, "summary": "Keeps."} for name, group in rows]
+    lines = [line.split() for line in methods_text({"methods": listed}, **PLAIN).splitlines()]
+    keeps = [[name, "exact", "Keeps."] for name, _ in rows]
+    heads = [["looking", "at", f"{group}:"] for group in ("coordinates", "subspaces")]
+    assert [line for line in lines[1:] if line][:5] == [heads[0], keeps[0], heads[1], *keeps[1:]]

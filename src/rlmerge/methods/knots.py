@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.kernels.matrix import add_to, product
-from rlmerge.kernels.spectrum import symmetric
+from rlmerge.kernels.matrix import product
+from rlmerge.kernels.spectrum import singular
 
 from .matrices import embeddings, others, per_matrix, workspace
 from .method import Method, Needs, Parameter
@@ -37,11 +37,9 @@ def knots_formula(
     shares = np.broadcast_to(np.reshape(density, -1), (len(tau),))
 
     def change(matrices: np.ndarray) -> np.ndarray:
-        moment = np.zeros((matrices.shape[1], matrices.shape[1]))
-        for each in matrices:
-            add_to(moment, each, each.T)
-        values, vectors = symmetric(moment)
-        shared = vectors[:, values > max(float(cutoff) ** 2, 1e-12 * max(values[0], 0.0))]
+        beside = np.concatenate(list(matrices), axis=1)
+        left, values, _ = singular(beside, min(beside.shape))
+        shared = left[:, values > float(cutoff)]
         aligned = [_trim(product(shared.T, each), float(d)) for each, d in zip(matrices, shares, strict=True)]
         return product(shared, _merge(np.stack(aligned), merge))
 
@@ -69,7 +67,8 @@ def _merge(aligned: np.ndarray, how: str) -> np.ndarray:
 
 
 def _numbers(needs: Needs, outputs: int, inputs: int) -> int:
-    return (2 * needs.experts + 5) * outputs * inputs + 6 * outputs * outputs
+    less = min(outputs, needs.experts * inputs)
+    return (5 * needs.experts + 4) * outputs * inputs + 2 * outputs * less + 6 * less * less
 
 
 KNOTS = Method(
