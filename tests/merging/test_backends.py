@@ -65,6 +65,7 @@ def jobs_of(name, given, dtype):
         values |= {p.argument: np.full(count, values[p.argument]) for p in method.parameters if p.per == "expert"}
         numel = int(np.prod(shape, dtype=int))
         values |= {"experts": float(count), "numel": numel, "wide": kind.storage == np.float64}
+        values |= {"kind": "", "shape": shape, "further": ()}
         extras = {}
         if "sensitivity" in method.inputs:
             extras["sensitivity"] = tuple(

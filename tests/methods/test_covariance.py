@@ -66,6 +66,17 @@ def test_rank_reaches_the_changes_of_that_rank(seed, rank):
     assert share.value == pytest.approx(0, abs=1e-12)
 
 
+@given(st.integers(0, 100))
+def test_row_by_row_and_whole_are_the_same(seed):
+    """A stack of one matrix is taken whole."""
+    tau = changes(seed, shape=(30, 20))
+    whole, streamed = merged("covariance", tau[:, None], rank=6)[0], merged("covariance", tau, rank=6)
+    np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-11)
+    reports = [report_of("covariance", 0 * t[0], t, rank=6) for t in (tau, tau[:, None])]
+    one, other = (next(iter(report.values())).value for report in reports)
+    assert one == pytest.approx(other, rel=1e-9)
+
+
 def test_what_is_beyond_the_rank_is_reported():
     """Singular values 3 and 1 of each expert: rank 1 leaves a tenth of the energy."""
     tau = np.zeros((2, 4, 6))
@@ -164,7 +175,8 @@ def test_vectors_and_embeddings_take_the_sum_or_the_average(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_stack_of_matrices_is_merged_matrix_by_matrix(name):
     tau = changes(12, shape=(2, 6, 5))
-    np.testing.assert_array_equal(merged(name, tau)[1], merged(name, tau[:, 1]))
+    # Stacks are taken whole, and a matrix by itself goes row by row where it can: the same up to rounding.
+    np.testing.assert_allclose(merged(name, tau)[1], merged(name, tau[:, 1]), rtol=0, atol=1e-13)
 
 
 def test_measured_inputs_take_the_place_of_the_estimate():
@@ -279,3 +291,35 @@ def test_files_tell_an_embedding_from_a_layer(models):
     name = "model.layers.0.mlp.up_proj.weight"
     expected = interpret("covariance", base[name], [e[name] for e in experts], real=np.float32, gram=grams)
     np.testing.assert_array_equal(read_model(folder / "measured")[name], expected)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A matrix of 28672 columns, as Llama-3-70B's down_proj has, and experts of rank 5 in it."""
+    folder = tmp_path_factory.mktemp("wide")
+    rng = np.random.default_rng(19)
+    base = 0.02 * rng.standard_normal((160, 28672), np.float32)
+    write_model(folder / "base", {"layer.weight": base}, "float32")
+    for k in range(3):
+        left, right = rng.standard_normal((160, 5), np.float32), rng.standard_normal((5, 28672), np.float32)
+        write_model(folder / f"e{k}", {"layer.weight": base + 1e-3 * left @ right}, "float32")
+    return folder
+
+
+def test_a_wide_matrix_fits_the_default_budget_and_tiles_do_not_matter(wide, tmp_path):
+    """Two groups of rows, and tiles of one row and of many: the same bytes."""
+    entries = [{"model": str(wide / f"e{k}")} for k in range(3)]
+    recipe = {"merge_method": "covariance", "base_model": str(wide / "base"), "models": entries}
+    recipe["parameters"] = {"rank": 8}
+    outs = []
+    for number, options in enumerate([{"memory": 2**30}, {"memory": 150 * 2**20, "workers": 1}, {"workers": 2}]):
+        assert rlmerge.plan(recipe, **options).peak_memory <= options.get("memory", 512 * 2**20)
+        outs.append(rlmerge.merge(recipe, tmp_path / str(number), cache=False, **options).out)
+    assert len({(out / "model.safetensors").read_bytes() for out in outs}) == 1
+    recipe["parameters"] = {"rank": 64}
+    assert rlmerge.plan(recipe, workers=1).peak_memory <= 512 * 2**20
+
+    models = [read_model(wide / name)["layer.weight"] for name in ("base", "e0", "e1", "e2")]
+    expected = interpret("covariance", models[0], models[1:], real=np.float32, rank=8)
+    # One group of rows here, two there: sums of float64, then float32 of weights below 0.2.
+    np.testing.assert_allclose(read_model(outs[0])["layer.weight"], expected, rtol=0, atol=2.0**-26)

@@ -45,13 +45,19 @@ def sketch(rows: np.ndarray, rank: int, passes: int = 1) -> np.ndarray:
     m, n = rows.shape
     if rank >= n:
         return np.eye(n)
-    if rank >= m:
-        return orthonormal(np.asarray(rows.T, np.float64))
-    numbers = random.uniform(random.stream_key("sketch", m, rank), 0, m * rank).reshape(m, rank)
-    basis = orthonormal(product(rows.T, numbers - np.float32(0.5)))
+    basis = orthonormal(product(rows.T, mixing(m, min(rank, m), 0, m)))
     for _ in range(passes):
-        basis = orthonormal(product(rows.T, orthonormal(product(rows, basis))))
+        basis = orthonormal(product(rows.T, product(rows, basis)))
     return basis
+
+
+def mixing(m: int, width: int, row: int, count: int) -> np.ndarray:
+    """Rows ``row`` … ``row + count`` of the matrix [m, width] that a sketch of m rows begins with: uniform numbers, or
+    the identity where ``width`` is m."""
+    if width == m:
+        return np.eye(count, m, row)
+    numbers = random.uniform(random.stream_key("sketch", m, width), row * width, count * width)
+    return numbers.reshape(count, width) - np.float32(0.5)
 
 
 def symmetric(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

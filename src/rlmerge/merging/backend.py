@@ -123,6 +123,10 @@ class Reducer(Protocol):
         """Row-wise values float64 [M, rows of the tile]; the tile must hold whole rows."""
         ...
 
+    def matrix(self, tile: Tile, inputs: Sequence[Any]) -> tuple[np.ndarray, bool]:
+        """What the formula makes of one group of rows: a float64 array."""
+        ...
+
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[Any]) -> tuple[Tally, bool]:
         """Histograms for the selector's current pass."""
         ...
@@ -142,7 +146,7 @@ class Backend(Protocol):
         ...
 
     def reducer(self, binding: Binding, reduce: str) -> Reducer:
-        """A reducer for ``sum``, ``count``, ``rows`` or ``kth``."""
+        """A reducer for ``sum``, ``count``, ``rows``, ``matrix`` or ``kth``."""
         ...
 
 
@@ -151,13 +155,14 @@ def bind(
 ) -> Binding:
     """``formula`` of ``method`` with the values it names: the one place where a job's values become typed."""
     count = int(job.values["experts"])
-    known = {**values, "uniform": Uniform(count)}
+    known: dict[str, Any] = {**values, "uniform": Uniform(count), "row": 0.0, "field": None}
     for name in method.inputs:
         sources = job.extras.get(name)
         known[name] = None if sources is None else Extra(tuple(source.dtype for source in sources))
-    if method.rows_field is not None:
-        chosen = arguments(method.rows_field, known)
-        known["field"] = RowField(method.rows_field, {name: typed(x) for name, x in chosen.items()}, count)
+    if method.rows_field is not None and not job.whole and "field" in arguments(formula, known):
+        chosen = {name: typed(x) for name, x in arguments(method.rows_field, known).items()}
+        fields = 1 if method.row_wise else count
+        known["field"] = RowField(method.rows_field, chosen, fields, method.row_wise)
     chosen = {name: typed(value) for name, value in arguments(formula, known).items()}
     return Binding(formula, job.operands, chosen, random_keys(seed, job), zero, job.output.shape, job.extras, job.whole)
 

@@ -18,8 +18,8 @@ class Job:
 
     ``method`` None copies the first source, to which all others must be equal. ``models`` says for each expert which
     of the plan's models it is: the account of what survived adds up by model, and K may vary from job to job.
-    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel``, ``wide``,
-    ``kind`` and ``has_base``.
+    ``values`` holds the recipe's parameters for this tensor by argument name, and and what every formula may
+    ask for: ``experts``, ``numel``, ``wide``, ``kind``, ``shape``, ``has_base`` and the names of ``further`` inputs.
     ``stages`` are the statistics that the method needs; jobs of one ``scope`` share those over the whole model.
     """
 
@@ -64,7 +64,7 @@ class Job:
     @property
     def by_rows(self) -> bool:
         """Whether tiles of the merge must hold whole rows."""
-        return self.method is not None and self.method.rows_field is not None
+        return self.method is not None and self.method.rows_field is not None and not self.whole
 
     @property
     def whole(self) -> bool:

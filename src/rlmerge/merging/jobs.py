@@ -289,7 +289,8 @@ class JobMaker:
         extras = inputs_of(name, self.inputs) if names is None else {}
         job = Job(output, self.recipe.method, base, sources, numbers, values, stages, extras, self.wish.wide, scope)
         known = {"experts": float(len(sources)), "numel": sample.numel, "wide": job.operands.real == np.float64}
-        known |= {"kind": place(name).kind, "has_base": base is not None}
+        known |= {"kind": place(name).kind, "shape": sample.shape, "has_base": base is not None}
+        known["further"] = tuple(sorted(extras))
         job = replace(job, values={**values, **known})
         for problem in self.recipe.method.check(job.values):
             self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))

@@ -96,12 +96,19 @@ class NumpyFormula:
             yield tile, inputs
             return
         place = len(self.operands.inputs) + sum(n for name, n in self.extra_names.items() if name < "field")
-        for group, arrays in split(tile, inputs):
+
+        def with_field(group: Tile, arrays: Sequence[np.ndarray], field: RowField) -> Sequence[np.ndarray]:
             found = decode_tile(arrays, self.operands, {}, self.binding.zero, self.real)
             shape = (group.count // self.columns, self.columns)
-            field = self.on_shape(self.field.function, self.field.values, found, shape, {}, group.start)
-            rows = np.ascontiguousarray(field, self.real).reshape(self.field.experts, -1)
-            yield group, [*arrays[:place], *rows, *arrays[place:]]
+            made = self.on_shape(field.function, field.values, found, shape, {}, group.start)
+            rows = np.ascontiguousarray(made, self.real).reshape(field.experts, -1)
+            return [*arrays[:place], *rows, *arrays[place:]]
+
+        if self.field.row_wise:
+            yield from split(tile, with_field(tile, inputs, self.field))
+            return
+        for group, arrays in split(tile, inputs):
+            yield group, with_field(group, arrays, self.field)
 
     def flat(self, decoded: Decoded, start: int) -> Any:
         """The formula on a decoded range that starts at flat index ``start``."""
@@ -217,6 +224,15 @@ class NumpyReducer(NumpyFormula):
         """Row-wise values float64 [M, rows of the tile], computed in groups of rows that depend on the tensor alone."""
         found = [self._rows(*part) for group in self.groups(tile, inputs) for part in split(*group)]
         return np.concatenate([values for values, _ in found], axis=1), any(bad for _, bad in found)
+
+    def matrix(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """What the formula makes of one group of rows: a float64 array."""
+        found = decode_tile(inputs, self.operands, self.extra_names, self.binding.zero, self.real)
+        shape = (tile.count // self.columns, self.columns)
+        extras = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
+        extras["row"] = tile.start // self.columns
+        values = self.on_shape(self.binding.formula, self.values, found, shape, extras, tile.start)
+        return np.asarray(values, np.float64), not found.finite
 
     def _rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
         wide = np.dtype(np.float64)

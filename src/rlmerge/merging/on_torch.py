@@ -295,6 +295,9 @@ class _ReducedOnHost(NumpyReducer):
     def groups(self, tile: Tile, inputs: Sequence[Any]) -> Iterator[tuple[Tile, Sequence[np.ndarray]]]:
         return super().groups(tile, [_to_numpy(x) for x in inputs])
 
+    def matrix(self, tile: Tile, inputs: Sequence[Any]) -> tuple[np.ndarray, bool]:
+        return super().matrix(tile, [_to_numpy(x) for x in inputs])
+
 
 class TorchBackend(NumpyBackend):
     """Formulas on one torch device."""
@@ -318,7 +321,7 @@ class TorchBackend(NumpyBackend):
 
     def reducer(self, binding: Binding, reduce: str) -> Reducer:
         """A reducer of any kind."""
-        if reduce == "rows" or not _runs_on_torch(binding):
+        if reduce in ("rows", "matrix") or not _runs_on_torch(binding):
             return _ReducedOnHost(binding)
         return _TorchReducer(binding, self.device)
 

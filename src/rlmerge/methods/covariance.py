@@ -6,16 +6,16 @@ spans inputs the expert was trained on, and τᵀτ stands for their second mome
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlmerge.kernels.matrix import add_to, cholesky, divide, gram, product, squares
-from rlmerge.kernels.spectrum import sketch
+from rlmerge.kernels.spectrum import mixing, orthonormal, sketch
 
-from .matrices import embeddings, others, per_matrix, total, workspace
-from .method import Method, Needs, Parameter, Share
+from .matrices import embeddings, others, per_matrix, total, weighted, workspace
+from .method import Method, Needs, Parameter, Share, Stages, Statistic
 from .parts import LAMBDA, WEIGHT
 
 LOST = "energy of the changes beyond the rank"
@@ -35,13 +35,17 @@ def covariance_formula(
     embeddings: str,
     kind: str = "",
     gram: Any = None,
+    field: Any = None,
 ) -> Any:
     """θ₀ + λ·(T + (Σ τ_k G_k − T S)(S + ρ I)⁻¹) with T = Σ τ_k and S = Σ G_k.
 
     G_k = τ_kᵀτ_k, of rank ``rank``, or the measured ``gram``, over the mean of its diagonal. This is task arithmetic
-    minus what each expert's change does to the inputs that another's works on.
+    minus what each expert's change does to the inputs that another's works on. ``field`` [1, n] is the change where it
+    was computed row by row.
     """
-    plain = embeddings == "others" and kind == "embedding"
+    if field is not None:
+        return xp.where(field[0] == 0, base, base + lam * field[0])
+    plain = _takes_the_sum(kind, embeddings)
 
     def change(matrices: np.ndarray) -> Any:
         if np.isinf(rho):
@@ -51,6 +55,143 @@ def covariance_formula(
         return without_interference(matrices, float(rho), int(rank))
 
     return per_matrix(xp, base, tau, change, weight=weight, lam=lam, others=others, plain=plain)
+
+
+def _takes_the_sum(kind: str, embeddings: str) -> bool:
+    return embeddings == "others" and kind == "embedding"
+
+
+def _is_streamed(values: Mapping[str, Any]) -> bool:
+    """Whether a tensor is merged row by row: all but stacks of matrices, full ranks and measured inputs."""
+    dimensions = len(values.get("shape", ())) or 3
+    return dimensions < 3 and (dimensions < 2 or (int(values["rank"]) > 0 and not values.get("further")))
+
+
+def _is_corrected(values: Mapping[str, Any]) -> bool:
+    """Whether a tensor that is merged row by row is a matrix whose changes interfere."""
+    shape = values.get("shape", ())
+    return (
+        _is_streamed(values)
+        and len(shape) == 2
+        and min(shape) > 1
+        and not _takes_the_sum(values.get("kind", ""), values["embeddings"])
+        and not np.isinf(values["rho"])
+    )
+
+
+def _width(values: Mapping[str, Any]) -> int:
+    return min(int(values["rank"]), *values["shape"])
+
+
+def _first(xp: Any, base: Any, tau: Any, *, rank: Any, shape: Any, row: Any) -> np.ndarray:
+    """τ_kᵀΩ [K, in, r] of some rows, Ω as for ``sketch``."""
+    width = min(int(rank), *shape)
+    mixed = mixing(shape[0], width, int(row), tau.shape[1])
+    return _stacked(tau, [mixed] * len(tau))
+
+
+def _second(xp: Any, base: Any, tau: Any, *, first: Any) -> np.ndarray:
+    """τ_kᵀτ_k V_k [K, in, r] of some rows, for the basis V_k from the pass before."""
+    return _stacked(tau, (product(each, basis) for each, basis in zip(tau, first, strict=True)))
+
+
+def _stacked(tau: np.ndarray, rows: Iterable[np.ndarray]) -> np.ndarray:
+    """τ_kᵀY_k [K, in, r] for Y_k = ``rows`` [rows, r]."""
+    found: np.ndarray | None = None
+    for k, (each, mixed) in enumerate(zip(tau, rows, strict=True)):
+        if found is None:
+            found = np.zeros((len(tau), tau.shape[2], mixed.shape[1]))
+        add_to(found[k], each.T, mixed)
+    assert found is not None, "a merge has experts"
+    return found
+
+
+def _third(xp: Any, base: Any, tau: Any, *, second: Any) -> np.ndarray:
+    """V_kᵀτ_kᵀτ_k V_k [K, r, r] of some rows, and below it in the first place ‖τ_k‖²."""
+    found = np.zeros((len(tau), second.shape[2] + 1, second.shape[2]))
+    for k, (each, basis) in enumerate(zip(tau, second, strict=True)):
+        found[k, :-1] = gram(product(each, basis))
+        found[k, -1, 0] = squares(each)
+    return found
+
+
+def _bases(sums: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
+    """Orthonormal bases of the columns of K matrices [in, r], in as many columns; those beyond its rank are 0."""
+    found = np.zeros(sums.shape)
+    for k, each in enumerate(sums):
+        basis = orthonormal(each)
+        found[k, :, : basis.shape[1]] = basis
+    return found
+
+
+def _statistics(experts: int, **_: Any) -> Stages:
+    def nothing(values: Mapping[str, Any]) -> np.ndarray | None:
+        return None if _is_corrected(values) else np.zeros((1, 1, 1))
+
+    def bases(needs: Needs) -> int:
+        return needs.experts * needs.shape[-1] * _width(needs.values) if _is_corrected(needs.values) else 0
+
+    def moments(needs: Needs) -> int:
+        return needs.experts * (_width(needs.values) + 1) ** 2 if _is_corrected(needs.values) else 0
+
+    def statistic(name: str, formula: Any, finish: Any, numbers: Any) -> tuple[Statistic]:
+        return (Statistic(name, formula, "matrix", skip=nothing, finish=finish, numbers=numbers),)
+
+    return (
+        statistic("first", _first, _bases, bases),
+        statistic("second", _second, _bases, bases),
+        statistic("third", _third, lambda sums, values: sums, moments),
+    )
+
+
+def _derive(values: dict[str, Any]) -> dict[str, Any]:
+    """``factors`` [2, K, in, r]: F_k with G_k = F_k F_kᵀ, and the columns of (FᵀF + ρ I)⁻¹ Fᵀ that belong to it."""
+    if not _is_corrected(values):
+        return {"factors": None}
+    bases, moments = np.asarray(values["second"]), np.asarray(values["third"])
+    inputs = bases.shape[1]
+    factors = np.zeros(bases.shape)
+    for k, (basis, moment) in enumerate(zip(bases, moments, strict=True)):
+        if moment[-1, 0] > 0:
+            factors[k] = product(basis, cholesky(moment[:-1] * (inputs / moment[-1, 0]), margin=None))
+    beside = np.concatenate(list(factors), axis=1)
+    matrix = gram(beside)
+    matrix[np.diag_indices(len(matrix))] += float(values["rho"])
+    solved = divide(beside, cholesky(matrix, margin=None))
+    return {"factors": np.stack([factors, np.stack(np.split(solved, len(factors), axis=1))])}
+
+
+def _change(
+    xp: Any,
+    base: Any,
+    tau: Any,
+    *,
+    weight: Any,
+    factors: Any,
+    others: str,
+    embeddings: str,
+    kind: str = "",
+    shape: Any = (),
+) -> np.ndarray:
+    """The change of some rows [1, rows, in]: T + Σ (w_k τ_k − T) F_k R_kᵀ, or T or T / K of what is no matrix."""
+    tau = weighted(tau, weight)
+    summed = total(tau)
+    if factors is None:
+        plain = _takes_the_sum(kind, embeddings) or len(shape) < 2 or min(shape) < 2
+        return (summed / np.asarray(len(tau), tau.dtype) if plain and others == "average" else summed)[None]
+    found = summed.astype(np.float64)
+    for each, factor, solved in zip(tau, *factors, strict=True):
+        add_to(found, product(each - summed, factor), solved.T)
+    return found[None]
+
+
+def _report(values: Mapping[str, Any]) -> Mapping[str, Share]:
+    if not _is_corrected(values) or _width(values) == min(values["shape"]):
+        return {}
+    moments = np.asarray(values["third"])
+    size = float(moments[:, -1, 0].sum())
+    held = float(np.trace(moments[:, :-1], axis1=1, axis2=2).sum())
+    return {LOST: Share(max(0.0, size - held), size)}
 
 
 def without_interference(tau: np.ndarray, rho: float, rank: int) -> Any:
@@ -69,14 +210,16 @@ def without_interference(tau: np.ndarray, rho: float, rank: int) -> Any:
         factors = [each.T * np.sqrt(c) for each, c in zip(tau, scale, strict=True)]
         acted = [product(each - summed, factor) for each, factor in zip(tau, factors, strict=True)]
         return _push_through(summed, acted, factors, rho)
-    factors, acted, held = [], [], 0.0
+    factors: list[np.ndarray] = []
+    acted: list[np.ndarray] = []
+    held = 0.0
     for each, c in zip(tau, scale, strict=True):
         basis = sketch(each, rank)
         images = product(each, basis)
         held += squares(images)
-        lower = cholesky(gram(images) * c, margin=None)
-        factors.append(product(basis, lower))
-        acted.append(product(images - product(summed, basis), lower))
+        factor = product(basis, cholesky(gram(images) * c, margin=None))
+        factors.append(factor)
+        acted.append(product(each - summed, factor))
     lost = Share(max(0.0, sum(size) - held), sum(size))
     return _push_through(summed, acted, factors, rho), {LOST: lost}
 
@@ -142,8 +285,13 @@ COVARIANCE = Method(
         embeddings("others"),
     ),
     inputs=("gram",),
-    whole=True,
+    statistics=_statistics,
+    derive=_derive,
+    rows_field=_change,
+    row_wise=True,
+    whole=lambda values: not _is_streamed(values),
     workspace=workspace(_covariance_numbers),
+    report=_report,
     looks_at="inputs",
     keeps_base=lambda values: False,
     notes=(
@@ -153,6 +301,8 @@ COVARIANCE = Method(
         "but its inputs count as much as before. An expert alone is returned as it is at lambda 1.",
         "Changes themselves are never truncated: rank limits what is subtracted. The merge reports what energy of the "
         "changes is beyond the rank, over the model and by tensor.",
+        "Read three times for the rank, in groups of rows, and once more to merge: memory goes with the rank. Stacks "
+        "of matrices, rank 0 and measured inputs take a tensor whole.",
         "`gram: DIR` beside every model, made by `rlmerge sensitivity --gram`, puts measured inputs in place of the "
         "estimate, for tensors that have them.",
         "Coordinates that no expert changed move too, where their row changed.",

@@ -74,6 +74,23 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What memory for one tensor depends on: its ``shape``, the number of ``experts``, bytes per number in arithmetic
+    (``itemsize``), the entries of each further input, and the method's values."""
+
+    shape: tuple[int, ...]
+    experts: int
+    itemsize: int
+    further: tuple[int, ...]
+    values: Mapping[str, Any]
+
+    @property
+    def numel(self) -> int:
+        """Entries of the tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class Statistic:
     """A value of a whole tensor (or model) that a formula needs, gathered by streaming before the merge.
 
@@ -86,19 +103,25 @@ class Statistic:
       r = 0 gives infinity (keep nothing) and r > nonzero gives 0 (keep every non-zero entry).
     - ``rows``: the formula is run by NumPy in float64 on ``base`` [rows, columns] and ``tau`` [K, rows, columns] and
       returns ``[M, rows]`` itself.
+    - ``matrix``: the formula is run by NumPy in arithmetic precision on the same, group of rows by group of rows, may
+      ask for ``row``, the index of the group's first, and returns a float64 array of ``numbers(needs)`` entries in any
+      shape. Groups depend on the tensor alone and are added up in order; ``finish(total, values)`` makes the value.
 
-    The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row). ``over`` is the tensor or
+    The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row; ``matrix``: as it is, and
+    only functions of rows). ``over`` is the tensor or
     the whole model. ``skip(values)`` may return the value without any scan (density 1 keeps everything). ``uses`` names
     the values that ``rank`` and ``skip`` look at, so that a cached statistic is not taken for another's.
     """
 
     name: str
     formula: Formula
-    reduce: Literal["sum", "count", "kth", "rows"]
+    reduce: Literal["sum", "count", "kth", "rows", "matrix"]
     over: Literal["tensor", "model"] = "tensor"
     rank: Callable[[int, Any, Mapping[str, Any]], Any] | None = None
     skip: Callable[[Mapping[str, Any]], Any] | None = None
     uses: tuple[str, ...] = ()
+    finish: Callable[[Any, Mapping[str, Any]], Any] = lambda total, values: total
+    numbers: Callable[[Needs], int] = lambda needs: 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +144,6 @@ class Reported:
 
     merged: Any
     report: Mapping[str, Share]
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What memory for one tensor depends on: its ``shape``, the number of ``experts``, bytes per number in arithmetic
-    (``itemsize``), the entries of each further input, and the method's values."""
-
-    shape: tuple[int, ...]
-    experts: int
-    itemsize: int
-    further: tuple[int, ...]
-    values: Mapping[str, Any]
-
-    @property
-    def numel(self) -> int:
-        """Entries of the tensor."""
-        return math.prod(self.shape)
 
 
 Stages = Sequence[Sequence[Statistic]]
@@ -168,7 +174,9 @@ class Method:
 
     ``rows_field(xp, base, tau, **values)`` is run by NumPy on whole rows, ``base`` [rows, columns] and ``tau``
     [K, rows, columns] in arithmetic precision, and returns ``field`` [K, rows, columns], which every formula of the
-    method may ask for. It may ask for parameters (per expert [K, 1, 1]) and ``uniform``, not for statistics.
+    method may ask for. It may ask for parameters (per expert [K, 1, 1]), ``uniform``, and the statistics gathered
+    before. With ``row_wise`` it returns [1, rows, columns] instead, and what it makes of a row, bit for bit, depends
+    on that row alone.
 
     Every formula may also ask for ``experts`` (K), ``numel`` (entries of the tensor) and ``wide`` (whether arithmetic
     is float64).
@@ -197,6 +205,7 @@ class Method:
     statistics: Callable[..., Stages] = _no_statistics
     derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     rows_field: Formula | None = None
+    row_wise: bool = False
     inputs: tuple[str, ...] = ()
     needs_inputs: Callable[[Mapping[str, Any]], bool] = lambda static: False
     space: Literal["delta", "weights"] = "delta"
