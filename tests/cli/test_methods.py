@@ -11,6 +11,8 @@ def test_the_table_names_every_method_with_its_status(rlmerge):
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split() for line in done.stdout.splitlines()]
     assert {(row[0], row[1]) for row in rows if len(row) > 2} >= {(n, methods.get(n).status) for n in methods.names()}
+    heads = [line.strip() for line in done.stdout.splitlines() if "looking at" in line]
+    assert heads == [f"looking at {words}:" for words in methods.grouped()]
 
 
 def test_one_method_with_formula_parameters_and_presets(rlmerge):
@@ -26,7 +28,9 @@ def test_json_carries_the_same_facts(rlmerge):
     assert (rescale["default"], rescale["mergekit"], rescale["choices"]) == ("inverse", "l1", ["inverse", "l1", "none"])
     assert "def dare_ties_formula" in sheet["formula"]
     listed = json.loads(rlmerge("methods", "--format", "json").stdout)["methods"]
-    assert [method["name"] for method in listed] == list(methods.names())
+    assert [method["name"] for method in listed] == [m.name for group in methods.grouped().values() for m in group]
+    assert {method["name"] for method in listed} == set(methods.names())
+    assert next(m["looks_at"] for m in listed if m["name"] == "ties") == "signs at a coordinate"
 
 
 def test_a_mistyped_name(rlmerge):
@@ -92,6 +96,10 @@ def test_a_parameter_shows_its_default_and_what_it_accepts(changes, shown):
     assert " ".join(lines[5].split()) == f"density {shown} expert Share kept."
 
 
-def test_methods_text_is_a_line_each():
-    text = methods_text({"methods": [{"name": "ram", "status": "exact", "summary": "Keeps."}]}, **PLAIN)
-    assert text.splitlines()[1].split() == ["ram", "exact", "Keeps."]
+def test_methods_text_is_a_line_each_under_what_methods_look_at():
+    rows = [("ram", "coordinates"), ("tsv", "subspaces"), ("iso_c", "subspaces")]
+    listed = [{"name": name, "status": "exact", "looks_at": group, "summary": "Keeps."} for name, group in rows]
+    lines = [line.split() for line in methods_text({"methods": listed}, **PLAIN).splitlines()]
+    keeps = [[name, "exact", "Keeps."] for name, _ in rows]
+    heads = [["looking", "at", f"{group}:"] for group in ("coordinates", "subspaces")]
+    assert [line for line in lines[1:] if line][:5] == [heads[0], keeps[0], heads[1], *keeps[1:]]

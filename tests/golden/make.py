@@ -30,7 +30,13 @@ SETS = {
     "rl-bf16": ("rl-bf16-rev", "rl-bf16-cnt", "rl-bf16-shift"),
 }
 MEASURED = {"sar_merging": "sensitivity", "scf_rkl": "", "fisher": "sensitivity", "regmean": "gram"}
-NEEDED: dict[str, dict[str, Any]] = {"nearswap": {"t": 0.001}, "slerp": {"t": 0.3}, "sce": {"select_topk": 0.5}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "nearswap": {"t": 0.001},
+    "slerp": {"t": 0.3},
+    "sce": {"select_topk": 0.5},
+    "covariance": {"rank": 16},
+    "wudi": {"steps": 5},
+}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "ram": [{"active": "bits"}, {"active": "percentile", "percentile": 80}, {"active": "strict", "r": 0.3}],
     "ties": [{"scope": "global"}, {"rescale": "l1"}, {"normalize": False, "lambda": 0.4, "weight": [0.2, 0.5, 0.9]}],
@@ -40,6 +46,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "linear": [{"normalize": False, "weight": [0.5, 0.2, 0.1]}],
     "task_arithmetic": [{"weight": [0.3, 0.2, 0.7]}, {"lambda": 0.37}],
     "sce": [{"select_topk": 0.1}],
+    "covariance": [{"rank": 0}],
+    "emr": [{"expert": 2}],
+    "nuslerp": [{"nuslerp_flatten": False, "nuslerp_row_wise": True}],
+    "regmean": [{"lambda": 1.2, "others": "sum"}],
     "scf_rkl": [{"importance": "element"}],
     "sar_merging": [{"arbitration": "fisher_mean"}, {"rescale": "inverse", "density": 0.3}],
 }
@@ -55,6 +65,8 @@ def recipes(measured: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any
     """(label, recipe, options) of every merge."""
     for family, experts in SETS.items():
         for name in methods.names():
+            if not methods.get(name).bitwise:
+                continue  # whose last bits are the BLAS's
             for number, given in enumerate([NEEDED.get(name, {}), *SETTINGS.get(name, [])]):
                 for option, chosen in OPTIONS.items():
                     if option and (number or family == "rl"):

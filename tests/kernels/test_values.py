@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64
 from rlmerge.kernels.values import (
@@ -28,8 +27,9 @@ def test_what_a_plain_value_is():
     assert typed(np.zeros(())) == Scalar(0.0)
     for kind in (Uniform(3), Extra((FLOAT32,)), typed("x"), typed([1, 2])):
         assert typed(kind) is kind
-    with pytest.raises(TypeError, match="at most two dimensions, not 3"):
-        typed(np.zeros((1, 1, 1)))
+    table = np.zeros((1, 2, 3))
+    assert typed(table).array is table
+    assert on_shape({"table": table}, (4, 5), 0)["table"] is table
 
 
 def test_kernel_parameters_are_lined_up_by_name():

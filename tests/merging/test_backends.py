@@ -27,7 +27,10 @@ SHAPES = {"a.weight": (300, 260), "b.weight": (70_001,), "c.weight": (3, 5, 40),
 SETTINGS = {
     "scf_rkl": [{}, {"importance": "element"}, {"order": "argmax"}],
     "sar_merging": [{}, {"rescale": "l2"}],
-    "nuslerp": [{}, {"nuslerp_flatten": False}],
+    "nuslerp": [{}, {"nuslerp_flatten": False}, {"nuslerp_flatten": False, "nuslerp_row_wise": True}],
+    "emr": [{}, {"expert": 2.0}],
+    "covariance": [{"rank": 8.0}, {"rank": 0.0}],
+    "wudi": [{"steps": 3.0}],
     "slerp": [{"t": 0.3}],
     "nearswap": [{"t": 0.01}],
     "ties": [{"density": 0.3}, {"density": 0.3, "scope": "global", "rescale": "l1"}],
@@ -62,14 +65,16 @@ def jobs_of(name, given, dtype):
         values |= {p.argument: np.full(count, values[p.argument]) for p in method.parameters if p.per == "expert"}
         numel = int(np.prod(shape, dtype=int))
         values |= {"experts": float(count), "numel": numel, "wide": kind.storage == np.float64}
+        values |= {"kind": "", "shape": shape}
         extras = {}
         if "sensitivity" in method.inputs:
             extras["sensitivity"] = tuple(
                 ArraySource(tensor, FLOAT32, f[tensor], f"f{k}") for k, f in enumerate(fisher)
             )
-        if "gram" in method.inputs and len(shape) == 2:
+        if "gram" in method.inputs and len(shape) == 2 and not values.get("rank"):
             grams = [np.eye(shape[1], dtype=np.float32) * (k + 1) for k in range(count)]
             extras["gram"] = tuple(ArraySource(tensor, FLOAT32, g, "g") for g in grams)
+        values["further"] = tuple(extras)
         jobs.append(
             Job(
                 OutputTensor(tensor, kind, shape),

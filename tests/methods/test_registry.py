@@ -24,13 +24,25 @@ SETTINGS = {
     "dare_ties": [{"density": 0.5}, {"density": 0.5, "rescale": "l1", "normalize": True}],
     "ram": [{}, {"active": "bits"}, {"active": "strict", "percentile": 60}],
     "ram_percentile": [{"percentile": 80}],
-    "nuslerp": [{"weight": [1.0, 3.0]}, {"nuslerp_flatten": False}],
+    "nuslerp": [
+        {"weight": [1.0, 3.0]},
+        {"nuslerp_flatten": False},
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+    ],
+    "consensus_ta": [{"mask_lambda": [0.3, 0.5, 0.4]}, {"agreeing": 1}],
+    "emr": [{}, {"expert": 2}],
+    "cabs": [{"n": 2, "m": 8}],
+    "covariance": [{"rank": 8}, {"rank": 0}, {"weight": [1.0, 0.5, 2.0], "lambda": 0.7}],
+    "wudi": [{"steps": 5}],
+    "swudi": [{}, {"start": "zero"}],
+    "resmerge": [{}, {"rank": 3}],
+    "knots": [{}, {"density": 0.3}, {"merge": "mean"}],
     "slerp": [{"t": 0.3}],
     "breadcrumbs": [{"density": 0.1}, {"density": 0.5, "rank_nonzero": True, "rescale": "l1"}],
     "breadcrumbs_ties": [{"density": 0.1, "rescale": "l1"}],
     "della": [{"density": 0.6, "epsilon": [0.2, 0.4, 0.1]}, {"density": 0.5, "rescale": "l1", "rank_nonzero": False}],
     "della_linear": [{"density": 0.6}],
-    "sce": [{}, {"select_topk": 0.2}],
+    "sce": [{}, {"select_topk": 0.2}, {"select_topk": 0.2, "undecided": "none"}],
     "model_stock": [{}, {"filter_wise": True}],
     "multislerp": [{"weight": [1.0, 2.0, 0.5]}],
     "nearswap": [{"t": 0.0002}],
@@ -44,8 +56,8 @@ SETTINGS = {
     "fisher": [],  # these two need what only files provide
     "regmean": [],
 }
-MOVES_EVERYTHING = {"slerp", "karcher", "passthrough"}
-"""Arcs between whole weights, and factors on them, move every coordinate."""
+MOVES_EVERYTHING = {"slerp", "karcher", "passthrough", "ace"}
+"""Arcs between whole weights, and factors on them, move every coordinate; ACE takes the mean row off every change."""
 
 CASES = [(name, options) for name in methods.names() for options in SETTINGS.get(name, [{}])]
 IDS = [f"{name}-{'-'.join(options)}" for name, options in CASES]

@@ -86,6 +86,28 @@ def test_other_tensors_are_averaged_with_their_weights():
     assert interpret("regmean", None, [[2.0], [5.0]], weight=[2.0, 1.0]) == [3.0]
 
 
+def test_lambda_goes_on_from_the_base():
+    weights, x = drawn(5)
+    base = np.random.default_rng(6).standard_normal(weights.shape[1:])
+    plain = interpret("regmean", base, weights, gram=products(x))
+    found = interpret("regmean", base, weights, gram=products(x), lam=1.5)
+    np.testing.assert_allclose(found, base + 1.5 * (plain - base), rtol=1e-12)
+
+
+def test_other_tensors_may_be_sums_of_changes():
+    found = interpret("regmean", [1.0, 1.0], [[3.0, 1.0], [2.0, 0.5]], weight=[1.0, 2.0], others="sum", lam=0.5)
+    assert found.tolist() == [1 + 0.5 * (2 + 2), 1 + 0.5 * (0 - 1)]
+
+
+@pytest.mark.parametrize("given", [{"lambda": 2.0}, {"others": "sum"}])
+def test_steps_from_the_base_need_one(family, given):
+    recipe = family[0] | {"parameters": given}
+    rlmerge.plan(recipe)
+    del recipe["base_model"]
+    with pytest.raises(RequestError, match="name a base_model"):
+        rlmerge.plan(recipe)
+
+
 @pytest.fixture
 def family(tmp_path):
     """Two models of one layer and a norm, their measurements, and a recipe over them."""

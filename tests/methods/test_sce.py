@@ -79,3 +79,14 @@ def test_the_order_of_experts_does_not_matter(tau, order):
     again = interpret("sce", BASE, experts(BASE, tau[list(order)]))
     # Weights are added up in another order.
     np.testing.assert_allclose(again, merged, rtol=0, atol=2.0**-46)
+
+
+def test_mergekit_selects_nothing_where_experts_differ_nowhere():
+    same = np.repeat(TAU[:1], 2, axis=0)
+    for tau in (TAU[:1], same):
+        assert interpret("sce", np.zeros(4), tau, select_topk=0.5).tolist() == TAU[0].tolist()
+        assert not interpret("sce", np.zeros(4), tau, select_topk=0.5, undecided="none").any()
+        assert interpret("sce", np.zeros(4), tau, compat=True).tolist() == TAU[0].tolist()  # all is asked for
+    # Two positions differ; 0.4 of them is none for mergekit.
+    assert not interpret("sce", np.zeros(4), TAU, select_topk=0.4, compat=True).any()
+    assert interpret("sce", np.zeros(4), TAU, select_topk=0.4).any()

@@ -104,10 +104,24 @@ def test_task_vectors_keep_coordinates_that_nobody_changed():
     np.testing.assert_array_equal(merged[untouched], base[untouched])
 
 
-def test_interpolating_along_the_first_dimension_is_refused():
-    x = {"w": np.ones((2, 2), np.float32)}
-    with pytest.raises(RequestError, match="first dimension"):
-        merge_state_dicts(None, [x, x], "nuslerp", nuslerp_flatten=False, nuslerp_row_wise=True)
+@pytest.mark.parametrize("based", [False, True])
+@pytest.mark.parametrize("shape", [(5, 7), (9,), (4, 3, 2)])
+def test_vectors_of_the_first_dimension_follow_their_own_arcs(shape, based):
+    base, x, y = np.random.default_rng(1).standard_normal((3, *shape))
+    options = {"nuslerp_flatten": False, "nuslerp_row_wise": True, "weight": [1.0, 3.0]}
+    merged = interpret("nuslerp", base if based else None, [x, y], **options)
+    first, second = (x - base, y - base) if based else (x, y)
+    flat = [v.reshape(shape[0], -1) for v in (first, second)]
+    expected = np.stack([arc(flat[0][:, j], flat[1][:, j], 0.75) for j in range(flat[0].shape[1])], axis=1)
+    expected = expected.reshape(shape) + (base if based else 0)
+    np.testing.assert_allclose(merged, expected, rtol=0, atol=1e-13)
+
+
+def test_rows_along_the_last_dimension_are_columns_of_the_transposed():
+    x, y = np.random.default_rng(2).standard_normal((2, 6, 4))
+    columns = interpret("nuslerp", None, [x, y], nuslerp_flatten=False, nuslerp_row_wise=True)
+    rows = interpret("nuslerp", None, [x.T, y.T], nuslerp_flatten=False)
+    np.testing.assert_allclose(columns, rows.T, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("count", [1, 3])

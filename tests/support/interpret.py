@@ -13,6 +13,7 @@ from rlmerge import methods
 from rlmerge.kernels.namespace import NumpyNamespace
 from rlmerge.kernels.random import stream_key, uniform
 from rlmerge.methods import Method, Statistic, arguments
+from rlmerge.methods.method import Reported
 
 
 def interpret(
@@ -24,14 +25,17 @@ def interpret(
     tensor: str = "w",
     seed: int = 0,
     compat: bool = False,
+    kind: str = "",
     **given: Any,
 ) -> np.ndarray:
     """The merged tensor, in ``real`` arithmetic and in the shape of the inputs; ``given`` by recipe names.
 
     ``lam`` may stand for ``lambda``; a parameter per expert takes one number or K. ``base`` may be None. A further
-    input is given by its name as K arrays.
+    input is given by its name as K arrays. ``kind`` is what the tensor is for.
     """
-    return _Run(method, base, experts, real, tensor, seed, compat, given).merge()
+    run = _Run(method, base, experts, real, tensor, seed, compat, given)
+    run.values["kind"] = kind
+    return run.merge()
 
 
 def warnings_of(method: str | Method, base: Any, experts: Any, **options: Any) -> list[str]:
@@ -46,6 +50,13 @@ def statistics_of(method: str | Method, base: Any, experts: Any, **options: Any)
     run = _Run(method, base, experts, options.pop("real", np.float64), "w", 0, False, options)
     run.merge()
     return run.values
+
+
+def report_of(method: str | Method, base: Any, experts: Any, **options: Any) -> dict[str, Any]:
+    """What the formula of a whole tensor measured."""
+    run = _Run(method, base, experts, options.pop("real", np.float64), "w", 0, False, options)
+    run.merge()
+    return {**run.method.report(run.values), **run.report}
 
 
 class _Run:
@@ -65,7 +76,10 @@ class _Run:
         )
         self.further = {name: given.pop(name, None) for name in self.method.inputs}
         self.values: dict[str, Any] = {**self._parameters(given, compat), "experts": float(len(theta)), **self.further}
-        self.values |= {"numel": self.theta.shape[1], "wide": self.namespace.dtype == np.float64}
+        self.values |= {"numel": self.theta.shape[1], "wide": self.namespace.dtype == np.float64, "kind": ""}
+        self.values |= {"has_base": base is not None, "shape": self.shape, "row": 0.0}
+        self.values["further"] = tuple(sorted(name for name, given_ in self.further.items() if given_ is not None))
+        self.report: dict[str, Any] = {}
         problems = list(self.method.check(self.values))
         assert not problems, problems
 
@@ -88,7 +102,7 @@ class _Run:
             self.values.update({statistic.name: self._gather(statistic) for statistic in stage})
         if self.method.derive:
             self.values.update(self.method.derive(dict(self.values)))
-        merged = self._call(self.method.formula, whole=self.method.whole)
+        merged = self._call(self.method.formula, whole=self.method.is_whole(self.values))
         merged = np.broadcast_to(np.asarray(merged, self.namespace.dtype), self.theta.shape[1:]).copy()
         if self.tau is not None and self.method.keeps_base(self.values):
             untouched = (self.tau == 0).all(0)
@@ -99,10 +113,12 @@ class _Run:
         """The formula on flat arrays, on rows, or on whole tensors in their own shape; in ``real`` if given."""
         shape = self.rows if by_rows else self.shape if whole else (-1,)
         values = {name: x for name, x in self.values.items() if name not in self.further} | {"uniform": self.uniform}
-        if self.method.rows_field is not None and not by_rows:
+        values["field"] = None
+        if self.method.rows_field is not None and not by_rows and not whole and "field" in arguments(formula, values):
             field = np.asarray(self._call(self.method.rows_field, by_rows=True), self.namespace.dtype)
-            values["field"] = field.reshape(self.theta.shape)
+            values["field"] = field.reshape(-1, self.theta.shape[1])
         ready = {name: self._ready(value, shape, exact=by_rows or whole) for name, value in values.items()}
+        ready["field"] = values["field"]
         ready["uniform"] = self.uniform.reshape(len(self.theta), *shape)
         ready |= {name: self._further(arrays, shape, whole) for name, arrays in self.further.items()}
         namespace = self.namespace if real is None else NumpyNamespace(real)
@@ -112,6 +128,8 @@ class _Run:
             stack = stack - base
         with np.errstate(all="ignore"):
             result = formula(namespace, base, stack, **arguments(formula, ready))
+        if isinstance(result, Reported):
+            self.report, result = dict(result.report), result.merged
         return np.reshape(result, (-1,)) if whole else result
 
     def _ready(self, value: Any, shape: tuple[int, ...], *, exact: bool) -> Any:
@@ -119,7 +137,9 @@ class _Run:
 
         Functions of rows and whole tensors get numbers exactly as they are, other formulas in their arithmetic.
         """
-        if value is None or isinstance(value, bool | str) or np.shape(value) == self.theta.shape:
+        if value is None or isinstance(value, bool | str | tuple) or np.shape(value) == self.theta.shape:
+            return value
+        if np.ndim(value) > 2:
             return value
         array = np.asarray(value, np.float64 if exact else self.namespace.dtype)
         if array.ndim == 1:
@@ -139,6 +159,9 @@ class _Run:
         known = statistic.skip(self.values) if statistic.skip else None
         if known is not None:
             return np.asarray(known)
+        if statistic.reduce == "matrix":
+            total = np.asarray(self._call(statistic.formula, by_rows=True), np.float64)
+            return np.asarray(statistic.finish(total, self.values))
         if statistic.reduce == "rows":
             return np.asarray(self._call(statistic.formula, by_rows=True, real=np.float64))
         found = self._call(statistic.formula)

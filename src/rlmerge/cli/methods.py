@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @FORMAT
 def command(name: str | None, output_format: str) -> None:
-    """List the merge methods, or show one with its formula.
+    """List the merge methods by what they look at, or show one with its formula.
 
     Every method carries a status: exact (formula read in the paper or its code), second-hand (from written
-    summaries that agree), or reconstruction (the source fixes only the outline).
+    summaries that agree), reconstruction (the source fixes only the outline), or own (of this program).
     """
     from rlmerge import methods
 
-    known = [methods.get(each) for each in methods.names()]
     if name is None:
-        sheet: dict[str, Any] = {"methods": [_row(method) for method in known]}
+        found = methods.grouped()
+        sheet: dict[str, Any] = {"methods": [_row(method) for group in found.values() for method in group]}
     else:
-        sheet = _sheet(methods.get(name), known)
+        sheet = _sheet(methods.get(name), [methods.get(each) for each in methods.names()])
     if output_format == "json":
         emit_json(sheet)
     else:
@@ -41,7 +41,10 @@ def command(name: str | None, output_format: str) -> None:
 
 
 def _row(method: Method) -> dict[str, Any]:
-    return {"name": method.name, "status": method.status, "summary": method.summary}
+    from rlmerge.methods import SUBJECTS
+
+    subject = SUBJECTS[method.looks_at]
+    return {"name": method.name, "status": method.status, "looks_at": subject, "summary": method.summary}
 
 
 def _sheet(method: Method, known: list[Method]) -> dict[str, Any]:
@@ -65,6 +68,7 @@ def _sheet(method: Method, known: list[Method]) -> dict[str, Any]:
             }
             for p in method.parameters
         ],
+        "same_bits_everywhere": method.bitwise,
         "notes": list(method.notes),
         "variants": [_row(other) for other in known if other.formula is method.formula and other.name != method.name],
         "formula": _source(method),
@@ -80,11 +84,16 @@ def _source(method: Method) -> str | None:
 
 
 def methods_text(sheet: Mapping[str, Any], *, width: int, color: bool) -> str:
-    """All methods, a line each."""
+    """All methods, a line each, under what they look at."""
     from rlmerge.report.console import render, table
 
     made = table("method", "status", "summary", rules=False)
+    group = ""
     for method in sheet["methods"]:
+        if method["looks_at"] != group:
+            group = method["looks_at"]
+            made.add_row("", "", "")
+            made.add_row("", "", f"looking at {group}:")
         made.add_row(method["name"], method["status"], method["summary"])
     return render([made, "`rlmerge methods NAME` shows formula and parameters."], width, color, apart=True)
 

@@ -153,7 +153,7 @@ def _candidate(label: str, recipe: Recipe, parameters: Mapping[str, float]) -> _
 def _is_known(recipe: Recipe, experts: int) -> bool:
     """Whether a user's recipe needs nothing that the measuring pass does not see."""
     method, static = recipe.method, recipe.static()
-    if method.whole or method.inputs or method.rows_field is not None or len(recipe.experts) != experts:
+    if method.is_whole(static) or method.inputs or method.rows_field is not None or len(recipe.experts) != experts:
         return False
     candidate = _candidate("", recipe, {})
     epsilon = recipe.values("", 0).get("epsilon", EPSILON)

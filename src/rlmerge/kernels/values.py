@@ -48,6 +48,13 @@ class PerRow:
     table: np.ndarray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Numbers of any shape, for functions of whole rows and tensors alone."""
+
+    array: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class Uniform:
     """``count`` streams of uniform numbers [count, n]."""
@@ -64,31 +71,33 @@ class Extra:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowField:
-    """Numbers [experts, n] that ``function`` computes on NumPy, whole rows at a time, from ``values`` of its own."""
+    """Numbers [experts, n] that ``function`` computes on NumPy, whole rows at a time, from ``values`` of its own; with
+    ``row_wise`` what it makes of a row depends on that row alone."""
 
     function: Callable[..., Any]
     values: Mapping[str, Any]
     experts: int
+    row_wise: bool = False
 
     def extra(self, real: np.dtype) -> Extra:
         """How a kernel reads it: per coordinate, in the arithmetic's own type."""
         return Extra((FLOAT64 if real == np.float64 else FLOAT32,) * self.experts)
 
 
-Value = Static | Scalar | PerExpert | PerRow | Uniform | Extra | RowField
+Value = Static | Scalar | PerExpert | PerRow | Table | Uniform | Extra | RowField
 Values = Mapping[str, Any]
 """Values by name; plain ones are taken for what ``typed`` makes of them."""
 
 
 def typed(value: Any) -> Value:
-    """What a plain value of a method is: anything that is no number selects code; arrays are [M] or [M, rows]."""
-    if isinstance(value, Static | Scalar | PerExpert | PerRow | Uniform | Extra | RowField):
+    """What a plain value of a method is: what is no number selects code; arrays are [M], [M, rows] or tables."""
+    if isinstance(value, Static | Scalar | PerExpert | PerRow | Table | Uniform | Extra | RowField):
         return value
     if value is None or isinstance(value, bool | str | tuple):
         return Static(value)
     array = np.asarray(value)
     if array.ndim > 2:
-        raise TypeError(f"a value of a formula has at most two dimensions, not {array.ndim}")
+        return Table(array)
     if array.ndim:
         return PerExpert(array) if array.ndim == 1 else PerRow(array)
     return Scalar(value)
@@ -140,6 +149,8 @@ def on_shape(values: Values, shape: Sequence[int], start: int) -> dict[str, Any]
         value = typed(plain)
         if isinstance(value, Static | Scalar):
             ready[name] = value.value
+        elif isinstance(value, Table):
+            ready[name] = value.array
         elif isinstance(value, PerExpert):
             ready[name] = value.table.reshape(-1, *(1 for _ in shape))
         elif isinstance(value, PerRow):

@@ -47,7 +47,7 @@ class Accumulator(Protocol):
 
 def accumulator(statistic: Statistic) -> Accumulator:
     """A fresh accumulator for ``statistic``."""
-    return {"sum": _Sum, "count": _Count, "rows": _Rows, "kth": _Kth}[statistic.reduce](statistic)
+    return {"sum": _Sum, "count": _Count, "rows": _Rows, "matrix": _Matrix, "kth": _Kth}[statistic.reduce](statistic)
 
 
 class _Unprepared:
@@ -110,6 +110,26 @@ class _Rows(_Unprepared):
 
     def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
         return np.concatenate([self.parts[start] for start in sorted(self.parts)], axis=1)
+
+
+class _Matrix(_Unprepared):
+    """Arrays of groups of rows, added up in the order of the groups, in which a pass hands them out."""
+
+    def __init__(self, statistic: Statistic) -> None:
+        self.finish = statistic.finish
+        self.total: np.ndarray | None = None
+
+    def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
+        return reducer.matrix(tile, inputs)
+
+    def add(self, tile: Tile, result: Any) -> None:
+        if self.total is None:
+            self.total = result
+        else:
+            self.total += result
+
+    def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
+        return np.asarray(self.finish(self.total, values))
 
 
 class _Kth:

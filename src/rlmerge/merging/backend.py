@@ -7,7 +7,7 @@ bits for what is written, counted and selected, and sums equal up to the order o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from rlmerge.kernels.random import stream_key
 from rlmerge.kernels.rounding import Rounding
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.values import Extra, RowField, Uniform, typed
-from rlmerge.methods import Method, arguments
+from rlmerge.methods import Method, Share, arguments
 from rlmerge.options import Options
 
 from .job import Job
@@ -30,12 +30,14 @@ Keys = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], and whether inputs or output were not finite."""
+    """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], whether inputs or output were not finite, and what
+    the formula of a whole tensor measured."""
 
     sums: np.ndarray
     counts: np.ndarray
     nonfinite_in: bool = False
     nonfinite_out: bool = False
+    report: Mapping[str, Share] = field(default_factory=dict[str, Share])
 
 
 def together(parts: Sequence[Numbers]) -> Numbers:
@@ -122,6 +124,10 @@ class Reducer(Protocol):
         """Row-wise values float64 [M, rows of the tile]; the tile must hold whole rows."""
         ...
 
+    def matrix(self, tile: Tile, inputs: Sequence[Any]) -> tuple[np.ndarray, bool]:
+        """What the formula makes of one group of rows: a float64 array."""
+        ...
+
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[Any]) -> tuple[Tally, bool]:
         """Histograms for the selector's current pass."""
         ...
@@ -141,20 +147,21 @@ class Backend(Protocol):
         ...
 
     def reducer(self, binding: Binding, reduce: str) -> Reducer:
-        """A reducer for ``sum``, ``count``, ``rows`` or ``kth``."""
+        """A reducer for ``sum``, ``count``, ``rows``, ``matrix`` or ``kth``."""
         ...
 
 
 def bind(method: Method, formula: Callable[..., Any], job: Job, values: Mapping[str, Any], options: Options) -> Binding:
     """``formula`` of ``method`` with the values it names: the one place where a job's values become typed."""
     count = int(job.values["experts"])
-    known = {**values, "uniform": Uniform(count)}
+    known: dict[str, Any] = {**values, "uniform": Uniform(count), "row": 0.0, "field": None}
     for name in method.inputs:
         sources = job.extras.get(name)
         known[name] = None if sources is None else Extra(tuple(source.dtype for source in sources))
-    if method.rows_field is not None:
-        chosen = arguments(method.rows_field, known)
-        known["field"] = RowField(method.rows_field, {name: typed(x) for name, x in chosen.items()}, count)
+    if method.rows_field is not None and not job.whole and "field" in arguments(formula, known):
+        chosen = {name: typed(x) for name, x in arguments(method.rows_field, known).items()}
+        fields = 1 if method.row_wise else count
+        known["field"] = RowField(method.rows_field, chosen, fields, method.row_wise)
     chosen = {name: typed(value) for name, value in arguments(formula, known).items()}
     policy = options.on_nonfinite
     operands = replace(job.operands, same_is_zero=policy == "keep")

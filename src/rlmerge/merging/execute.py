@@ -315,7 +315,8 @@ def _stats(parts: Sequence[Numbers], notes: Sequence[str], report: Mapping[str, 
     if not parts:
         return {}
     sums, counts = np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0)
-    return Account.stats(sums, counts, notes, report)
+    measured = {label: share for part in parts for label, share in part.report.items()}
+    return Account.stats(sums, counts, notes, {**report, **measured})
 
 
 def _done(value: Any) -> Future[Any]:

@@ -21,8 +21,9 @@ class Job:
 
     ``method`` None copies the first source, to which all others must be equal. ``models`` says for each expert which
     of the plan's models it is: the account of what survived adds up by model, and K may vary from job to job.
-    ``values`` holds the recipe's parameters for this tensor by argument name, and ``experts``, ``numel`` and ``wide``.
-    ``stages`` are the statistics that the method needs; jobs of one ``scope`` share those over the whole model. With an
+    ``values`` holds the recipe's parameters for this tensor by argument name, and what every formula may ask for:
+    ``experts``, ``numel``, ``wide``, ``kind``, ``shape``, ``has_base`` and the names of ``further`` inputs. ``stages``
+    are the statistics that the method needs; jobs of one ``scope`` share those over the whole model. With an
     ``encoder`` the ``output`` is only merged: it is written as several tensors.
     """
 
@@ -84,9 +85,9 @@ class Job:
     @property
     def by_rows(self) -> bool:
         """Whether tiles of the merge must hold whole rows."""
-        return self.method is not None and self.method.rows_field is not None
+        return self.method is not None and self.method.rows_field is not None and not self.whole
 
     @property
     def whole(self) -> bool:
         """Whether the merge needs the tensor in one piece."""
-        return self.method is not None and self.method.whole
+        return self.method is not None and self.method.is_whole(self.values)

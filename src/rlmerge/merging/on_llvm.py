@@ -124,7 +124,7 @@ class LlvmBackend(NumpyBackend):
 
     def reducer(self, binding: Binding, reduce: str) -> Reducer:
         """A reducer; functions of whole rows are NumPy's."""
-        if reduce == "rows":
+        if reduce in ("rows", "matrix"):
             return NumpyReducer(binding)
         try:
             return LlvmReducer(binding, reduce)

@@ -18,6 +18,7 @@ from rlmerge.kernels.program import Operands, rows_of
 from rlmerge.kernels.rounding import encode
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.values import Extra, RowField, Uniform, on_shape, on_tile
+from rlmerge.methods.method import Reported
 
 from .backend import Binding, Merger, Numbers, Reducer, Storing, together
 from .tiles import Tile
@@ -102,12 +103,19 @@ class NumpyFormula:
             yield tile, inputs
             return
         place = len(self.operands.inputs) + sum(n for name, n in self.extra_names.items() if name < "field")
-        for group, arrays in split(tile, inputs):
+
+        def with_field(group: Tile, arrays: Sequence[np.ndarray], field: RowField) -> Sequence[np.ndarray]:
             found = decode_tile(arrays, self.operands, {}, self.binding.zero, self.real)
             shape = (group.count // self.columns, self.columns)
-            field = self.on_shape(self.field.function, self.field.values, found, shape, {}, group.start)
-            rows = np.ascontiguousarray(field, self.real).reshape(self.field.experts, -1)
-            yield group, [*arrays[:place], *rows, *arrays[place:]]
+            made = self.on_shape(field.function, field.values, found, shape, {}, group.start)
+            rows = np.ascontiguousarray(made, self.real).reshape(field.experts, -1)
+            return [*arrays[:place], *rows, *arrays[place:]]
+
+        if self.field.row_wise:
+            yield from split(tile, with_field(tile, inputs, self.field))
+            return
+        for group, arrays in split(tile, inputs):
+            yield group, with_field(group, arrays, self.field)
 
     def flat(self, decoded: Decoded, start: int) -> Any:
         """The formula on a decoded range that starts at flat index ``start``."""
@@ -129,7 +137,7 @@ class NumpyFormula:
         shape: tuple[int, ...],
         extras: Mapping[str, Any],
         start: int,
-    ) -> np.ndarray:
+    ) -> Any:
         """``function`` on base [*shape] and stack [K, *shape], which begin at flat index ``start``.
 
         Numbers arrive as they are, those per expert as [M, 1, …], those per row as [M, rows, 1], random numbers as
@@ -145,7 +153,7 @@ class NumpyFormula:
                 ready[name] = np.stack(draws).reshape(-1, *shape)
         with np.errstate(all="ignore"):
             base = None if decoded.base is None else decoded.base.reshape(shape)
-            return np.asarray(function(NumpyNamespace(stack.dtype), base, stack.reshape(-1, *shape), **ready))
+            return function(NumpyNamespace(stack.dtype), base, stack.reshape(-1, *shape), **ready)
 
     def pieces(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Iterator[tuple[int, Decoded]]:
         """The tile decoded in short ranges, so that NumPy's intermediates stay small: (offset, range)."""
@@ -224,13 +232,22 @@ class NumpyReducer(NumpyFormula):
         found = [self._rows(*part) for group in self.groups(tile, inputs) for part in split(*group)]
         return np.concatenate([values for values, _ in found], axis=1), any(bad for _, bad in found)
 
+    def matrix(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """What the formula makes of one group of rows: a float64 array."""
+        found = decode_tile(inputs, self.operands, self.extra_names, self.binding.zero, self.real)
+        shape = (tile.count // self.columns, self.columns)
+        extras: dict[str, Any] = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
+        extras["row"] = tile.start // self.columns
+        values = self.on_shape(self.binding.formula, self.values, found, shape, extras, tile.start)
+        return np.asarray(values, np.float64), not found.finite
+
     def _rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
         wide = np.dtype(np.float64)
         found = decode_tile(inputs, self.operands, self.extra_names, self.binding.zero, wide)
         shape = (tile.count // self.columns, self.columns)
         extras = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
         values = self.on_shape(self.binding.formula, self.values, found, shape, extras, tile.start)
-        return values, not found.finite
+        return np.asarray(values), not found.finite
 
 
 class WholeMerger(NumpyFormula):
@@ -248,13 +265,16 @@ class WholeMerger(NumpyFormula):
         found = decode_tile(inputs, self.operands, {}, self.binding.zero, self.real)
         extras = self._further(inputs[len(self.operands.inputs) :])
         merged = self.on_shape(self.binding.formula, self.values, found, self.binding.shape, extras, 0)
+        report = merged.report if isinstance(merged, Reported) else {}
+        merged = np.asarray(merged.merged if isinstance(merged, Reported) else merged)
         flat = np.broadcast_to(merged.astype(self.real, copy=False), self.binding.shape).reshape(-1)
-        return together(
+        numbers = together(
             [
                 self.rounder(flat[i : i + BLOCK], _range(found, i), i, out[i : i + BLOCK])
                 for i in range(0, tile.count, BLOCK)
             ]
         )
+        return replace(numbers, report=report)
 
     def _further(self, arrays: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
         left = iter(arrays)

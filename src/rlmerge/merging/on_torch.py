@@ -243,6 +243,9 @@ class _TorchReducer(_Formula):
     def rows(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
         return self.on_host.rows(tile, [_to_numpy(x) for x in inputs])
 
+    def matrix(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
+        return self.on_host.matrix(tile, [_to_numpy(x) for x in inputs])
+
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[Tally, bool]:
         found, bad = self._results(tile, inputs)
         total = selector.tally_of([])
@@ -297,6 +300,9 @@ class _ReducedOnHost(NumpyReducer):
     def groups(self, tile: Tile, inputs: Sequence[Any]) -> Iterator[tuple[Tile, Sequence[np.ndarray]]]:
         return super().groups(tile, [_to_numpy(x) for x in inputs])
 
+    def matrix(self, tile: Tile, inputs: Sequence[Any]) -> tuple[np.ndarray, bool]:
+        return super().matrix(tile, [_to_numpy(x) for x in inputs])
+
 
 class TorchBackend(NumpyBackend):
     """Formulas on one torch device."""
@@ -320,7 +326,7 @@ class TorchBackend(NumpyBackend):
 
     def reducer(self, binding: Binding, reduce: str) -> Reducer:
         """A reducer of any kind."""
-        if reduce == "rows" or not _runs_on_torch(binding):
+        if reduce in ("rows", "matrix") or not _runs_on_torch(binding):
             return _ReducedOnHost(binding)
         return _TorchReducer(binding, self.device)
 

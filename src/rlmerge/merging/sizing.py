@@ -10,10 +10,11 @@ from rlmerge.kernels.jit import BLOCK
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.kernels.sinks import BINS
 from rlmerge.methods import Statistic
+from rlmerge.methods.method import Needs
 from rlmerge.options import Options
 
 from .job import Job
-from .tiles import row_block
+from .tiles import MATRIX_TILE, row_block
 
 LARGEST_TILE = 1 << 20
 """Elements of a tile that is merged; larger ones leave the processor's caches and gain nothing."""
@@ -85,6 +86,8 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, encoding:
     itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
     scan_tile = SCAN_TILE if not any(source.scratch.per_element for job in jobs for source in job.inputs) else tile
     merging = max((_merging(job, threads, tile) for job in jobs), default=0)
+    # Whole tensors are computed side by side, one a thread.
+    merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
     held = sum(_held(job) for job in jobs)
     peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs) + encoding
@@ -116,14 +119,11 @@ def _merging(job: Job, threads: int, tile: int) -> int:
     flying = 1 if job.whole else _flying(job, piece, threads)
     total = _scratch(job, piece, flying)
     if job.by_rows:
-        total += flying * _rows(job)
-    if job.whole:
-        # Base, experts and task vectors as decoded, and three arrays an expert and four more in float64; matrices of
-        # another size beside it, and what their sum is solved with, in float64.
-        further = [source.numel for sources in job.extras.values() for source in sources]
-        count = len(job.experts)
-        total += piece * (job.operands.real.itemsize * (2 * count + 1) + 8 * (3 * count + 4))
-        total += 8 * (sum(further) + 5 * max(further, default=0))
+        total += flying * (_rows(job, piece) if job.method and job.method.row_wise else _rows(job)) + _matrices(job)
+    if job.whole and job.method is not None:
+        # Base, experts and task vectors as decoded, further inputs too, and what the formula makes of them.
+        needs = _needs(job)
+        total += needs.itemsize * (piece * (2 * needs.experts + 1) + sum(needs.further)) + job.method.workspace(needs)
     return total
 
 
@@ -133,6 +133,8 @@ def _scanning(job: Job, threads: int, tile: int, scan_tile: int) -> int:
 
 
 def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_tile: int) -> int:
+    if any(statistic.reduce == "matrix" for statistic in stage):
+        return _adding(job, stage, threads)
     rows = any(statistic.reduce == "rows" for statistic in stage)
     size = min(job.output.numel, max(tile, row_block(job.columns)) if rows or job.by_rows else scan_tile)
     flying = _flying(job, size, threads)
@@ -148,14 +150,39 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
     return total
 
 
+def _adding(job: Job, stage: Sequence[Statistic], threads: int) -> int:
+    """Bytes for statistics of matrices: groups of rows, what each of them gives, and what is known already."""
+    largest = 8 * sum(statistic.numbers(_needs(job)) for statistic in stage)
+    if not largest:
+        return 0
+    block = row_block(job.columns)
+    size = min(job.output.numel, max(1, MATRIX_TILE // block) * block)
+    flying = _flying(job, size, threads)
+    # What is finished waits with what is under way, and one is being added to the sum.
+    waiting = min(2 * threads, -(-job.output.numel // max(1, size))) + 2
+    decoded = job.operands.real.itemsize * size * (3 * len(job.experts) + 2)
+    return _scratch(job, size, flying) + flying * decoded + waiting * largest + _matrices(job) // 3
+
+
+def _matrices(job: Job) -> int:
+    """Bytes of all statistics of matrices of one job, and twice that for what is derived from them."""
+    needs = _needs(job)
+    return 3 * 8 * sum(s.numbers(needs) for stage in job.stages for s in stage if s.reduce == "matrix")
+
+
+def _needs(job: Job) -> Needs:
+    further = tuple(source.numel for sources in job.extras.values() for source in sources)
+    return Needs(job.output.shape, len(job.experts), job.operands.real.itemsize, further, job.values)
+
+
 def _total(numel: int) -> int:
     """Bytes of one selection's accumulator."""
     return _HISTOGRAM + 4 * min(numel, SIDE_TOTAL)
 
 
-def _rows(job: Job) -> int:
-    """Bytes for one group of rows: decoded, with a field, ranks and whatever a function of rows makes of them."""
-    group = min(job.output.numel, row_block(job.columns))
+def _rows(job: Job, piece: int = 0) -> int:
+    """Bytes for one group of rows, or a ``piece``: decoded, with a field, ranks and what a function of rows makes."""
+    group = piece or min(job.output.numel, row_block(job.columns))
     return group * 8 * ROW_COPIES * (len(job.experts) + 1)
 
 

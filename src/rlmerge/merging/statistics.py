@@ -24,7 +24,7 @@ from .nonfinite import refuse_nonfinite
 from .pool import Pool
 from .sizing import Sizing
 from .stream import Workers
-from .tiles import Tile, cut
+from .tiles import MATRIX_TILE, Tile, cut
 
 Found = dict[str, np.ndarray]
 _Open = dict[str, tuple[Statistic, Accumulator]]
@@ -91,8 +91,8 @@ class Statistics:
             self._scan([job], stage, self._store(job))
 
     def forget(self, job: Job) -> None:
-        """Drop what only the merge of this job needed: row-wise values, which are as many as the tensor has rows."""
-        rows = {s.name for stage in job.stages for s in stage if s.reduce == "rows"}
+        """Drop what only the merge of this job needed: matrices, and as many row-wise values as the tensor has rows."""
+        rows = {s.name for stage in job.stages for s in stage if s.reduce in ("rows", "matrix")}
         for name in rows.intersection(self.known.get(job.name, {})):
             del self.known[job.name][name]
         if self.pool is not None:
@@ -185,7 +185,10 @@ class Statistics:
             mine = reducers[tile.job.name]
             return {name: open_[name][1].partial(mine[name], tile, inputs) for name in open_}
 
-        tiles = (tile for job in jobs for tile in self._cut(job, rows or job.by_rows))
+        if any(statistic.reduce == "matrix" for statistic, _ in open_.values()):
+            tiles = (tile for job in jobs for tile in cut(job, MATRIX_TILE, by_rows=True))
+        else:
+            tiles = (tile for job in jobs for tile in self._cut(job, rows or job.by_rows))
         for tile, partials in self.workers.map(tiles, work):
             if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(tile)

@@ -40,6 +40,10 @@ class Tile:
         return (self.start, self.stop) if source.numel == self.job.output.numel else (0, source.numel)
 
 
+MATRIX_TILE = 1 << 20
+"""Elements of the groups of rows that a statistic of a matrix is added up from: part of the arithmetic."""
+
+
 def cut(job: Job, size: int, *, by_rows: bool = False) -> Iterator[Tile]:
     """Tiles of at most ``size`` elements, at least one block or one row; an empty tensor has none.
 

@@ -10,9 +10,22 @@ from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
 
-from .method import Formula, Method, Parameter, Share, Statistic, Status, arguments
+from .method import SUBJECTS, Formula, Method, Parameter, Share, Statistic, Status, arguments
 
-__all__ = ["Formula", "Method", "Parameter", "Share", "Statistic", "arguments", "get", "method", "names", "register"]
+__all__ = [
+    "SUBJECTS",
+    "Formula",
+    "Method",
+    "Parameter",
+    "Share",
+    "Statistic",
+    "arguments",
+    "get",
+    "grouped",
+    "method",
+    "names",
+    "register",
+]
 
 _registry: dict[str, Method] = {}
 _loaded = False
@@ -63,6 +76,13 @@ def names() -> tuple[str, ...]:
     return tuple(_registry)
 
 
+def grouped() -> dict[str, list[Method]]:
+    """All registered methods by what they look at, in words; groups without methods are left out."""
+    known = [get(name) for name in names()]
+    found = {words: [method for method in known if method.looks_at == subject] for subject, words in SUBJECTS.items()}
+    return {words: group for words, group in found.items() if group}
+
+
 def _load() -> None:
     global _loaded
     if _loaded:
@@ -70,28 +90,39 @@ def _load() -> None:
     _loaded = True
     from . import (
         breadcrumbs,
+        cabs,
+        covariance,
         dare,
         della,
         fisher,
         fusion,
+        isotropic,
         karcher,
+        knots,
         linear,
+        masks,
         nearswap,
         passthrough,
+        pcb,
         ram,
         regmean,
+        resmerge,
         sar,
         sce,
         scf,
         spherical,
         stock,
         ties,
+        wudi,
     )
 
     sums = (linear, ties, dare, della, breadcrumbs, ram, sce, stock)
     others = (spherical, karcher, nearswap, fusion, passthrough)
     measured = (sar, scf, fisher, regmean)
-    shipped = {m.name: m for family in (*sums, *others, *measured) for m in family.METHODS}
+    masked = (masks, cabs, pcb)
+    matrices = (covariance, wudi, isotropic, resmerge, knots)
+    families = (*sums, *others, *measured, *masked, *matrices)
+    shipped = {m.name: m for family in families for m in family.METHODS}
     users = dict(_registry)
     _registry.clear()
     _registry.update(shipped)

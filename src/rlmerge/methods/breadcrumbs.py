@@ -116,6 +116,7 @@ BREADCRUMBS_TIES = Method(
     summary="Drop the largest and the smallest changes, add those that agree with the elected sign.",
     paper="Model Breadcrumbs, arXiv 2312.06795, with TIES sign election, arXiv 2306.01708",
     status="second-hand",
+    looks_at="signs",
     parameters=BREADCRUMBS.parameters,
     statistics=_statistics,
     derive=l1_scale,

@@ -82,6 +82,7 @@ DARE_TIES = Method(
     summary="Drop changes at random, rescale the rest, add those that agree with the elected sign.",
     paper="DARE, arXiv 2311.03099, with TIES sign election, arXiv 2306.01708",
     status="exact",
+    looks_at="signs",
     parameters=DARE_LINEAR.parameters,
     statistics=_statistics,
     derive=_derive,

@@ -126,6 +126,7 @@ DELLA = Method(
     summary="Drop changes at random, small ones more often; average those that agree with the elected sign.",
     paper="DELLA-Merging, arXiv 2406.11617",
     status="second-hand",
+    looks_at="signs",
     parameters=(
         WEIGHT,
         density("Mean probability that an entry is kept."),

@@ -44,6 +44,7 @@ FISHER = Method(
     summary="Average of the experts' weights, each weighted by its Fisher information.",
     paper="Fisher-weighted averaging, arXiv 2111.09832",
     status="exact",
+    looks_at="sensitivities",
     parameters=(
         Parameter("weight", 1.0, "Weight of the expert.", per="expert", low=0.0),
         Parameter("floor", 0.0, "Sensitivities below this count as this much.", low=0.0),

@@ -7,6 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.kernels.matrix import product
+
+
+def inner(x: np.ndarray, y: np.ndarray) -> float:
+    """x·y of vectors [n], in rising order of the index."""
+    return float(product(x[None], y[:, None])[0, 0])
+
+
+def form(x: np.ndarray, symmetric: np.ndarray) -> float:
+    """xᵀAx of a vector [n] and a matrix A [n, n], in a fixed order."""
+    return inner(product(x[None], symmetric)[0], x)
+
 
 def products(vectors: Any) -> list[Any]:
     """Summands x_i·x_j for i ≤ j, in the order (0, 0), (0, 1), …, (1, 1), …: K(K + 1)/2 rows."""

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .gram import matrix, products
+from rlmerge.kernels.matrix import product
+
+from .gram import form, inner, matrix, products
 from .method import Method, Parameter, Stages, Statistic
 from .parts import WEIGHT
 
@@ -27,21 +29,21 @@ def mean_direction(
     ``cosines`` [K, K]. Starts at the normalised average, then follows m ← exp_m(Σ w_k log_m u_k) up to ``steps`` times,
     until a step is shorter than ``tolerance``. ``weight`` [K].
     """
-    length = np.sqrt(max(0.0, weight @ cosines @ weight))
+    length = np.sqrt(max(0.0, form(weight, cosines)))
     if length <= cancelled:
         return None
     mean = weight / length
     for _ in range(steps):
-        toward = np.clip(cosines @ mean, -1.0, 1.0)
+        toward = np.clip(product(cosines, mean[:, None])[:, 0], -1.0, 1.0)
         angle = np.arccos(toward)
         stretch = 1 / np.sinc(np.where(angle < np.pi, angle, 0.0) / np.pi) * (angle < np.pi)
         pull = weight * stretch
-        step = pull - (pull @ toward) * mean
-        size = np.sqrt(max(0.0, step @ cosines @ step))
+        step = pull - inner(pull, toward) * mean
+        size = np.sqrt(max(0.0, form(step, cosines)))
         if size < tolerance:
             break
         mean = np.cos(size) * mean + np.sinc(size / np.pi) * step
-        mean = mean / np.sqrt(mean @ cosines @ mean)
+        mean = mean / np.sqrt(form(mean, cosines))
     return mean
 
 
@@ -58,7 +60,7 @@ def combination(gram: np.ndarray, weight: np.ndarray, *direction: Any) -> np.nda
     if found is None:
         return weight
     coefficients = np.zeros(len(gram))
-    coefficients[usable] = (weight @ norms) * found / norms[usable]
+    coefficients[usable] = inner(weight, norms) * found / norms[usable]
     return coefficients
 
 
@@ -84,6 +86,7 @@ KARCHER = Method(
     summary="Mean direction of the experts on the sphere, at their mean length.",
     paper="Karcher, CPAM 30, 1977; parameters as in mergekit",
     status="exact",
+    looks_at="angles",
     parameters=(
         Parameter("max_iter", 10.0, "Most steps towards the mean.", low=0.0),
         Parameter("tol", 1e-5, "Stop when a step is shorter than this angle.", low=0.0),
@@ -138,6 +141,7 @@ MULTISLERP = Method(
     summary="Average direction of the experts, at their average length.",
     paper="mergekit's multislerp",
     status="second-hand",
+    looks_at="angles",
     parameters=(
         WEIGHT,
         Parameter("normalize_weights", True, "Divide the weights by their sum."),

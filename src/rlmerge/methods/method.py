@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rlmerge.errors import RequestError
 
-Status = Literal["exact", "second-hand", "reconstruction"]
+Status = Literal["exact", "second-hand", "reconstruction", "own"]
+Subject = Literal["coordinates", "signs", "angles", "inputs", "subspaces", "sensitivities"]
+SUBJECTS: Mapping[Subject, str] = {
+    "coordinates": "each coordinate by itself",
+    "signs": "signs at a coordinate",
+    "angles": "angles between whole vectors",
+    "subspaces": "subspaces of a matrix",
+    "inputs": "the inputs of a layer, measured or read off the changes",
+    "sensitivities": "measured sensitivities",
+}
+"""What methods look at to decide about a change, in the order of listings, in words."""
+
 Formula = Callable[..., Any]
 
 _RESERVED = frozenset({"uniform", "field"})
@@ -62,6 +74,23 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What memory for one tensor depends on: its ``shape``, the number of ``experts``, bytes per number in arithmetic
+    (``itemsize``), the entries of each further input, and the method's values."""
+
+    shape: tuple[int, ...]
+    experts: int
+    itemsize: int
+    further: tuple[int, ...]
+    values: Mapping[str, Any]
+
+    @property
+    def numel(self) -> int:
+        """Entries of the tensor."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class Statistic:
     """A value of a whole tensor (or model) that a formula needs, gathered by streaming before the merge.
 
@@ -74,19 +103,25 @@ class Statistic:
       r = 0 gives infinity (keep nothing) and r > nonzero gives 0 (keep every non-zero entry).
     - ``rows``: the formula is run by NumPy in float64 on ``base`` [rows, columns] and ``tau`` [K, rows, columns] and
       returns ``[M, rows]`` itself.
+    - ``matrix``: the formula is run by NumPy in arithmetic precision on the same, group of rows by group of rows, may
+      ask for ``row``, the index of the group's first, and returns a float64 array of ``numbers(needs)`` entries in any
+      shape, 0 where the value is known without. Groups depend on the tensor alone and are added up in order; ``finish(total, values)`` makes the value.
 
-    The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row). ``over`` is the tensor or
+    The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row; ``matrix``: as it is, and
+    only functions of rows). ``over`` is the tensor or
     the whole model. ``skip(values)`` may return the value without any scan (density 1 keeps everything). ``uses`` names
     the values that ``rank`` and ``skip`` look at, so that a cached statistic is not taken for another's.
     """
 
     name: str
     formula: Formula
-    reduce: Literal["sum", "count", "kth", "rows"]
+    reduce: Literal["sum", "count", "kth", "rows", "matrix"]
     over: Literal["tensor", "model"] = "tensor"
     rank: Callable[[int, Any, Mapping[str, Any]], Any] | None = None
     skip: Callable[[Mapping[str, Any]], Any] | None = None
     uses: tuple[str, ...] = ()
+    finish: Callable[[Any, Mapping[str, Any]], Any] = lambda total, values: total
+    numbers: Callable[[Needs], int] = lambda needs: 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +138,22 @@ class Share:
         return (self.part / self.whole) ** self.power if self.whole > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a formula of a whole tensor may return in place of the merged values: these, and what it measured."""
+
+    merged: Any
+    report: Mapping[str, Share]
+
+
 Stages = Sequence[Sequence[Statistic]]
+
+
+def _plenty(needs: Needs) -> int:
+    """Three arrays an expert and four more in float64; matrices of another size beside it, and what their sum is solved
+    with."""
+    matrices = sum(needs.further) + 5 * max(needs.further, default=0)
+    return 8 * (needs.numel * (3 * needs.experts + 4) + matrices)
 
 
 def _no_statistics(experts: int, **static: Any) -> Stages:
@@ -124,14 +174,23 @@ class Method:
 
     ``rows_field(xp, base, tau, **values)`` is run by NumPy on whole rows, ``base`` [rows, columns] and ``tau``
     [K, rows, columns] in arithmetic precision, and returns ``field`` [K, rows, columns], which every formula of the
-    method may ask for. It may ask for parameters (per expert [K, 1, 1]) and ``uniform``, not for statistics.
+    method may ask for. It may ask for parameters (per expert [K, 1, 1]), ``uniform``, and the statistics gathered
+    before. With ``row_wise`` it returns [1, rows, columns] instead, and what it makes of a row, bit for bit, depends
+    on that row alone.
 
     Every formula may also ask for ``experts`` (K), ``numel`` (entries of the tensor) and ``wide`` (whether arithmetic
     is float64).
 
-    ``whole`` methods get entire tensors in their own shape, numbers per expert as [K, 1, …] and each of ``inputs`` as
-    a list of arrays, always on NumPy. ``keeps_base(values)`` says that a coordinate no expert changed keeps the base's
-    bits. ``needs_inputs(static)`` says that without its ``inputs`` the method means nothing.
+    ``whole`` methods (a function of the values where only some are) get entire tensors in their own shape, numbers per
+    expert as [K, 1, …] and each of ``inputs`` as a list of arrays, always on NumPy, and may return ``Reported``. They
+    may ask for ``kind`` too, what the tensor is for as ``rlmerge.geometry.modules`` reads it off the name ("" where
+    nothing is known). ``workspace(needs)`` is the memory in bytes that the formula takes beside base, experts and task
+    vectors. ``keeps_base(values)`` says that a coordinate no expert changed keeps the base's bits.
+    ``needs_inputs(static)`` says that without its ``inputs`` the method means nothing.
+
+    ``looks_at`` is what decides about a change: the coordinate alone, signs at it, angles between whole vectors, the
+    inputs of a layer (measured, or estimated from the changes), subspaces of a matrix, or measured sensitivities.
+    ``bitwise`` is False where eigenvectors by LAPACK take part, so that the last bits depend on the machine's BLAS.
 
     ``report(values)`` measures what the formula does to one tensor: labels, where ``{0}`` stands for the first expert's
     name, and ``Share``s that add up over the model.
@@ -146,13 +205,17 @@ class Method:
     statistics: Callable[..., Stages] = _no_statistics
     derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     rows_field: Formula | None = None
+    row_wise: bool = False
     inputs: tuple[str, ...] = ()
     needs_inputs: Callable[[Mapping[str, Any]], bool] = lambda static: False
     space: Literal["delta", "weights"] = "delta"
     base: Literal["required", "optional", "ignored"] = "required"
     min_experts: int = 1
     max_experts: int | None = None
-    whole: bool = False
+    whole: bool | Callable[[Mapping[str, Any]], bool] = False
+    workspace: Callable[[Needs], int] = _plenty
+    looks_at: Subject = "coordinates"
+    bitwise: bool = True
     keeps_base: Callable[[Mapping[str, Any]], bool] = lambda values: True
     check: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
     warn: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
@@ -163,6 +226,10 @@ class Method:
     def parameter(self, name: str) -> Parameter:
         """The parameter a recipe calls ``name``; KeyError when there is none."""
         return next(p for p in self.parameters if p.name == name) if name in self.names else _missing(name)
+
+    def is_whole(self, values: Mapping[str, Any]) -> bool:
+        """Whether the formula needs whole tensors with these values."""
+        return self.whole(values) if callable(self.whole) else self.whole
 
     @property
     def names(self) -> tuple[str, ...]:

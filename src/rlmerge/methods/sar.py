@@ -191,6 +191,7 @@ SAR_MERGING = Method(
     summary="Let the most sensitive change win each conflict, keep the largest changes, restore their norm.",
     paper="SAR-Merging, 'Sparsity Curse', arXiv 2606.18521",
     status="reconstruction",
+    looks_at="sensitivities",
     parameters=(
         Parameter(
             "active", "epsilon", "When a change counts: above epsilon, or bits differ.", choices=("epsilon", "bits")

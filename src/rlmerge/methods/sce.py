@@ -45,10 +45,12 @@ def _energy(xp: Any, base: Any, tau: Any, *, threshold: Any) -> Any:
 
 
 def _rank(numel: int, nonzero: np.ndarray, values: Mapping[str, Any]) -> np.ndarray:
-    """The top share of the coordinates where experts differ at all; everything where they differ nowhere."""
+    """The top share of the coordinates where experts differ at all; where they differ nowhere, all or none."""
     share = float(values["select_topk"])
     if share == 0:
         return np.zeros(1, np.int64)
+    if values["undecided"] == "none":
+        return np.floor(share * nonzero).astype(np.int64)
     return np.where(nonzero > 0, np.maximum(1, np.floor(share * nonzero)), numel + 1).astype(np.int64)
 
 
@@ -57,7 +59,7 @@ def _select_all(values: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def _statistics(experts: int, **_: Any) -> Stages:
-    threshold = Statistic("threshold", variance, "kth", rank=_rank, skip=_select_all, uses=("select_topk",))
+    threshold = Statistic("threshold", variance, "kth", rank=_rank, skip=_select_all, uses=("select_topk", "undecided"))
     return ((threshold,), (Statistic("energy", _energy, "sum"),))
 
 
@@ -75,8 +77,15 @@ SCE = Method(
     summary="Select where experts differ most, weigh them by squared change, erase minority signs.",
     paper="FuseChat, arXiv 2408.07990",
     status="second-hand",
+    looks_at="signs",
     parameters=(
         Parameter("select_topk", 1.0, "Share of the coordinates on which experts differ.", low=0.0, high=1.0),
+        Parameter(
+            "undecided",
+            "all",
+            "What a select_topk below 1 selects where experts differ nowhere.",
+            choices=("all", "none"),
+        ),
         Parameter("floor", 0.0, "Weigh experts equally where the mean squared change is below this.", low=0.0),
     ),
     statistics=_statistics,
@@ -84,10 +93,12 @@ SCE = Method(
     notes=(
         "mergekit weighs experts equally where the mean squares of the changes add up to less than 1e-6, as RL-sized "
         "changes always do; compat: mergekit sets floor to 1e-6.",
-        "Where all experts agree on every coordinate of a tensor, or there is one expert, all of it is selected.",
+        "Where all experts agree on every coordinate of a tensor, or there is one expert, all of it is selected; "
+        "mergekit selects nothing, and keeps no coordinate where the share of those that differ is below one. compat: "
+        "mergekit sets undecided to none.",
         "Equal variances at the threshold are all selected.",
     ),
-    compat={"floor": 1e-6},
+    compat={"floor": 1e-6, "undecided": "none"},
 )
 
 METHODS = (SCE,)

@@ -64,6 +64,7 @@ SLERP = Method(
     summary="Spherical interpolation between the base and one expert.",
     paper="Shoemake, SIGGRAPH 1985",
     status="exact",
+    looks_at="angles",
     parameters=(Parameter("t", 0.5, "0 is the base, 1 the expert."),),
     statistics=lambda experts, **_: ((Statistic("gram", _base_gram, "sum"),),),
     derive=_slerp_derive,
@@ -74,11 +75,24 @@ SLERP = Method(
 )
 
 
-def nuslerp_formula(xp: Any, base: Any, vectors: Any, *, first: Any, second: Any) -> Any:
+def nuslerp_formula(
+    xp: Any, base: Any, vectors: Any, *, first: Any, second: Any, t: Any, nuslerp_flatten: bool, nuslerp_row_wise: bool
+) -> Any:
     """a·x₁ + b·x₂ on weights; with a base θ₀ + a·τ₁ + b·τ₂ on task vectors."""
     x, y = _pair(base, vectors)
+    if not nuslerp_flatten and nuslerp_row_wise:
+        moved = _by_columns(x, y, float(t))
+        return moved if base is None else base + moved.astype(base.dtype)
     moved = first[0] * x + second[0] * y
     return moved if base is None else base + moved
+
+
+def _by_columns(x: np.ndarray, y: np.ndarray, t: float) -> np.ndarray:
+    """The arc between the vectors along the first dimension of x and y; a vector is one of them."""
+    pairs = [(x, x), (x, y), (y, y)]
+    gram = np.stack([np.sum(np.multiply(a, b, dtype=np.float64), axis=0) for a, b in pairs])
+    first, second, _ = slerp_coefficients(gram, t, 1.0)
+    return first * x + second * y
 
 
 def _pair(base: Any, vectors: Any) -> tuple[Any, Any]:
@@ -94,7 +108,9 @@ def _pair_gram_rows(xp: Any, base: Any, vectors: Any) -> Any:
     return row_products(_pair(base, vectors))
 
 
-def _nuslerp_statistics(experts: int, *, nuslerp_flatten: bool, **_: Any) -> Stages:
+def _nuslerp_statistics(experts: int, *, nuslerp_flatten: bool, nuslerp_row_wise: bool, **_: Any) -> Stages:
+    if not nuslerp_flatten and nuslerp_row_wise:
+        return ()
     if nuslerp_flatten:
         return ((Statistic("gram", _pair_gram, "sum"),),)
     return ((Statistic("gram", _pair_gram_rows, "rows"),),)
@@ -103,14 +119,14 @@ def _nuslerp_statistics(experts: int, *, nuslerp_flatten: bool, **_: Any) -> Sta
 def _nuslerp_derive(values: dict[str, Any]) -> dict[str, Any]:
     one, two = np.asarray(values["weight"], np.float64)
     t = 0.5 if abs(one + two) < 1e-6 else two / (one + two)
+    if "gram" not in values:
+        return {"first": None, "second": None, "t": t}
     first, second, _ = slerp_coefficients(values["gram"], t, 1.0)
-    return {"first": first[None], "second": second[None]}
+    return {"first": first[None], "second": second[None], "t": None}
 
 
-def _nuslerp_check(values: Mapping[str, Any]) -> list[str]:
-    if not values["nuslerp_flatten"] and values["nuslerp_row_wise"]:
-        return ["interpolating along the first dimension is not supported; leave nuslerp_row_wise false"]
-    return []
+def _along_columns(values: Mapping[str, Any]) -> bool:
+    return not values["nuslerp_flatten"] and bool(values["nuslerp_row_wise"])
 
 
 NUSLERP = Method(
@@ -122,11 +138,12 @@ NUSLERP = Method(
     parameters=(
         WEIGHT,
         Parameter("nuslerp_flatten", True, "One angle per tensor; false: one per vector of the last dimension."),
-        Parameter("nuslerp_row_wise", False, "mergekit's switch to vectors of the first dimension; not supported."),
+        Parameter("nuslerp_row_wise", False, "With nuslerp_flatten false, vectors of the first dimension instead."),
     ),
     statistics=_nuslerp_statistics,
     derive=_nuslerp_derive,
-    check=_nuslerp_check,
+    whole=_along_columns,
+    looks_at="angles",
     space="weights",
     base="optional",
     min_experts=2,

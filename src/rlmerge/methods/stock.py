@@ -60,6 +60,7 @@ MODEL_STOCK = Method(
     summary="Step towards the average as far as the angle between experts says.",
     paper="Model Stock, arXiv 2403.19522",
     status="exact",
+    looks_at="angles",
     parameters=(
         Parameter("filter_wise", False, "One angle per row instead of one per tensor."),
         Parameter("norm_floor", 0.0, "Smallest product of two norms that a cosine divides by.", low=0.0),

@@ -30,6 +30,7 @@ TIES = Method(
     summary="Trim small changes, elect a sign per coordinate, average the changes that agree.",
     paper="TIES-Merging, arXiv 2306.01708",
     status="exact",
+    looks_at="signs",
     parameters=(
         WEIGHT,
         density("Share of each task vector's entries kept, largest magnitudes first."),
