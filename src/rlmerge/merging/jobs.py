@@ -327,18 +327,13 @@ class JobMaker:
         dtype = self._type(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
         output = OutputTensor(name, dtype, sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
-<<<<<<< ours
         more = extras, self.wish.wide, scope, encoder
         job = Job(output, self.recipe.method, base, sources, numbers, values, stages, *more)
-        known = {"experts": float(len(sources)), "numel": sample.numel, "wide": job.operands.real == np.float64}
-=======
-        job = Job(output, self.recipe.method, base, sources, numbers, values, stages, extras, self.wish.wide, scope)
         known: dict[str, Any] = {
             "experts": float(len(sources)),
             "numel": sample.numel,
             "wide": job.operands.real == np.float64,
         }
->>>>>>> theirs
         known |= {"kind": place(name).kind, "shape": sample.shape, "has_base": base is not None}
         known["further"] = tuple(sorted(extras))
         job = replace(job, values={**values, **known})
