@@ -283,7 +283,10 @@ def test_what_is_refused(tmp_path):
     sliced = {
         "merge_method": "task_arithmetic",
         "base_model": str(base),
-        "slices": [{"sources": [{"model": str(model), "layer_range": [0, 1]} for model in (base, plain)]}],
+        "slices": [
+            {"sources": [{"model": str(model), "layer_range": [layer, layer + 1]} for model in (base, plain)]}
+            for layer in (1, 0)
+        ],
     }
     opened = open_checkpoint(base)
     with pytest.raises(RequestError, match="like-base writes whole models"):
