@@ -15,6 +15,7 @@ from rlmerge.checkpoint import open_checkpoint, verify
 from rlmerge.checkpoint.formats.quantised_encode import encoder_of
 from rlmerge.errors import RequestError
 from rlmerge.merging.as_adapter import merge_as_adapter
+from rlmerge.merging.like_base import encoders
 from rlmerge.merging.state_dicts import merge_state_dicts
 from rlmerge.options import Options
 from rlmerge.recipe import recipe_from_flags
@@ -269,22 +270,27 @@ def refused(match, asked, tmp_path, **options):
 def test_what_is_refused(tmp_path):
     base = write(tmp_path / "base", "fp8")
     plain = write_expert(tmp_path / "e", base, 8)
-    half = quantised.write(tmp_path / "half", {"l.weight": torch.ones(2, 2).bfloat16()})
-    refused("like-base needs a quantised base; this one holds bfloat16", recipe(half, plain), tmp_path)
-    without = {"merge_method": "linear", "models": [{"model": str(plain)}], "parameters": {"weight": 1}}
+    half, other = (quantised.write(tmp_path / x, {"l.weight": torch.ones(8, 64).bfloat16()}) for x in ("half", "other"))
+    refused("like-base needs a quantised base; this one holds bfloat16", recipe(half, other), tmp_path)
+    without = {"merge_method": "linear", "models": [{"model": str(plain)}], "parameters": {"weight": 1.0}}
     refused("like-base needs a base", without, tmp_path)
     refused("stochastic rounding writes", recipe(base, plain), tmp_path, rounding="stochastic")
     refused("is not a type to merge in", recipe(base, plain), tmp_path, dtype="like-base", out_dtype=None)
     zeros = {f"l.weight_{end}": part for end, part in quantised.int4(6, 8, 64, 32)[0].items()}
     zeros["l.weight_zero_point"] = torch.zeros(1, 2, dtype=torch.int32)
     only_read = quantised.write(tmp_path / "zeros", zeros)
-    refused("has zero points", recipe(only_read, plain), tmp_path)
+    refused("has zero points", recipe(only_read, half), tmp_path)
     sliced = {
         "merge_method": "task_arithmetic",
         "base_model": str(base),
-        "slices": [{"sources": [{"model": str(plain), "layer_range": [0, 1]}]}],
+        "slices": [
+            {"sources": [{"model": str(model), "layer_range": [layer, layer + 1]} for model in (base, plain)]}
+            for layer in (1, 0)
+        ],
     }
-    refused("like-base writes whole models", sliced, tmp_path)
+    opened = open_checkpoint(base)
+    with pytest.raises(RequestError, match="like-base writes whole models"):
+        encoders(load_recipe(sliced), opened, opened.tensors)
     state = {"w": np.ones(3, np.float32)}
     with pytest.raises(RequestError, match="like-base is for files"):
         merge_state_dicts(state, [state], out_dtype="like-base")
@@ -369,3 +375,30 @@ def test_another_output_type_is_another_run(tmp_path):
     first = rlmerge.plan(recipe(base, expert), out=tmp_path / "out", out_dtype="like-base")
     second = rlmerge.plan(recipe(base, expert), out=tmp_path / "out")
     assert first.digest != second.digest
+
+
+def test_transformers_loads_what_was_written(tmp_path):
+    """The numbers transformers makes of codes and scales are those that the checkpoint reader makes of them."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(num_key_value_heads=2, vocab_size=64, tie_word_embeddings=False, **sizes)
+    model = transformers.LlamaForCausalLM(config).bfloat16()
+    tensors = {}
+    for seed, (name, weight) in enumerate(model.state_dict().items()):
+        tensors[name] = weight
+        if "proj" in name:
+            tensors[name], tensors[f"{name}_scale_inv"] = quantised.fp8(seed, tuple(weight.shape))
+    base = quantised.write(tmp_path / "base", tensors)
+    stated = {**config.to_dict(), "torch_dtype": "bfloat16", "architectures": ["LlamaForCausalLM"]}
+    stated["quantization_config"] = {**FP8, "activation_scheme": "dynamic"}
+    (base / "config.json").write_text(json.dumps(stated))
+    expert = write_expert(tmp_path / "e", base, 12)
+    rlmerge.merge(recipe(base, expert), tmp_path / "out", out_dtype="like-base")
+    plain = transformers.FineGrainedFP8Config(dequantize=True)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", quantization_config=plain, dtype=torch.bfloat16
+    )
+    expected = numbers(tmp_path / "out")
+    for name, weight in loaded.state_dict().items():
+        wanted = torch.from_numpy(expected[name]).float().bfloat16().reshape(weight.shape)
+        assert torch.equal(weight, wanted), name

@@ -343,10 +343,15 @@ class JobMaker:
 
     def _encoder(self, name: str, base: Source | None) -> Encoder | None:
         """What writes the tensor as the base has it, if it is to be and the base quantises it."""
-        if not self.wish.encoders or self.models.base is None:
+        if not self.wish.encoders or self.models.base is None or base is None:
             return None
-        own = self.seen[id(self.models.base)].get(name)
-        return self.wish.encoders.get(name) if base is not None and base is own else None
+        encoder = self.wish.encoders.get(base.name)
+        if encoder is None or self.seen[id(self.models.base)].get(base.name) is not base:
+            return None
+        if base.name != name:
+            what = f"'{name}' is made of '{base.name}', whose codes and scales keep their names"
+            self.made.problems.setdefault(f"renamed {name}", RequestError(what, where=self._at(None)))
+        return encoder
 
     def _as_copy(self, job: Job) -> Job:
         """A float tensor that is only copied is still stored as the output asks."""
