@@ -68,6 +68,9 @@ def read_config(source: str | PathLike[str] | Mapping[str, Any]) -> MoeConfig:
         what = f"holds {len(found)} documents where one describes the mixture"
         raise failure(what, origin or "recipe", "It needs `base_model` and `experts`.")
     root, problems = found[0], Problems()
+    if "merge_method" in root.fields:
+        what = "this describes a merge, not a mixture of experts"
+        raise failure(what, root.fields["merge_method"].where, "Run it with `rlmerge merge`.")
     top = {key: node for key, node in problems.fields(root, _KEYS, "the mixture").items() if node.value is not None}
     if isinstance(root.value, dict):
         for key in ("base_model", "experts"):
