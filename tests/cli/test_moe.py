@@ -9,7 +9,7 @@ from rlmerge.cli.app import run
 from rlmerge.cli.moe import command
 
 pytest.importorskip("torch")
-from support.dense import make_dense  # noqa: E402
+from support.dense import make_dense
 
 TEXT = "base_model: base\ngate_mode: random\nexperts:\n- source_model: base\n- source_model: base\n"
 

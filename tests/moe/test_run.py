@@ -113,6 +113,25 @@ def test_shared_experts_side_by_side_add_up(folder):
     torch.testing.assert_close(logits(folder / "out"), logits(folder / "base"), rtol=1e-4, atol=1e-5)
 
 
+def test_shared_experts_of_several_types(folder):
+    make_dense(folder / "base", dtype="bfloat16")
+    make_dense(folder / "half", seed=1, dtype="float16")
+    make_dense(folder / "full", seed=2)
+    shared = [entry(), entry("half"), entry("full"), entry(residual_scale=2)]
+    asked = config([entry()] * 2, architecture="deepseek", shared_experts=shared)
+    result = assemble_moe(asked, "out")
+    assert [w for w in result.warnings if "weights of full are float32 and become bfloat16" in w] == [*result.warnings]
+    base, half, full, out = (read_model(folder / name) for name in ("base", "half", "full", "out"))
+    name = "model.layers.1.mlp.{}.weight"
+    down = [x[name.format("down_proj")].astype(np.float32) for x in (base, half, full, base)]
+    down[3] = down[3] * 2
+    found = out[name.format("shared_experts.down_proj")]
+    assert np.array_equal(found, np.concatenate(down, axis=1).astype(found.dtype))
+    up = np.concatenate([x[name.format("up_proj")].astype(np.float32) for x in (base, half, full, base)])
+    assert np.array_equal(out[name.format("shared_experts.up_proj")], up.astype(found.dtype))
+    assert check_load(folder / "out").ok
+
+
 def test_every_matrix_is_where_it_belongs(folder):
     make_dense(folder / "base", dtype="bfloat16")
     make_dense(folder / "one", seed=1, dtype="bfloat16")

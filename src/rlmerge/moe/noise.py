@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rlmerge.checkpoint.compose import Renamed
 from rlmerge.checkpoint.source import Scratch, Source, combined
-from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, decode
+from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, DType, decode
 from rlmerge.kernels.random import bits, stream_key
 
 
@@ -23,14 +25,25 @@ def normal(key: tuple[object, ...], start: int, count: int) -> np.ndarray:
 
 
 class Adjusted(Renamed):
-    """``scale * (source + noise * n)`` with standard normal n from the stream ``key``, in float32 or float64."""
+    """``scale * (source + noise * n)`` with standard normal n from the stream ``key``.
 
-    def __init__(self, source: Source, name: str, scale: float, noise: float, key: tuple[object, ...]) -> None:
+    It is given in ``dtype``, float32 or float64; by default in the wider of float32 and the source's type.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        scale: float,
+        noise: float,
+        key: tuple[object, ...],
+        dtype: DType | None = None,
+    ) -> None:
         super().__init__(source, name)
         self.scale = scale
         self.noise = noise
         self.key = key
-        self.dtype = FLOAT64 if source.dtype is FLOAT64 else FLOAT32
+        self.dtype = dtype or wide([source])
 
     @property
     def scratch(self) -> Scratch:
@@ -49,6 +62,11 @@ class Adjusted(Renamed):
 
     def fingerprint(self, whole: bool) -> bytes:
         return combined("adjusted", [self.source], whole, scale=self.scale, noise=self.noise, key=self.key)
+
+
+def wide(sources: Sequence[Source]) -> DType:
+    """The type in which all of ``sources`` can be given without a loss: float32, or float64 where one has that."""
+    return FLOAT64 if any(source.dtype is FLOAT64 for source in sources) else FLOAT32
 
 
 def adjusted(source: Source, name: str, scale: float, noise: float, key: tuple[object, ...]) -> Source:

@@ -27,7 +27,7 @@ from rlmerge.progress import Progress, Quiet
 from .check import base_tensors, check_expert, check_mlps, check_vocabularies, mlp_name, read_dense
 from .config import FROM_PROMPTS, Expert, MoeConfig, read_config
 from .gates import States, embedding_states, prompt_rows, random_rows
-from .noise import adjusted
+from .noise import Adjusted, adjusted, wide
 from .opening import open_all
 from .targets import PROJECTIONS, Dense, Target, choose_target, expert_name, mixture_config
 
@@ -100,6 +100,7 @@ def assemble_moe(
     for model in others:
         warnings += check_expert(base, model, dense)
     warnings += check_vocabularies(base, others)
+    warnings += _rounded(base, others, asked.dtype)
     identity = plan_identity(base, [], trust_code=trust_code)
     described = _described(base, identity.config or {}, target, dense, asked)
     check_place(Path(out), [base, *others], force)
@@ -200,12 +201,11 @@ def _layer(parts: _Parts, layer: int) -> dict[str, Source]:
         return found
     for projection in PROJECTIONS:
         name = f"{place}.{target.shared_prefix}.{projection}.weight"
-        found[name] = joined(
-            name,
-            # Beside one another, shared experts are one MLP that is as much wider.
-            [_matrix(parts, each, layer, projection, f"{name} {index}") for index, each in enumerate(parts.shared)],
-            axis=1 if projection == "down_proj" else 0,
-        )
+        # Beside one another, shared experts are one MLP that is as much wider.
+        one = [_matrix(parts, each, layer, projection, f"{name} {index}") for index, each in enumerate(parts.shared)]
+        common = wide(one)
+        one = [x if x.dtype is common else Adjusted(x, x.name, 1.0, 0.0, (), common) for x in one]
+        found[name] = joined(name, one, axis=1 if projection == "down_proj" else 0)
     if target.shared_gate is not None:
         array(f"{place}.{target.shared_gate}", parts.shared_gate[layer])
     return found
@@ -233,6 +233,20 @@ def _dtypes(tensors: Mapping[str, Source], parts: _Parts, wanted: str | None) ->
         else:
             found[name] = default if name not in parts.base.tensors else tensor.nominal
     return found
+
+
+def _rounded(base: Checkpoint, others: Sequence[Checkpoint], wanted: str | None) -> list[str]:
+    """Warnings about experts that lose digits because the base, and so the mixture, is stored in fewer."""
+    name = mlp_name(0, "gate_proj")
+    ours = base.tensors[name].nominal
+    if wanted is not None:
+        return []
+    return [
+        f"weights of {model.reference} are {model.tensors[name].nominal.name} and become {ours.name}, as the base's "
+        "are; `dtype` decides otherwise"
+        for model in others
+        if model.tensors[name].nominal.itemsize > ours.itemsize
+    ]
 
 
 def _card(base: Checkpoint, experts: Sequence[Checkpoint], target: Target, asked: MoeConfig) -> bytes:
