@@ -1,6 +1,7 @@
 """Mixtures as transformers loads them: equal experts are the dense model, and every expert is where it belongs."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,7 +239,7 @@ def test_the_gate_of_a_shared_expert_from_prompts(folder):
 def refused(asked, match, error=RequestError):
     with pytest.raises(error, match=match):
         assemble_moe(asked, "out")
-    assert not list(__import__("pathlib").Path().glob("out*"))
+    assert not list(Path().glob("out*"))
 
 
 def test_models_that_do_not_fit(folder):
@@ -297,6 +298,16 @@ def test_prompts_that_say_nothing(folder):
     refused(config(PROMPTS, gate_mode="cheap_embed"), "tokenizer")
     (folder / "base" / "tokenizer.json").unlink()
     refused(config(PROMPTS, gate_mode="cheap_embed"), "has no tokenizer.json to read the prompts with")
+
+
+def test_hidden_states_need_a_base_that_runs_as_it_is(folder):
+    """A training checkpoint of torch is read, but transformers would not find its files."""
+    make_dense(folder / "base")
+    tensors = {name: torch.from_numpy(x.copy()) for name, x in read_model(folder / "base").items()}
+    torch.save(tensors, folder / "base" / "pytorch_model.bin")
+    (folder / "base" / "model.safetensors").unlink()
+    refused(config(PROMPTS, gate_mode="hidden"), "base: is .*, which transformers does not run as it is")
+    assert assemble_moe(config(PROMPTS, gate_mode="cheap_embed"), "out").gate_mode == "cheap_embed"
 
 
 def test_the_output_is_not_an_input(folder):

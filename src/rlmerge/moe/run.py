@@ -23,6 +23,7 @@ from rlmerge.kernels.dtypes import BY_NAME, FLOAT32, MERGEABLE, DType
 from rlmerge.merging.composed import write_composed
 from rlmerge.merging.place import check_place
 from rlmerge.progress import Progress, Quiet
+from rlmerge.text import prose
 
 from .check import base_tensors, check_expert, check_mlps, check_vocabularies, mlp_name, read_dense
 from .config import FROM_PROMPTS, Expert, MoeConfig, read_config
@@ -266,8 +267,9 @@ def _card(base: Checkpoint, experts: Sequence[Checkpoint], target: Target, asked
     shared = f" and {len(asked.shared)} shared" if asked.shared else ""
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---",
-        f"# A mixture of {len(asked.experts)} experts on {names[0]}",
-        f"Made with rlmerge {__version__} as {target.class_name}: attention, norms and embeddings of {names[0]}, and "
+        f"# A mixture of {len(asked.experts)} experts on {prose(names[0])}",
+        f"Made with rlmerge {__version__} as {target.class_name}: attention, norms and embeddings of "
+        f"{prose(names[0])}, and "
         f"the MLPs of {len(asked.experts)}{shared} dense models. A token takes {asked.experts_per_token}; the "
         f"routers are {routers[asked.gate]}. It was not trained as a mixture.",
         "`rlmerge verify` checks this directory against `MANIFEST.json`.",
