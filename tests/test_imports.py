@@ -23,6 +23,7 @@ FLOORS = (
     {"transplant"},
     {"inspection"},
     {"language"},
+    {"moe"},
     {"sensitivity"},
     {"evaluate"},
     {"search"},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rlmerge.merging import MergeResult
     from rlmerge.merging.state_dicts import merge_state_dicts
     from rlmerge.methods import Parameter, method
+    from rlmerge.moe import assemble_moe
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe, load_recipe
 
@@ -28,6 +29,7 @@ _HOMES = {
     "MergeResult": "rlmerge.merging",
     "method": "rlmerge.methods",
     "Parameter": "rlmerge.methods",
+    "assemble_moe": "rlmerge.moe",
     "Options": "rlmerge.options",
     "Recipe": "rlmerge.recipe",
     "load_recipe": "rlmerge.recipe",
@@ -40,6 +42,7 @@ __all__ = [
     "Parameter",
     "Recipe",
     "__version__",
+    "assemble_moe",
     "inspect",
     "load_recipe",
     "merge",

@@ -24,6 +24,7 @@ VERBS = {
     "extract-lora": "Write what a fine-tuned model changed of its base as a LoRA adapter.",
     "delta": "Keep a model as what it changed of its base; apply and check such deltas.",
     "tokens": "Give a model another model's tokenizer.",
+    "moe": "Assemble a mixture of experts from dense models.",
     "migrate": "Explain a mergekit recipe line by line; write it with every value.",
     "verify": "Check an output directory against its manifest.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",

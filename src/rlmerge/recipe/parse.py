@@ -30,8 +30,8 @@ def build(
     nothing is left to mergekit's habits of ignoring foreign keys and of averaging in a base that is not listed.
     """
     if "experts" in root.fields and "merge_method" not in root.fields:
-        what = "this describes a mixture of experts for mergekit-moe, not a merge"
-        raise failure(what, root.where, "rlmerge merges models of one shape; it builds no mixtures.")
+        what = "this describes a mixture of experts, not a merge"
+        raise failure(what, root.where, "Build it with `rlmerge moe CONFIG.yaml -o OUT`.")
     compat = root.fields.get("compat")
     lenient = compat is not None and compat.text == "mergekit"
     problems = Problems(lenient=lenient, strict=not from_file and not lenient, stages=stages)

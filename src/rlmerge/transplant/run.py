@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from rlmerge._version import __version__
-from rlmerge.checkpoint import Checkpoint, OutputTensor, PartialDirectory, Source, open_checkpoint, plan_shards
+from rlmerge.checkpoint import Checkpoint, Source, open_checkpoint
 from rlmerge.checkpoint.config import with_rows
 from rlmerge.checkpoint.identity import Identity, plan_identity
 from rlmerge.checkpoint.license import read_license
@@ -21,8 +21,7 @@ from rlmerge.checkpoint.picked_rows import MIX, PADDING, ZERO, Mixes, PickedRows
 from rlmerge.checkpoint.tables import is_head, same_table
 from rlmerge.checkpoint.vocabulary import Member, TokenizerSpec, rows_of, unused_rows
 from rlmerge.errors import CheckpointError, RequestError, did_you_mean
-from rlmerge.kernels.dtypes import decode
-from rlmerge.kernels.rounding import encode
+from rlmerge.merging.composed import write_composed
 from rlmerge.merging.place import check_place
 from rlmerge.progress import Progress, Quiet
 
@@ -33,7 +32,6 @@ FILLS: tuple[str, ...] = get_args(Fill)
 """How a new token gets its rows: as a sum of up to ``terms`` shared ones, as the one most like it, as the mean of all
 shared ones, or as zeros."""
 
-_TILE = 1 << 20
 _FEW = 0.1
 """Share of the output's tokens below which the model knows too few of them for its rows to say much."""
 
@@ -106,7 +104,9 @@ def transplant(
     files = dict(identity.with_config(with_rows(identity.config, size) if identity.config else None))
     files["README.md"] = _card(target, giver, fill, shared, made)
     tensors = {name: tables.get(name, tensor) for name, tensor in target.tensors.items()}
-    written = _write(tensors, files, Path(out), shard_size, force, progress)
+    written = write_composed(
+        tensors, files, Path(out), f"transplant {__version__}", shard_size=shard_size, force=force, progress=progress
+    )
     return Transplant(
         str(out),
         target.reference,
@@ -166,43 +166,6 @@ def _fit(
     if fill == "nearest":
         return nearest(table, shared, new, advance)
     return pursue(table, shared, new, terms, advance)
-
-
-def _write(
-    tensors: Mapping[str, Source],
-    files: Mapping[str, Any],
-    out: Path,
-    shard_size: int,
-    force: bool,
-    progress: Progress,
-) -> int:
-    """Write weights, in the types the models are stored in, and side files; bytes of the weights."""
-    outputs = [OutputTensor(name, tensor.nominal, tensor.shape) for name, tensor in tensors.items()]
-    shards = plan_shards(outputs, shard_size)
-    progress.start("write", sum(output.nbytes for output in outputs))
-    with PartialDirectory(out, f"transplant {__version__}", force=force) as partial:
-        try:
-            for shard in shards:
-                writer = partial.shard_writer(shard)
-                for output in writer.pending:
-                    source = tensors[output.name]
-                    for start in range(0, source.numel, _TILE):
-                        stop = min(source.numel, start + _TILE)
-                        data = source.read(start, stop)
-                        if source.dtype is not output.dtype:
-                            data = encode(decode(data, source.dtype), output.dtype)
-                        writer.write(output.name, np.ascontiguousarray(data))
-                        source.release(start, stop)
-                        progress.advance(data.nbytes)
-                    writer.finish_tensor(output.name, {})
-            for name, content in files.items():
-                partial.write_file(name, content if isinstance(content, bytes) else content.copy(0, content.size))
-            partial.seal(shards)
-        except BaseException:
-            partial.abandon()
-            raise
-    progress.done()
-    return sum(shard.size for shard in shards)
 
 
 def _card(model: Checkpoint, donor: Checkpoint, fill: str, shared: int, made: int) -> bytes:
