@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import PartialDirectory, ShardPlan
-from rlmerge.errors import RequestError
+from rlmerge.errors import RequestError, RunError
 from rlmerge.progress import Progress, Quiet
 
 from . import cache
@@ -90,7 +90,9 @@ def run(
                 for warning in found:
                     progress.message(f"warning: {warning}")
                 account = _merge(plan, partial, workers, progress)
-            except RequestError:
+            except RequestError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise _for_now(error) from error
                 partial.abandon()
                 raise
         result = replace(
@@ -109,10 +111,19 @@ def run(
         except RequestError:
             partial.abandon()
             raise
-        write_side_files(plan, partial, documents(plan, result), contents)
+        try:
+            write_side_files(plan, partial, documents(plan, result), contents)
+        except RequestError as error:
+            raise _for_now(error) from error
         partial.seal(plan.shards)
         progress.done()
     return replace(result, seconds=time.perf_counter() - began)
+
+
+def _for_now(error: RequestError) -> RunError:
+    """The failure of a run whose request is right: what the system refuses today it may give tomorrow."""
+    hint = "See that it can be read, then run again with --resume to continue."
+    return RunError(error.what, where=error.where, hint=hint)
 
 
 def _merge(plan: Plan, partial: PartialDirectory, workers: Workers, progress: Progress) -> Account:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from rlmerge.recipe.problems import Problems
@@ -16,7 +17,7 @@ _REVISION = re.compile(r"[\w./-]+")
 _SPELL_OUT = "Spell it out: `model: {model: {path: ..., revision: ...}, lora: {path: ...}}`."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelRef:
     """A local directory, or a Hub id ``org/name`` or ``org/name/folder``, and the revision of the latter.
 
@@ -33,9 +34,12 @@ class ModelRef:
         text = f"{self.reference}@{self.revision}" if self.revision else self.reference
         return f"{text}+{self.adapter}" if self.adapter else text
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Equal for two spellings of one model: the resolved path of a directory that exists, else the name."""
+        """Equal for two spellings of one model: the resolved path of a directory that exists, else the name.
+
+        It stays what it was when first asked for, should the directory be moved while it is read.
+        """
         adapter = f"+{self.adapter.identity}" if self.adapter else ""
         if self.stage:
             return f"stage {self.reference}{adapter}"
