@@ -72,7 +72,7 @@ def test_listing_the_base_changes_no_bit(folder, method, parameters):
 def test_a_copy_of_the_base_is_said_to_be_it(folder):
     spellings(folder)
     text = "{merge_method: ties, base_model: $/base, models: [$/e0, $/copy]}"
-    warning = f"{folder}/copy is the base itself (equal weights): it has no task vector and is no expert"
+    warning = f"{folder}/copy is the base itself (equal weights): it has no task vector, so it is left out"
     assert warning in plan(folder, text).warnings
 
 
@@ -166,6 +166,21 @@ def test_a_broken_model_below_an_adapter_is_one_problem(folder):
     with pytest.raises(RequestError, match="no-such") as caught:
         open_models(recipe("base", "no-such+adapter", "no-such"))
     assert not isinstance(caught.value, RecipeError)
+
+
+def test_a_directory_of_changes_without_its_base_is_one_problem(folder):
+    """The adapter is in order, and what it names is not there: named relative to here, as everything is."""
+    settings = {"base_model_name_or_path": "gone/model", "peft_type": "LORA", "r": 1}
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    shutil.copy(folder / "e0" / "model.safetensors", folder / "adapter" / "adapter_model.safetensors")
+    for recipe_ in (
+        {"merge_method": "linear", "models": ["adapter", "e0"]},
+        {"merge_method": "ties", "base_model": "gone/model", "models": ["adapter", "e0"]},
+    ):
+        with pytest.raises(RequestError, match=r"^gone/model: ") as caught:
+            open_models(load_recipe(recipe_))
+        assert not isinstance(caught.value, RecipeError)
 
 
 def test_a_changed_byte_makes_another_model(folder):

@@ -10,7 +10,7 @@ import click
 from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
-from rlmerge.cli.request import FORMAT
+from rlmerge.cli.request import FORMAT, ON_NONFINITE
 
 
 @click.command()
@@ -23,6 +23,7 @@ from rlmerge.cli.request import FORMAT
 @click.option("--shard-size", type=Size(), default="5GB", show_default=True, help="Largest output shard.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run into the same directory.")
 @click.option("--force", is_flag=True, help="Replace an existing output directory once the new one is complete.")
+@ON_NONFINITE
 @click.option("--trust-code", is_flag=True, help="Copy the Python files that the configuration names.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT

@@ -23,6 +23,14 @@ FORMAT = click.option(
     "--format", "output_format", type=click.Choice(["human", "json"]), default="human", help="What stdout carries."
 )
 
+ON_NONFINITE = click.option(
+    "--on-nonfinite",
+    type=click.Choice(["error", "keep", "zero"]),
+    default="error",
+    show_default=True,
+    help="What to do about NaN and infinity in an input.",
+)
+
 _REQUEST = (
     click.argument("inputs", nargs=-1, metavar="RECIPE.yaml | --method NAME EXPERT..."),
     click.option("--method", metavar="NAME", help="Merge the models given as arguments with this method."),
@@ -50,13 +58,7 @@ _REQUEST = (
     click.option("--shard-size", type=Size(), default="5GB", show_default=True, help="Largest output shard."),
     click.option("--resume", is_flag=True, help="Continue an interrupted merge into the same directory."),
     click.option("--force", is_flag=True, help="Replace an existing output directory once the new one is complete."),
-    click.option(
-        "--on-nonfinite",
-        type=click.Choice(["error", "keep", "zero"]),
-        default="error",
-        show_default=True,
-        help="What to do about NaN and infinity in an input.",
-    ),
+    ON_NONFINITE,
     click.option("--cache/--no-cache", default=True, show_default=True, help="Keep statistics of models for later."),
     click.option("--trust-code", is_flag=True, help="Copy the Python files that a model's configuration names."),
 )

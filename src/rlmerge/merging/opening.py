@@ -8,8 +8,10 @@ from importlib import import_module
 from pathlib import Path
 
 from rlmerge.checkpoint import Checkpoint, open_checkpoint
+from rlmerge.checkpoint.directory import entries
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
+from rlmerge.recipe.reference import existing
 
 NAMED_BASE = ("adapter", "delta")
 """Formats that name the model they belong to."""
@@ -106,19 +108,23 @@ class _Opening:
 
     def _base_for(self, model: ModelRef) -> Checkpoint | None:
         """What a directory of changes belongs to: the recipe's base, else the model that the directory names."""
-        base = self.recipe.base
-        if base is not None and base.identity not in self.underway:
-            return self.open(base)
-        named = named_base(Path(model.reference).expanduser())
-        known = None if named is None else ModelRef.parse(named)
-        return None if known is None or known.identity in self.underway else self.open(known)
+        base, place = self.recipe.base, existing(model.reference)
+        if base is None or base.identity in self.underway:
+            named = None if place is None else named_base(Path(place))
+            base = None if named is None else ModelRef.parse(named)
+        if base is None or base.identity in self.underway:
+            return None
+        found = self.open(base)
+        if found is None and place is not None and named_base(Path(place)) is not None:
+            raise self.failed[base.identity]
+        return found
 
 
 def named_base(root: Path) -> str | None:
     """The model that a directory of changes says it was made of; None where it says nothing, or is something else."""
     if not root.is_dir():
         return None
-    names = sorted(entry.name for entry in root.iterdir())
+    names = entries(root)
     for module in NAMED_BASE:
         found = import_module(f"rlmerge.checkpoint.formats.{module}").named_base(root, names)
         if found is not None:
