@@ -43,6 +43,10 @@ def test_what_the_experts_share(choose):
     assert "has another" in notes[0]
 
 
+def test_blanks_at_the_end_are_no_difference(choose):
+    assert choose("x\n", "x", " x") == (None, [], [])
+
+
 def test_experts_without_one_do_not_object(choose):
     assert choose(None, "x", None)[0] == Templates("x")
     assert choose("y", None)[0] is None

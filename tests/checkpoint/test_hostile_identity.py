@@ -85,7 +85,7 @@ def spoil(tmp_path_factory):
     return run
 
 
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=30, deadline=None)
 
 
 @pytest.mark.parametrize("who", ["base", "expert"])

@@ -1,10 +1,12 @@
+import fnmatch
 import sys
 from pathlib import Path
 
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.checkpoint.hub import parse_id
+from rlmerge.checkpoint.hub import PATTERNS, parse_id
+from rlmerge.checkpoint.side_files import is_wanted
 from rlmerge.errors import CheckpointError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -102,3 +104,17 @@ def test_what_the_hub_answers_is_explained(hub, monkeypatch, error, message):
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint("org/name@v9")
+
+
+def test_what_a_model_needs_is_downloaded():
+    names = [
+        "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.model.v3",
+        "chat_template.jinja", "additional_chat_templates/rag.jinja", "qwen.tiktoken", "source.spm", "bpe.codes",
+        "merges.txt", "LICENSE", "LICENSE-MODEL", "Notice.txt", "USE_POLICY.md", "README.md", "modeling_my.py",
+        "1_Pooling/config.json",
+    ]  # fmt: skip
+    matched = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)]
+    assert matched == names
+    others = ["pytorch_model.bin", "model.gguf", "flax_model.msgpack", "events.out.tfevents.1", "image.png"]
+    assert not [name for name in others if any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)]
+    assert all(is_wanted(name) for name in ("LICENSE-MODEL", "USE_POLICY.md", "bpe.codes", "tokenizer.model.v3"))

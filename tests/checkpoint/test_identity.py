@@ -116,6 +116,24 @@ def test_experts_that_disagree_lose_nothing_silently(make):
     assert 'e1 has eos_token "<|end|>" ("a" in the output)' in text
 
 
+def test_a_padding_token_that_all_experts_chose(make):
+    base = make("base", eos_token="a")
+    experts = [make(name, eos_token="a", pad_token="b") for name in ("e1", "e2")]
+    found = plan_identity(base, experts)
+    assert content(found, "tokenizer_config.json")["pad_token"] == "b"
+    assert copied(found)["tokenizer.json"] == "base"
+    assert found.warnings == ()
+    mixed = plan_identity(base, [*experts, make("e3", eos_token="a")])
+    assert copied(mixed)["tokenizer_config.json"] == "base"
+    assert sum('has pad_token "b" (unset in the output)' in warning for warning in mixed.warnings) == 2
+
+
+def test_an_expert_that_lends_its_tokenizer_is_still_compared(make):
+    base, one = make("base", config={"rope_theta": 1e4}), make("e1", config={"rope_theta": 1e6})
+    found = plan_identity(base, [one], tokenizer=TokenizerSpec(one))
+    assert any("rope_theta" in warning for warning in found.warnings)
+
+
 def test_an_eos_that_only_the_tokenizers_say_reaches_generation(make):
     base = make("base", eos_token="a", generation={"eos_token_id": 1, "pad_token_id": 0}, config={"eos_token_id": 1})
     experts = [make(name, eos_token="<|end|>", pad_token="b") for name in ("e1", "e2")]

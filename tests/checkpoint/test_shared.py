@@ -138,6 +138,12 @@ def test_special_tokens_that_experts_agree_on(family):
     assert share([base, one, two, three]).donor is base
 
 
+def test_padding_alone_is_no_other_tokenizer(family):
+    base, one, two = family(eos_token="a"), family(eos_token="a", pad_token="b"), family(eos_token="a", pad_token="b")
+    found = share([base, one, two])
+    assert (found.donor, found.taken) == (base, ())
+
+
 def test_models_without_a_base_are_equals(family):
     one, two, three = family(eos_token="a"), family(eos_token="b"), family(eos_token="b")
     assert share([one, two, three], has_base=False).donor is one

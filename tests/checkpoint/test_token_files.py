@@ -13,9 +13,9 @@ def read(folder):
     return TokenizerReader().read(folder.resolve())
 
 
-def edit(folder, appended=(), templates=None, fresh=False):
+def edit(folder, appended=(), templates=None, roles=None, fresh=False):
     names = [path.name for path in folder.iterdir()]
-    files = edited_tokenizer(read(folder), appended, templates, names, fresh=fresh)
+    files = edited_tokenizer(read(folder), appended, templates, roles or {}, names, fresh=fresh)
     return {name: json.loads(data) for name, data in files.items()}
 
 
@@ -53,6 +53,15 @@ def test_a_template_in_the_configuration_gives_way(tmp_path):
     }
 
 
+def test_a_role_is_set_where_roles_are_listed(tmp_path):
+    write_tokenizer(tmp_path, ["a"], eos_token="a")
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "a"}')
+    assert edit(tmp_path, roles={"pad_token": "a"}) == {
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "a", "pad_token": "a"},
+        "special_tokens_map.json": {"eos_token": "a", "pad_token": "a"},
+    }
+
+
 def test_a_tokenizer_without_tokenizer_json(tmp_path):
     (tmp_path / "vocab.json").write_text('{"a": 0}')
-    assert edit(tmp_path, NEW, Templates("x"), fresh=True) == {}
+    assert edit(tmp_path, NEW, Templates("x"), {"pad_token": "a"}, fresh=True) == {}

@@ -33,6 +33,10 @@ class Templates:
     def __bool__(self) -> bool:
         return self.default is not None or bool(self.named)
 
+    def says_same(self, other: Templates) -> bool:
+        """Whether two are the same but for blanks around the texts, which some files end with and others do not."""
+        return _stripped(self) == _stripped(other)
+
     @property
     def texts(self) -> list[str]:
         """All of them."""
@@ -64,6 +68,11 @@ def read_templates(root: Path, names: list[str], config: Mapping[str, Any]) -> T
         content = strictjson.parse(read_bytes(path, _MAX), str(path), unique_keys=False)
         found = _listed(content.get("chat_template"), str(path)) if isinstance(content, dict) else found
     return found
+
+
+def _stripped(templates: Templates) -> tuple[str | None, dict[str, str]]:
+    default = None if templates.default is None else templates.default.strip()
+    return default, {name: text.strip() for name, text in templates.named.items()}
 
 
 def markers(text: str) -> set[str]:

@@ -37,7 +37,7 @@ def choose_template(
                 raise RequestError(f"the chat template does not compile: {fault}", where="chat_template", hint=hint)
     for text in chosen.texts:
         _check(vocabulary, text, warnings, copied=wish is None)
-    return None if chosen == present else chosen
+    return None if chosen.says_same(present) else chosen
 
 
 def _wished(vocabulary: Vocabulary, wish: Templates | str, notes: list[str]) -> Templates:
@@ -73,7 +73,7 @@ def _shared(
     chatting = [member for member in leaders if _templates(member)]
     if list(leaders) == [donor] and not vocabulary.by_position:
         chosen, owner = _templates(donor), donor
-    elif chatting and all(_templates(member) == _templates(chatting[0]) for member in chatting):
+    elif chatting and all(_templates(member).says_same(_templates(chatting[0])) for member in chatting):
         theirs = _templates(chatting[0])
         missing = _missing(vocabulary, chatting[0], theirs)
         if missing:
@@ -82,7 +82,7 @@ def _shared(
                 "which the output's tokenizer lacks"
             )
         else:
-            if theirs.default is not None and theirs.default != chosen.default:
+            if not _same(theirs.default, chosen.default):
                 names = ", ".join(member.name for member in chatting)
                 verb = "share" if len(chatting) > 1 else "has"
                 had = f"{base.name} has {'another' if chosen else 'none'}"
@@ -91,13 +91,18 @@ def _shared(
             return Templates(default, {**chosen.named, **theirs.named})
     for member in (base, *others):
         theirs = _templates(member).default
-        if theirs is not None and theirs != chosen.default:
+        if not _same(theirs, chosen.default):
             whose = f"which is {owner.name}'s" if chosen else "which has none"
             warnings.append(
                 f"{member.name} has another chat template than the output, {whose} "
                 "(chat_template: auto, a model or a text chooses)"
             )
     return chosen
+
+
+def _same(theirs: str | None, ours: str | None) -> bool:
+    """Whether nothing of a template is lost with another."""
+    return theirs is None or (ours is not None and theirs.strip() == ours.strip())
 
 
 def _missing(vocabulary: Vocabulary, member: Member, templates: Templates) -> list[str]:

@@ -9,7 +9,11 @@ from rlmerge.errors import CheckpointError
 
 _ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
-_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+PATTERNS = (
+    "*.safetensors", "*.json", "*.txt", "*.model", "*.model.v*", "*.jinja", "*.tiktoken", "*.spm", "*.codes", "*.md",
+    "*.py", "*LICEN*", "*licen*", "*NOTICE*", "*Notice*", "*USE_POLICY*",
+)  # fmt: skip
+"""Files of a repository that are downloaded: weights, what belongs beside them, and the card; code is never run."""
 
 
 def parse_id(reference: str) -> tuple[str, str | None] | None:
@@ -28,7 +32,7 @@ def fetch(repository: str, revision: str | None) -> tuple[Path, str]:
         hint = "If it is a directory, check the path; to use the Hub: pip install 'rlmerge[hub]'."
         raise CheckpointError("no such directory, and Hub support is not installed", where=where, hint=hint) from None
     try:
-        path = Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS)).resolve()
+        path = Path(snapshot_download(repository, revision=revision, allow_patterns=list(PATTERNS))).resolve()
     except hub_errors.GatedRepoError:
         hint = f"Accept its terms at https://huggingface.co/{repository} and log in: hf auth login"
         raise CheckpointError("no such directory, and the Hub repository is gated", where=where, hint=hint) from None

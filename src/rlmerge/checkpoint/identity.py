@@ -27,7 +27,7 @@ from rlmerge.checkpoint.side_files import find_side_files, left_behind, open_sid
 from rlmerge.checkpoint.source import Source
 from rlmerge.checkpoint.special_tokens import GENERATION, generation_of, shown_id, stop_ids, translated
 from rlmerge.checkpoint.token_files import edited_tokenizer
-from rlmerge.checkpoint.tokenizer import TokenizerReader, is_tokenizer_file
+from rlmerge.checkpoint.tokenizer import LOOSE_ROLES, TokenizerReader, is_tokenizer_file
 from rlmerge.checkpoint.vocabulary import Member, ModelToken, TokenizerSpec, Vocabulary
 
 CONFIG = "config.json"
@@ -80,7 +80,7 @@ def plan_identity(
     """
     reader = TokenizerReader()
     first = base or experts[0]
-    further = [x for x in _named(tokenizer) if x is not first]
+    further = [x for x in _named(tokenizer) if x not in (first, *experts)]
     members = [Member(x, reader.read(x.side_root)) for x in dict.fromkeys((first, *experts, *further))]
     if tokenizer is None:
         vocabulary = share(members, has_base=base is not None, compat=compat)
@@ -102,8 +102,9 @@ def plan_identity(
         *(["; ".join(taken)] if (taken := [*vocabulary.taken, *notes, *generation.notes]) else []),
         *vocabulary.notes,
     ]
-    warnings += _lost(vocabulary, voters, generation.stops)
-    files = _files(vocabulary, choice)
+    roles = _roles(vocabulary, leaders)
+    warnings += _lost(vocabulary, voters, generation.stops, roles)
+    files = _files(vocabulary, choice, roles)
     if generation.file is not None:
         files[GENERATION] = generation.file
     config = _config(vocabulary, generation.edits, tokenizer, warnings)
@@ -147,7 +148,23 @@ def _leaders(vocabulary: Vocabulary, voters: Sequence[Member], spec: TokenizerSp
     return [] if spec.source == "base" else [vocabulary.donor]
 
 
-def _lost(vocabulary: Vocabulary, others: Sequence[Member], stops: Sequence[int]) -> list[str]:
+def _roles(vocabulary: Vocabulary, leaders: Sequence[Member]) -> dict[str, str]:
+    """Loose roles, such as padding, that all leaders with a tokenizer give to one token and the donor does not."""
+    donor = vocabulary.donor.tokenizer
+    speaking = [member.tokenizer.special for member in leaders if member.tokenizer is not None]
+    found: dict[str, str] = {}
+    for role in LOOSE_ROLES if donor is not None and speaking else ():
+        token = speaking[0].get(role)
+        agreed = all(special.get(role) == token for special in speaking)
+        new = donor is not None and donor.special.get(role) != token
+        if isinstance(token, str) and agreed and new and token in vocabulary.ids:
+            found[role] = token
+    return found
+
+
+def _lost(
+    vocabulary: Vocabulary, others: Sequence[Member], stops: Sequence[int], roles: Mapping[str, str]
+) -> list[str]:
     """What models can tell apart or stop at and the output cannot."""
     found: list[str] = []
     for member in others:
@@ -158,25 +175,26 @@ def _lost(vocabulary: Vocabulary, others: Sequence[Member], stops: Sequence[int]
         if missing:
             named = ", ".join(shown_id(vocabulary, x) for x in missing)
             found.append(f"{member.name} stops at {named}, the output does not")
-        manner = _manner(vocabulary.donor, member)
+        manner = _manner(vocabulary.donor, member, roles)
         if manner:
             found.append(manner)
     return found
 
 
-def _manner(donor: Member, member: Member) -> str | None:
+def _manner(donor: Member, member: Member, roles: Mapping[str, str]) -> str | None:
     """In what a member's tokenizer makes other tokens of a text than the output's."""
     mine, other = donor.tokenizer, member.tokenizer
     if mine is None or other is None or mine.table is None or other.table is None:
         return None
-    keys = [key for key in sorted({*mine.special, *other.special}) if mine.special.get(key) != other.special.get(key)]
-    said = [f"{key} {_json(other.special.get(key))} ({_json(mine.special.get(key))} in the output)" for key in keys]
+    ours, theirs = {**mine.special, **roles}, other.special
+    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    said = [f"{key} {_json(theirs.get(key))} ({_json(ours.get(key))} in the output)" for key in keys]
     if mine.digest != other.digest and mine.file.name == other.file.name:
         said.append("other rules to split text")
     return f"the tokenizer of {member.name} has {', '.join(said)}" if said else None
 
 
-def _files(vocabulary: Vocabulary, choice: Templates | None) -> dict[str, Path | bytes]:
+def _files(vocabulary: Vocabulary, choice: Templates | None, roles: Mapping[str, str]) -> dict[str, Path | bytes]:
     """Side files of the first model, the tokenizer's from its donor, with templates and new tokens in their places."""
     first, donor = vocabulary.members[0].checkpoint, vocabulary.donor.checkpoint
     files: dict[str, Path | bytes] = dict(_side_files(first))
@@ -185,7 +203,7 @@ def _files(vocabulary: Vocabulary, choice: Templates | None) -> dict[str, Path |
         files |= {name: path for name, path in _side_files(donor).items() if is_tokenizer_file(name)}
     tokenizer = vocabulary.donor.tokenizer
     if tokenizer is not None:
-        files |= edited_tokenizer(tokenizer, vocabulary.appended, choice, list(files), fresh=donor is not first)
+        files |= edited_tokenizer(tokenizer, vocabulary.appended, choice, roles, list(files), fresh=donor is not first)
     if choice is not None:
         files = {name: x for name, x in files.items() if name != OLD_FILE and not name.startswith(f"{FOLDER}/")}
         files |= choice.files()

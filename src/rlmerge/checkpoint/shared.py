@@ -13,6 +13,7 @@ import numpy as np
 
 from rlmerge.checkpoint.align import added_tokens, check_ids, some_tokens
 from rlmerge.checkpoint.token_table import shown
+from rlmerge.checkpoint.tokenizer import LOOSE_ROLES
 from rlmerge.checkpoint.vocabulary import Member, Vocabulary
 from rlmerge.errors import CheckpointError
 
@@ -163,7 +164,7 @@ def _manner(donor: Member, base: Member) -> str:
     roles = [
         f"its {role} is {shown(token)}"
         for role, token in mine.special.items()
-        if isinstance(token, str) and other.special.get(role) != token
+        if isinstance(token, str) and other.special.get(role) != token and role not in LOOSE_ROLES
     ]
     return ", ".join(roles) or "it handles text by other rules than the base's"
 
@@ -173,7 +174,9 @@ def _alike(full: Sequence[Member], experts: Sequence[Member], base: Member) -> M
 
     def manner(member: Member) -> tuple[object, ...]:
         tokenizer = member.tokenizer
-        return (tokenizer.digest, dict(tokenizer.special)) if tokenizer else ()
+        if tokenizer is None:
+            return ()
+        return tokenizer.digest, {k: value for k, value in tokenizer.special.items() if k not in LOOSE_ROLES}
 
     agreed = all(manner(member) == manner(experts[0]) for member in experts)
     if base in full and not (experts and agreed and manner(experts[0]) != manner(base) and experts[0] in full):

@@ -64,7 +64,7 @@ def find_side_files(root: Path) -> tuple[Path, ...]:
     root = root.resolve()
     found: list[str] = []
     for name in entries(root):
-        if _is_wanted(name):
+        if is_wanted(name):
             found.append(name)
         elif (name == TEMPLATES or _PARTS.fullmatch(name)) and (root / name).is_dir():
             inside(root, name)
@@ -104,7 +104,8 @@ def open_side_file(path: Path) -> InputFile:
     return file
 
 
-def _is_wanted(name: str) -> bool:
+def is_wanted(name: str) -> bool:
+    """Whether a file at the top of a model directory is copied, by its name."""
     legal = _LEGAL.fullmatch(name) is not None and Path(name).suffix.lower() in _LEGAL_KINDS
     return not name.startswith(".") and (legal or _NAMES.fullmatch(name) is not None)
 

@@ -24,6 +24,8 @@ MAX_TOKENIZER = 2**28
 """Bytes of the largest tokenizer file that is read; the largest in use have 35 MB."""
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+LOOSE_ROLES = ("sep_token", "pad_token", "cls_token", "mask_token")
+"""Roles that change neither how text becomes tokens nor where generation stops."""
 _SETTINGS = ("add_bos_token", "add_eos_token", "add_prefix_space")
 """Switches of tokenizer_config.json that change which tokens a text becomes."""
 

@@ -62,7 +62,8 @@ def _tokenizers(base: Tokenizer, expert: Tokenizer) -> Iterator[tuple[str, str]]
         mine, theirs = base.special.get(key), expert.special.get(key)
         if mine != theirs:
             yield "special tokens", f"{key} is {_json(theirs)}, the base has {_json(mine)}"
-    if expert.templates.default is not None and expert.templates.default != base.templates.default:
+    mine, theirs = base.templates.default, expert.templates.default
+    if theirs is not None and (mine is None or theirs.strip() != mine.strip()):
         yield "chat template", "differs from the base's" if base.templates else "the base has none"
 
 
