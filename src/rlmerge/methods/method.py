@@ -109,8 +109,9 @@ class Statistic:
       ``finish(total, values)`` makes the value.
 
     The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row; ``matrix``: as it is, and
-    only functions of rows). ``over`` is the tensor or the whole model. ``skip(values)`` may return the value without any scan (density 1 keeps everything). ``uses`` names
-    the values that ``rank`` and ``skip`` look at, so that a cached statistic is not taken for another's.
+    only functions of rows). ``over`` is the tensor or the whole model. ``skip(values)`` may return the value without
+    any scan (density 1 keeps everything). ``uses`` names the values that ``rank`` and ``skip`` look at, so that a
+    cached statistic is not taken for another's.
     """
 
     name: str
