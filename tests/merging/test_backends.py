@@ -65,15 +65,16 @@ def jobs_of(name, given, dtype):
         values |= {p.argument: np.full(count, values[p.argument]) for p in method.parameters if p.per == "expert"}
         numel = int(np.prod(shape, dtype=int))
         values |= {"experts": float(count), "numel": numel, "wide": kind.storage == np.float64}
-        values |= {"kind": "", "shape": shape, "further": ()}
+        values |= {"kind": "", "shape": shape}
         extras = {}
         if "sensitivity" in method.inputs:
             extras["sensitivity"] = tuple(
                 ArraySource(tensor, FLOAT32, f[tensor], f"f{k}") for k, f in enumerate(fisher)
             )
-        if "gram" in method.inputs and len(shape) == 2:
+        if "gram" in method.inputs and len(shape) == 2 and not values.get("rank"):
             grams = [np.eye(shape[1], dtype=np.float32) * (k + 1) for k in range(count)]
             extras["gram"] = tuple(ArraySource(tensor, FLOAT32, g, "g") for g in grams)
+        values["further"] = tuple(extras)
         jobs.append(
             Job(
                 OutputTensor(tensor, kind, shape),

@@ -53,7 +53,7 @@ def _file(plan: Plan) -> Path:
 
 def _key(job: Job, statistic: Statistic) -> list[Any]:
     """What one statistic of one tensor depends on."""
-    known = {**job.values, **dict.fromkeys(s.name for stage in job.stages for s in stage), "uniform": None, "row": 0.0}
+    known = {"row": 0.0, **job.values, **dict.fromkeys(s.name for stage in job.stages for s in stage), "uniform": None}
     known |= {**dict.fromkeys(job.method.inputs if job.method else ()), "field": None}
     used = {**arguments(statistic.formula, known), **{name: known[name] for name in statistic.uses}}
     plain = {

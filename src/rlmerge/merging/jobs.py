@@ -288,7 +288,11 @@ class JobMaker:
         output = OutputTensor(name, self._type(name, (*(() if base is None else (base,)), *sources)), sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
         job = Job(output, self.recipe.method, base, sources, numbers, values, stages, extras, self.wish.wide, scope)
-        known = {"experts": float(len(sources)), "numel": sample.numel, "wide": job.operands.real == np.float64}
+        known: dict[str, Any] = {
+            "experts": float(len(sources)),
+            "numel": sample.numel,
+            "wide": job.operands.real == np.float64,
+        }
         known |= {"kind": place(name).kind, "shape": sample.shape, "has_base": base is not None}
         known["further"] = tuple(sorted(extras))
         job = replace(job, values={**values, **known})

@@ -229,7 +229,7 @@ class NumpyReducer(NumpyFormula):
         """What the formula makes of one group of rows: a float64 array."""
         found = decode_tile(inputs, self.operands, self.extra_names, self.binding.zero, self.real)
         shape = (tile.count // self.columns, self.columns)
-        extras = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
+        extras: dict[str, Any] = {name: x.reshape(len(x), *shape) for name, x in found.extras.items()}
         extras["row"] = tile.start // self.columns
         values = self.on_shape(self.binding.formula, self.values, found, shape, extras, tile.start)
         return np.asarray(values, np.float64), not found.finite

@@ -241,6 +241,9 @@ class _TorchReducer(_Formula):
     def rows(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
         return self.on_host.rows(tile, [_to_numpy(x) for x in inputs])
 
+    def matrix(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
+        return self.on_host.matrix(tile, [_to_numpy(x) for x in inputs])
+
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[Tally, bool]:
         found, bad = self._results(tile, inputs)
         total = selector.tally_of([])

@@ -151,12 +151,14 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
 
 def _adding(job: Job, stage: Sequence[Statistic], threads: int) -> int:
     """Bytes for statistics of matrices: groups of rows, what each of them gives, and what is known already."""
+    largest = 8 * sum(statistic.numbers(_needs(job)) for statistic in stage)
+    if not largest:
+        return 0
     block = row_block(job.columns)
     size = min(job.output.numel, max(1, MATRIX_TILE // block) * block)
     flying = _flying(job, size, threads)
     # What is finished waits with what is under way, and one is being added to the sum.
     waiting = min(2 * threads, -(-job.output.numel // max(1, size))) + 2
-    largest = 8 * sum(statistic.numbers(_needs(job)) for statistic in stage)
     decoded = job.operands.real.itemsize * size * (3 * len(job.experts) + 2)
     return _scratch(job, size, flying) + flying * decoded + waiting * largest + _matrices(job) // 3
 

@@ -40,7 +40,7 @@ class Tile:
         return (self.start, self.stop) if source.numel == self.job.output.numel else (0, source.numel)
 
 
-MATRIX_TILE = 1 << 21
+MATRIX_TILE = 1 << 20
 """Elements of the groups of rows that a statistic of a matrix is added up from: part of the arithmetic."""
 
 

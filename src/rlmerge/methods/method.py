@@ -105,7 +105,8 @@ class Statistic:
       returns ``[M, rows]`` itself.
     - ``matrix``: the formula is run by NumPy in arithmetic precision on the same, group of rows by group of rows, may
       ask for ``row``, the index of the group's first, and returns a float64 array of ``numbers(needs)`` entries in any
-      shape. Groups depend on the tensor alone and are added up in order; ``finish(total, values)`` makes the value.
+      shape, 0 where the value is known without. Groups depend on the tensor alone and are added up in order;
+      ``finish(total, values)`` makes the value.
 
     The value reaches later formulas under ``name`` as M numbers (``rows``: M numbers a row; ``matrix``: as it is, and
     only functions of rows). ``over`` is the tensor or
