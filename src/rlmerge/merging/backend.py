@@ -154,7 +154,7 @@ class Backend(Protocol):
 def bind(method: Method, formula: Callable[..., Any], job: Job, values: Mapping[str, Any], options: Options) -> Binding:
     """``formula`` of ``method`` with the values it names: the one place where a job's values become typed."""
     count = int(job.values["experts"])
-    known: dict[str, Any] = {**values, "uniform": Uniform(count), "row": 0.0, "field": None}
+    known: dict[str, Any] = {"row": 0.0, "field": None, **values, "uniform": Uniform(count)}
     for name in method.inputs:
         sources = job.extras.get(name)
         known[name] = None if sources is None else Extra(tuple(source.dtype for source in sources))

@@ -82,7 +82,7 @@ def tally_key(jobs: Sequence[Job], statistic: Statistic) -> Hashable:
 
 def depends(job: Job, statistic: Statistic, used: bool = True) -> list[Any]:
     """What one statistic of one tensor depends on, as plain data; without ``used``, what its formula alone does."""
-    known = {**job.values, **dict.fromkeys(s.name for stage in job.stages for s in stage), "uniform": None, "row": 0.0}
+    known = {"row": 0.0, **job.values, **dict.fromkeys(s.name for stage in job.stages for s in stage), "uniform": None}
     known |= {**dict.fromkeys(job.method.inputs if job.method else ()), "field": None}
     more = {name: known[name] for name in statistic.uses} if used else {}
     plain = {
