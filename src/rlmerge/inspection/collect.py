@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rlmerge.checkpoint.module_kinds import KINDS, place
 from rlmerge.geometry.figures import chance_shared_exactly, overlap, shared_exactly, sparsity
-from rlmerge.geometry.modules import KINDS, place
 from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.trend import trend
 from rlmerge.inspection.results import Expert, Group, Model, Pair, TensorRow, TrendOf

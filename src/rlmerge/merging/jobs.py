@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
+from rlmerge.checkpoint.module_kinds import place
 from rlmerge.errors import RecipeError, RequestError
-from rlmerge.geometry.modules import place
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
 from rlmerge.methods.method import Stages
 from rlmerge.recipe import Module, Recipe, Slice

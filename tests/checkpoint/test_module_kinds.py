@@ -1,6 +1,6 @@
 import pytest
 
-from rlmerge.geometry.modules import Place, place
+from rlmerge.checkpoint.module_kinds import Place, place
 
 
 @pytest.mark.parametrize(
