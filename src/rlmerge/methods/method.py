@@ -184,7 +184,7 @@ class Method:
 
     ``whole`` methods (a function of the values where only some are) get entire tensors in their own shape, numbers per
     expert as [K, 1, …] and each of ``inputs`` as a list of arrays, always on NumPy, and may return ``Reported``. They
-    may ask for ``kind`` too, what the tensor is for as ``rlmerge.checkpoint.module_kinds`` reads it off the name ("" where
+    may ask for ``kind`` too, what the tensor is for as ``checkpoint.module_kinds`` reads it off the name ("" where
     nothing is known). ``workspace(needs)`` is the memory in bytes that the formula takes beside base, experts and task
     vectors. ``keeps_base(values)`` says that a coordinate no expert changed keeps the base's bits.
     ``needs_inputs(static)`` says that without its ``inputs`` the method means nothing.
