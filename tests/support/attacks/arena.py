@@ -1,4 +1,4 @@
-"""A place for merges under attack: the models, an undisturbed merge of them, and a command line that is watched."""
+"""A place for merges that are attacked: models, an undisturbed merge of them, and a command line that is watched."""
 
 from __future__ import annotations
 
