@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.checkpoint.hub import PATTERNS, parse_id
+from rlmerge.checkpoint.hub import PATTERNS, fetch, parse_id
 from rlmerge.checkpoint.side_files import is_wanted
 from rlmerge.errors import CheckpointError
 
@@ -118,3 +118,23 @@ def test_what_a_model_needs_is_downloaded():
     others = ["pytorch_model.bin", "model.gguf", "flax_model.msgpack", "events.out.tfevents.1", "image.png"]
     assert not [name for name in others if any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)]
     assert all(is_wanted(name) for name in ("LICENSE-MODEL", "USE_POLICY.md", "bpe.codes", "tokenizer.model.v3"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "downloads"),
+    [(("model.safetensors", "pytorch_model.bin"), 1), (("pytorch_model.bin", "training_args.bin"), 2)],
+)
+def test_pickled_weights_are_downloaded_where_there_are_no_others(hub, monkeypatch, tmp_path, stored, downloads):
+    calls = []
+
+    def download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        calls.append(allow_patterns)
+        for name in stored:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / name).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    fetch("org/name", None)
+    assert len(calls) == downloads
+    assert [path.name for path in tmp_path.iterdir()] == [stored[0]]

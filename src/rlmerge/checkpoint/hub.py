@@ -15,6 +15,9 @@ PATTERNS = (
 )  # fmt: skip
 """Files of a repository that are downloaded: weights, what belongs beside them, and the card; code is never run."""
 
+PICKLED = ("pytorch_model*.bin", "adapter_model.bin")
+"""Weights of a repository without safetensors; they are interpreted, never run."""
+
 
 def parse_id(reference: str) -> tuple[str, str | None] | None:
     """(repository, revision) of ``org/name`` or ``org/name@revision``; None if it cannot be a Hub id."""
@@ -33,6 +36,9 @@ def fetch(repository: str, revision: str | None) -> tuple[Path, str]:
         raise CheckpointError("no such directory, and Hub support is not installed", where=where, hint=hint) from None
     try:
         path = Path(snapshot_download(repository, revision=revision, allow_patterns=list(PATTERNS))).resolve()
+        if not any(path.rglob("*.safetensors")):
+            wanted = [*PATTERNS, *PICKLED]
+            path = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted)).resolve()
     except hub_errors.GatedRepoError:
         hint = f"Accept its terms at https://huggingface.co/{repository} and log in: hf auth login"
         raise CheckpointError("no such directory, and the Hub repository is gated", where=where, hint=hint) from None
