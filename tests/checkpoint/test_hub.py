@@ -126,15 +126,17 @@ def test_what_a_model_needs_is_downloaded():
 )
 def test_pickled_weights_are_downloaded_where_there_are_no_others(hub, monkeypatch, tmp_path, stored, downloads):
     calls = []
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
 
     def download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         calls.append(allow_patterns)
         for name in stored:
             if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
-                (tmp_path / name).touch()
-        return str(tmp_path)
+                (snapshot / name).touch()
+        return str(snapshot)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     fetch("org/name", None)
     assert len(calls) == downloads
-    assert [path.name for path in tmp_path.iterdir()] == [stored[0]]
+    assert [path.name for path in snapshot.iterdir()] == [stored[0]]
