@@ -3,7 +3,7 @@
 import pytest
 
 from rlmerge.errors import RecipeError
-from rlmerge.merging.jobs import module_prefix
+from rlmerge.merging.modules import module_prefix
 from rlmerge.merging.towers import tower_of
 from support.merges import config_of, merge, plan, write
 

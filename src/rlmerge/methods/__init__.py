@@ -89,6 +89,7 @@ def _load() -> None:
         return
     _loaded = True
     from . import (
+        ace,
         breadcrumbs,
         cabs,
         covariance,
@@ -120,7 +121,7 @@ def _load() -> None:
     others = (spherical, karcher, nearswap, fusion, passthrough)
     measured = (sar, scf, fisher, regmean)
     masked = (masks, cabs, pcb)
-    matrices = (covariance, wudi, isotropic, resmerge, knots)
+    matrices = (covariance, ace, wudi, isotropic, resmerge, knots)
     families = (*sums, *others, *measured, *masked, *matrices)
     shipped = {m.name: m for family in families for m in family.METHODS}
     users = dict(_registry)
