@@ -78,6 +78,10 @@ ODD_LINES = [
 ]  # fmt: skip
 
 
+def test_a_journal_that_nobody_touched_is_believed(resume):
+    assert json.loads(resume("--format", "json").out)["resumed"] == 4
+
+
 @pytest.mark.parametrize("number", range(len(ODD_LINES)))
 def test_an_odd_line(interrupted, resume, number):
     octets = interrupted.read_bytes().splitlines(keepends=True)

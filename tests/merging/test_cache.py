@@ -1,9 +1,13 @@
 """Statistics kept between runs: the same bytes with and without them, and no harm from a damaged or stale cache."""
 
+import io
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 import rlmerge
 from rlmerge import Parameter, methods
@@ -112,7 +116,9 @@ def test_other_weights_are_scanned_again(tmp_path, scanned):
     assert scanned
 
 
-@pytest.mark.parametrize("damage", ["empty", "torn", "flipped", "text", "array", "directory"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "torn", "flipped", "text", "array", "directory", "pipe", "forged", "key", "key pipe"]
+)
 def test_a_damaged_cache_is_scanned_anew(family, tmp_path, own_cache, scanned, damage):
     asked = recipe(family, "ties", density=0.1)
     merge(asked, tmp_path / "first")
@@ -121,6 +127,21 @@ def test_a_damaged_cache_is_scanned_anew(family, tmp_path, own_cache, scanned, d
     if damage == "directory":
         archive.unlink()
         archive.mkdir()
+    elif damage == "pipe":
+        archive.unlink()
+        os.mkfifo(archive)
+    elif damage == "key":
+        (own_cache.parent / "statistics.key").write_bytes(bytes(32))
+    elif damage == "key pipe":
+        (own_cache.parent / "statistics.key").unlink()
+        os.mkfifo(own_cache.parent / "statistics.key")
+    elif damage == "forged":
+        # Well-formed, of other numbers, with the digest that anybody can compute.
+        with np.load(io.BytesIO(content[32:])) as found:
+            arrays = {name: np.full_like(found[name], np.nan) for name in found.files}
+        made = io.BytesIO()
+        np.savez(made, **arrays)
+        archive.write_bytes(blake3(made.getvalue()).digest() + made.getvalue())
     elif damage == "array":
         with archive.open("wb") as handle:
             np.save(handle, np.zeros(3))
@@ -135,13 +156,31 @@ def test_a_damaged_cache_is_scanned_anew(family, tmp_path, own_cache, scanned, d
 
 
 def test_nothing_is_left_behind_when_the_cache_cannot_be_written(family, tmp_path, own_cache, monkeypatch):
-    def full(file, **arrays):
-        file.write_bytes(b"half")
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.np, "savez", full)
-    merge(recipe(family, "ties", density=0.1), tmp_path / "out")
+    monkeypatch.setattr(cache.Path, "replace", full)
+    cache.save(rlmerge.plan(recipe(family, "ties", density=0.1)), {"w": {"x": np.ones(3)}})
     assert list(own_cache.iterdir()) == []
+
+
+def test_what_killed_runs_left_goes_after_a_day(family, tmp_path, own_cache):
+    own_cache.mkdir(parents=True)
+    for name, age in ((".old", 90_000), ("tmpold", 90_000), (".new", 100), ("tmpnew", 100)):
+        if name.startswith("tmp"):
+            (own_cache / name).mkdir()
+            (own_cache / name / "x.npz").write_text("x")
+        else:
+            (own_cache / name).write_text("x")
+        os.utime(own_cache / name, (time.time() - age, time.time() - age))
+    merge(recipe(family, "ties", density=0.1), tmp_path / "out")
+    assert {path.name for path in own_cache.iterdir()} >= {".new", "tmpnew"}
+    assert not {".old", "tmpold"} & {path.name for path in own_cache.iterdir()}
+
+
+def test_only_this_user_can_read_the_key(family, tmp_path, own_cache):
+    merge(recipe(family, "ties", density=0.1), tmp_path / "out")
+    assert (own_cache.parent / "statistics.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_without_a_home_there_is_no_cache(family, tmp_path, monkeypatch):

@@ -1,19 +1,27 @@
 """Statistics of earlier scans, kept by the content they were computed from.
 
-One small ``.npz`` a scan under ``$XDG_CACHE_HOME/rlmerge/statistics`` (``~/.cache`` by default). The name is a digest
-of the models' editions, the statistics' definitions and every value they use; an unreadable file is ignored.
+One small file a scan under ``$XDG_CACHE_HOME/rlmerge/statistics`` (``~/.cache`` by default). The name is a digest of
+the models' editions, the statistics' definitions and every value they use. The content is a ``.npz`` behind a BLAKE3 of
+it under a key that only this user can read: what is damaged, or was written by somebody else, is ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from blake3 import blake3
+
+from rlmerge.checkpoint.paths import read_bytes
+from rlmerge.errors import CheckpointError
 
 from .code import code_digest
 from .plan import Plan
@@ -21,6 +29,11 @@ from .pool import depends
 
 Known = dict[str, dict[str, np.ndarray]]
 _SEPARATOR = "\x1f"
+_KEY = "statistics.key"
+_DIGEST = 32
+_LARGEST = 2**30
+_FORGOTTEN = 24 * 3600
+"""Seconds after which a file on its way into the cache belongs to a process that was killed."""
 
 
 def cache_directory() -> Path:
@@ -44,7 +57,7 @@ def _file(plan: Plan) -> Path:
         },
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return cache_directory() / f"{digest}.npz"
+    return cache_directory() / f"{digest}.statistics"
 
 
 def _cached(plan: Plan) -> bool:
@@ -60,11 +73,14 @@ def load(plan: Plan) -> Known:
         return {}
     known: Known = {}
     try:
-        with np.load(_file(plan), allow_pickle=False) as archive:
-            for key in archive.files:
-                tensor, _, name = key.partition(_SEPARATOR)
-                known.setdefault(tensor, {})[name] = archive[key]
-    except Exception:  # a damaged archive raises almost anything, and costs no more than a scan
+        content = read_bytes(_file(plan), _LARGEST)
+        if content[:_DIGEST] != _digest(content[_DIGEST:], _key()):
+            return {}
+        with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as archive:
+            for name in archive.files:
+                tensor, _, statistic = name.partition(_SEPARATOR)
+                known.setdefault(tensor, {})[statistic] = archive[name]
+    except Exception:  # whatever is wrong with it costs no more than a scan
         return {}
     return known
 
@@ -77,7 +93,47 @@ def save(plan: Plan, known: Known) -> None:
     with suppress(OSError, RuntimeError):  # RuntimeError: there is no home directory
         target = _file(plan)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            fresh = Path(folder) / target.name
-            np.savez(fresh, allow_pickle=False, **arrays)
-            fresh.replace(target)
+        _clean(target.parent)
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        _replace(target, _digest(content.getvalue(), _key()) + content.getvalue())
+
+
+def _digest(content: bytes, key: bytes) -> bytes:
+    return blake3(content, key=key, max_threads=1).digest()
+
+
+def _key() -> bytes:
+    """This user's secret, made when there is none; OSError if there can be none."""
+    file = cache_directory().with_name(_KEY)
+    with suppress(CheckpointError):
+        key = read_bytes(file, blake3.key_size)
+        if len(key) == blake3.key_size:
+            return key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    key = os.urandom(blake3.key_size)
+    _replace(file, key)
+    return key
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, and that only this user can read."""
+    handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
+    try:
+        with open(handle, "wb") as out:  # noqa: PTH123 - of a descriptor
+            out.write(content)
+        Path(name).replace(file)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _clean(folder: Path) -> None:
+    """Remove what killed processes left on its way into the cache."""
+    for entry in folder.iterdir():
+        if entry.name.startswith((".", "tmp")) and time.time() - entry.lstat().st_mtime > _FORGOTTEN:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
