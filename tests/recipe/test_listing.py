@@ -131,7 +131,7 @@ def test_what_cannot_be_run_is_one_error_with_a_place(problems, text, where, wha
 
 def test_a_wrong_name_of_a_model_is_not_also_a_missing_model(problems):
     ((_, what, _),) = problems("merge_method: nuslerp\nmodels: [a, b@c@d]\n")
-    assert "is no revision" in what
+    assert "is not a revision" in what
     ((_, what, _),) = problems("merge_method: ties\nbase_model: b+c+d\nmodels: [a]\n")
     assert "is not one model and one adapter" in what
 

@@ -75,7 +75,7 @@ TOKEN = "tokenizer: {tokens: {x: %s}}"
         ("tokenizer: union", "`tokenizer` must be a mapping"),
         ("tokenizer: {sorce: base}", "unknown key 'sorce'"),
         ("tokenizer_source: [a]", "a tokenizer source must be text"),
-        ("tokenizer: {source: a@b@c}", "is no revision"),
+        ("tokenizer: {source: a@b@c}", "is not a revision"),
         ("tokenizer: {pad_to_multiple_of: -8}", "must be a whole number from 0"),
         ("tokenizer: {pad_to_multiple_of: 1.5}", "must be a whole number"),
         ("tokenizer: {pad_to_multiple_of: 99999999}", "must be a whole number"),
