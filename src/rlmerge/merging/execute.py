@@ -15,7 +15,6 @@ import xxhash
 
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import decode
-from rlmerge.kernels.jit import BLOCK
 from rlmerge.methods import Share
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -155,7 +154,7 @@ class Executor:
             buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
 
             def run(tile: Tile, inputs: Sequence[Any], buffers: Any = buffers) -> tuple[list[Any], Sequence[bytes]]:
-                return work(tile, inputs, buffers), [_digest(x) for x in inputs] if self.digested else ()
+                return work(tile, inputs, buffers), [_digest(x, tile.block) for x in inputs] if self.digested else ()
 
             future = self.workers.submit(tile, run)
             self._enqueue(_Piece(tile, merges, future, buffers, tile is tiles[-1]))
@@ -303,9 +302,8 @@ def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer | None]) 
     return [inputs[0]] * len(buffers)
 
 
-def _digest(values: np.ndarray) -> bytes:
+def _digest(values: np.ndarray, step: int) -> bytes:
     """xxh3 of each block of an input, whose boundaries no tile size moves."""
-    step = BLOCK
     return b"".join(
         xxhash.xxh3_64_digest(np.ascontiguousarray(values[i : i + step]).data) for i in range(0, len(values), step)
     )
