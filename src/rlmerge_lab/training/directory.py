@@ -99,7 +99,7 @@ class Lab:
         return self.root / f"seed-{seed}" / arm / task
 
     def items(self, split: str) -> Path:
-        """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.tasks.read_items`` reads them."""
+        """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.exact.read_items`` reads them."""
         return self.root / "data" / f"{split}.jsonl"
 
     def environment(self, device: str = "auto") -> Environment[Any]:

@@ -60,7 +60,8 @@ class GymTasks:
         if name not in self._settings:
             raise RequestError("the profile names no data set for this task", where=f"task '{name}'")
         if name not in self._open:
-            self._open[name] = open_dataset(name, {"seed": 0, "size": _ENTRIES, **self._settings[name]}, name)
+            settings = {"seed": 0, "size": _ENTRIES, **self._settings[name]}
+            self._open[name] = open_dataset(name, settings, f"task '{name}'")
         return self._open[name]
 
     def draw(self, name: str, counts: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:

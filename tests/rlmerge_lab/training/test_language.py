@@ -220,7 +220,7 @@ def test_bad_requests_write_nothing(model, tmp_path, monkeypatch):
 
     assert "no such directory" in refused(model=str(tmp_path / "nowhere"))
     assert "Did you mean 'chain_sum'" in refused(tasks=("chain_sun",), gym={"chain_sun": {}})
-    assert "no such settings" in refused(gym={**TINY.gym, "gcd": {"min_value": -1}})
+    assert "does not take these settings" in refused(gym={**TINY.gym, "gcd": {"min_value": -1}})
     assert "names no data set" in refused(tasks=("gcd", "chain_sum"))
     assert "no more than" in refused(train=10_000)
 
