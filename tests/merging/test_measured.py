@@ -120,4 +120,5 @@ def test_matrices_beside_a_layer_count_in_the_memory(folder):
     assert [info.shape for info in plan.jobs["a"].extras["gram"]] == [(5, 5), (5, 5)]
     assert "gram" not in plan.jobs["b"].extras
     without = dataclasses.replace(plan, jobs={n: dataclasses.replace(job, extras={}) for n, job in plan.jobs.items()})
-    assert plan.peak_memory - without.peak_memory == 8 * 7 * 25
+    # Two matrices as decoded, and seven in float64: both, their moments, the sum and what it is solved with.
+    assert plan.peak_memory - without.peak_memory == 2 * 4 * 25 + 7 * 8 * 25

@@ -8,7 +8,9 @@ import rlmerge
 from rlmerge import methods
 from rlmerge.kernels import random
 from rlmerge.kernels.jit import BLOCK
+from rlmerge.merging import on_numpy as on_numpy_module
 from rlmerge.merging import sizing
+from rlmerge.merging.on_numpy import NumpyMerger
 from support.family import merge, recipe, tree
 from support.interpret import interpret
 from support.models import read_model
@@ -26,10 +28,13 @@ SETTINGS = {
     "ram_percentile": [{"percentile": 50}],
     "nuslerp": [{}, {"nuslerp_flatten": False}],
     "nearswap": [{"t": 0.001}],
+    "karcher": [{"base": False}],  # a base that is not listed would be averaged in
+    "pcb": [{}, {"scope": "tensor"}],
     "sar_merging": [{"density": 0.5}, {"arbitration": "fisher_mean", "active": "bits", "rescale": "l2"}],
     "scf_rkl": [{}, {"order": "argmax"}, {"importance": "element"}],
     "fisher": [],  # these two need measured inputs
     "regmean": [],
+    "wudi": [{"steps": 4}],
 }
 
 
@@ -96,30 +101,43 @@ def test_budgets_alone_cut_other_tiles_of_the_same_bytes(family, tmp_path):
 def merged(family, out, name, options):
     """Merge files, and read the result back."""
     parameters, run = split(name, options)
-    merge(recipe(family, name, **parameters), out, seed=7, **run)
+    merge(recipe(family, name, **parameters), out, seed=7, memory=2**31, **run)
     return read_model(out)
 
 
-LOCAL = [
-    (name, options)
-    for name, options in CASES
-    if name != "ram_plus" and options.get("scope") != "global" and "base" not in options
-]
+KINDS = {"model.embed_tokens.weight": "embedding", "lm_head.weight": "head"}
+"""What methods on whole matrices may treat apart."""
+
+
+def looks_at_the_whole_model(name, options):
+    """Whether a tensor's values depend on other tensors."""
+    scopes = [options.get("scope", p.default) for p in methods.get(name).parameters if p.name == "scope"]
+    return name == "ram_plus" or "global" in scopes
+
+
+LOCAL = [(name, options) for name, options in CASES if not looks_at_the_whole_model(name, options)]
 
 
 @pytest.mark.parametrize(("name", "options"), LOCAL, ids=["-".join([name, *options]) for name, options in LOCAL])
-def test_bytes_are_those_of_the_formula_on_numpy(family, values, tmp_path, name, options):
+def test_bytes_are_those_of_the_formula_on_numpy(family, values, tmp_path, monkeypatch, name, options):
+    on_numpy = []
+    monkeypatch.setattr(on_numpy_module, "NumpyMerger", lambda *given: on_numpy.append(name) or NumpyMerger(*given))
     found = merged(family, tmp_path / "out", name, options)
     base, experts = values
     parameters, run = split(name, options)
     count = parameters.pop("count")
+    has_base = parameters.pop("base", True)
     for tensor, weights in base.items():
         if not weights.size:
             continue
         mine = [expert[tensor] for expert in experts[:count]]
-        expected = interpret(name, weights, mine, real=np.float32, tensor=tensor, seed=7, **parameters)
+        donor, kind = weights if has_base else None, KINDS.get(tensor, "")
+        expected = interpret(name, donor, mine, real=np.float32, tensor=tensor, seed=7, kind=kind, **parameters)
         expected = rounded(expected, run, tensor)
         np.testing.assert_array_equal(found[tensor].view(np.uint16), expected.view(np.uint16), err_msg=tensor)
+    defaults = {p.argument: p.default for p in methods.get(name).parameters if p.is_static}
+    compiled = methods.get(name).is_compiled(defaults | parameters)
+    assert bool(on_numpy) is not compiled, "memory is planned for the path that is taken"
 
 
 def rounded(values, run, tensor):

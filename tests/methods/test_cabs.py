@@ -58,6 +58,14 @@ def test_a_short_block_keeps_its_share():
     assert merged(np.array([[1.0, 2, 3, 4, 5, 6]]), n=2, m=4).tolist() == [0, 0, 3, 4, 0, 6]
 
 
+def test_a_row_shorter_than_a_block_keeps_the_block_s_share():
+    # Of rows of 4, blocks of 8 that keep 2 keep 1; blocks of a million that keep one keep 1 too.
+    tau = np.array([[[5.0, 1, 2, -3], [0, -4, 2, 1]]])
+    expected = [[5, 0, 0, 0], [0, -4, 0, 0]]
+    assert merged(tau, n=2, m=8).tolist() == expected
+    assert merged(tau, n=1, m=1_000_000).tolist() == expected
+
+
 def test_everything_kept_is_the_first_expert_where_it_changed():
     tau = np.array([[1.0, 0, 2], [7, 8, 9]])
     assert merged(tau, n=3, m=3).tolist() == [1, 8, 2]

@@ -17,7 +17,7 @@ def test_every_key_of_the_language_has_a_place():
 
 def test_the_parameters_of_mergekits_methods_are_known():
     """Names that only rlmerge has: they are not found in recipes written for mergekit."""
-    ours = {"scope", "rank_nonzero", "floor", "norm_floor", "active", "percentile", "shared"}
+    ours = {"scope", "rank_nonzero", "floor", "norm_floor", "active", "percentile", "shared", "undecided"}
     found = {name for method in MERGEKIT_METHODS for name in get(method).names}
     assert {name for name in found if not names_mergekit(name)} == ours
 

@@ -28,6 +28,9 @@ QUEUE = 4
 ROW_COPIES = 10
 """Float64 arrays as large as a group of rows, per model: decoded inputs and what a function of rows makes of them."""
 
+ARRAYS = 6
+"""Float64 arrays as large as a block, per model: what a formula that is not compiled makes on its way."""
+
 COMPILED = 6 * 2**20
 """Bytes for the compiled kernels of a run, whatever its tiles."""
 
@@ -117,7 +120,7 @@ def _merging(job: Job, threads: int, tile: int) -> int:
     """Bytes for the merge of one job beside its output buffers."""
     piece = _piece(job, tile)
     flying = 1 if job.whole else _flying(job, piece, threads)
-    total = _scratch(job, piece, flying)
+    total = _scratch(job, piece, flying) + flying * _arrays(job)
     if job.by_rows:
         total += flying * (_rows(job, piece) if job.method and job.method.row_wise else _rows(job)) + _matrices(job)
     if job.whole and job.method is not None:
@@ -138,7 +141,7 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
     rows = any(statistic.reduce == "rows" for statistic in stage)
     size = min(job.output.numel, max(tile, row_block(job.columns)) if rows or job.by_rows else scan_tile)
     flying = _flying(job, size, threads)
-    total = _scratch(job, size, flying)
+    total = _scratch(job, size, flying) + flying * _arrays(job)
     if rows or job.by_rows:
         total += flying * _rows(job)
     selections = sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)
@@ -184,6 +187,13 @@ def _rows(job: Job, piece: int = 0) -> int:
     """Bytes for one group of rows, or a ``piece``: decoded, with a field, ranks and what a function of rows makes."""
     group = piece or min(job.output.numel, row_block(job.columns))
     return group * 8 * ROW_COPIES * (len(job.experts) + 1)
+
+
+def _arrays(job: Job) -> int:
+    """Bytes of a formula's intermediate arrays where no kernel keeps them in registers: one block at a time."""
+    if job.whole or job.method is None or job.method.is_compiled(job.values):
+        return 0
+    return min(job.output.numel, BLOCK) * 8 * ARRAYS * (len(job.experts) + 1)
 
 
 def _encoding(jobs: Sequence[Job]) -> int:

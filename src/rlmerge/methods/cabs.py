@@ -21,13 +21,14 @@ def kept(xp: Any, base: Any, tau: Any, *, n: Any, m: Any) -> np.ndarray:
     experts, rows, columns = tau.shape
     most, width = int(n), int(m)
     blocks = -(-columns // width)
-    free = np.ones((rows, blocks * width), bool)
-    free[:, columns:] = False
-    found = np.zeros((experts, rows, columns), tau.dtype)
     # A block that the end of a row cuts short keeps the same share of what it has.
     last = columns - (blocks - 1) * width
     quota = np.full(blocks, most)
     quota[-1] = -(-most * last // width)
+    width = min(width, columns)
+    free = np.ones((rows, blocks * width), bool)
+    free[:, columns:] = False
+    found = np.zeros((experts, rows, columns), tau.dtype)
     for k in range(experts):
         size = np.zeros(free.shape, tau.dtype)
         size[:, :columns] = np.abs(tau[k])

@@ -192,6 +192,8 @@ class Method:
     ``looks_at`` is what decides about a change: the coordinate alone, signs at it, angles between whole vectors, the
     inputs of a layer (measured, or estimated from the changes), subspaces of a matrix, or measured sensitivities.
     ``bitwise`` is False where eigenvectors by LAPACK take part, so that the last bits depend on the machine's BLAS.
+    ``compiled`` is False, always or for some values, where a formula of single coordinates calls NumPy itself, which
+    costs memory for its intermediate arrays.
 
     ``report(values)`` measures what the formula does to one tensor: labels, where ``{0}`` stands for the first expert's
     name, and ``Share``s that add up over the model.
@@ -217,6 +219,7 @@ class Method:
     workspace: Callable[[Needs], int] = _plenty
     looks_at: Subject = "coordinates"
     bitwise: bool = True
+    compiled: bool | Callable[[Mapping[str, Any]], bool] = True
     keeps_base: Callable[[Mapping[str, Any]], bool] = lambda values: True
     check: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
     warn: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()
@@ -231,6 +234,10 @@ class Method:
     def is_whole(self, values: Mapping[str, Any]) -> bool:
         """Whether the formula needs whole tensors with these values."""
         return self.whole(values) if callable(self.whole) else self.whole
+
+    def is_compiled(self, values: Mapping[str, Any]) -> bool:
+        """Whether formulas of single coordinates can be compiled with these values."""
+        return self.compiled(values) if callable(self.compiled) else self.compiled
 
     @property
     def names(self) -> tuple[str, ...]:

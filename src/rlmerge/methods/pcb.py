@@ -103,6 +103,7 @@ PCB = Method(
     statistics=_statistics,
     looks_at="coordinates",
     bitwise=False,
+    compiled=False,
     notes=(
         "Scores below 0 count as 0, which changes nothing unless fewer than the ratio's share are above.",
         "The authors search a weight for each task from 0.8 to 1.3 on validation data.",

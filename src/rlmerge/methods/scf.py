@@ -208,6 +208,7 @@ SCF_RKL = Method(
     derive=_derive,
     inputs=("sensitivity",),
     needs_inputs=lambda static: static["importance"] == "fisher",
+    compiled=lambda values: values["importance"] != "element",
     space="weights",
     warn=_warn,
     report=_report,

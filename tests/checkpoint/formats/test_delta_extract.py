@@ -1,5 +1,7 @@
 """Extraction: sizes, what is refused, what is left behind when it fails."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -79,8 +81,9 @@ def test_computed_values_are_refused(pair, tmp_path):
 def test_an_input_that_changes_while_it_is_read(pair, tmp_path):
     base, expert = pair
     file = expert.path / "model.safetensors"
+    later = file.stat().st_mtime + 10
     with pytest.raises(RunError, match="has changed since it was opened"):
-        extract(base, expert, tmp_path / "delta", advance=lambda _: file.write_bytes(file.read_bytes()))
+        extract(base, expert, tmp_path / "delta", advance=lambda _: os.utime(file, (later, later)))
     assert not (tmp_path / "delta").exists()
 
 
