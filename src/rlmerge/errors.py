@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from rlmerge.text import indented, plain
@@ -61,6 +60,8 @@ def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option that ``name`` is most likely a typo of, or None."""
     if len(name) > _LONGEST:
         return None
+    import difflib
+
     known = {option.lower().replace("-", "_"): option for option in options}
     found = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     return known[found[0]] if found else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from typing import Any, Literal
 
 from rlmerge.errors import RequestError, did_you_mean
@@ -98,7 +97,8 @@ def parse_size(text: str) -> int:
         raise ValueError(f"'{text}' is not a size; write a number with a unit, like 2GB, 512MiB or 4096B")
     number, prefix, binary = found.groups()
     power = _PREFIXES.index(prefix.lower()) + 1 if prefix else 0
-    size = Fraction(number) * (1024 if binary else 1000) ** power
-    if size.denominator != 1 or size == 0:
+    whole, _, part = number.partition(".")
+    size, rest = divmod(int(whole + part) * (1024 if binary else 1000) ** power, 10 ** len(part))
+    if rest or size == 0:
         raise ValueError(f"'{text}' is not a whole, positive number of bytes")
-    return int(size)
+    return size

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, MERGEABLE
+from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, MERGEABLE, decode
 from rlmerge.kernels.program import (
     Operands,
     merge_kernel,
@@ -235,6 +235,24 @@ def test_zero_nonfinite_replaces_inputs_before_the_formula_and_still_reports_the
     assert out.tolist() == [0, 5, 0, 4]
     assert counts.nonfinite_in
     assert not counts.nonfinite_out
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(*[st.integers(0, 65535)] * 3), min_size=1, max_size=40),
+    st.sampled_from([BFLOAT16, FLOAT32]),
+    st.booleans(),
+)
+def test_what_is_not_finite_is_seen_in_any_place(words, dtype, same_is_zero):
+    """Any bits, of bfloat16 or of float32 with them on top: large changes whose squares overflow are finite still."""
+    stored = np.array(words, np.uint16).T
+    arrays = list(stored) if dtype is BFLOAT16 else list((stored.astype(np.uint32) << 16).view(np.float32))
+    layout = Operands(dtype, (dtype,) * 2, True, same_is_zero=same_is_zero)
+    kernel = merge_kernel(lambda xp, base, tau: base + xp.sum(tau), layout, {}, dtype)
+    out = np.zeros(len(words), dtype.storage)
+    found = kernel([np.ascontiguousarray(x) for x in arrays], out=out)
+    assert found.nonfinite_in == any(not np.isfinite(decode(x, dtype)).all() for x in arrays)
+    assert found.nonfinite_out == (not np.isfinite(decode(out, dtype)).all())
 
 
 def test_reduce_kernels_take_masks_and_floats_alike():

@@ -14,9 +14,9 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from .dtypes import FLOAT16
+from .dtypes import FLOAT16, decode
 from .loops import Program, module, streams
-from .sinks import BINS, Reduce, Write
+from .sinks import BINS, MASK_BITS, Reduce, Write
 from .trace import UntraceableError
 
 BLOCK = 1 << 16
@@ -26,7 +26,9 @@ ACCOUNT_BLOCK = 1 << 14
 """Elements per block of the sums that account for a merge."""
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
-_FUNCTION = ctypes.CFUNCTYPE(None, *([_INT] * 4), *([_POINTER] * 4), _INT, *([_POINTER] * 7), _INT, _POINTER)
+_FUNCTION = ctypes.CFUNCTYPE(
+    None, *([_INT] * 4), *([_POINTER] * 4), _INT, *([_POINTER] * 7), _INT, *([_POINTER] * 2), _INT
+)
 _lock = threading.Lock()
 
 
@@ -103,6 +105,9 @@ class Kernel:
         words = np.asarray(keys, np.uint32).reshape(-1)
         table = None if rows is None else np.ascontiguousarray(rows, self.real)
         chosen = _selection_words(selection)
+        # A block keeps a word a vector and one an element of what is left of each row; the last group is padded.
+        stride = min(n, block) + 64 // MASK_BITS
+        masks = np.empty(self.slots.masks * stride, np.uint16)
         self._check(inputs, out, selection)
         numbers = len(scalars), 0 if table is None else len(table)
         if len(keys) != self.streams or numbers != self._numbers:
@@ -121,10 +126,21 @@ class Kernel:
             _address(selection and selection.side),
             _address(selection and selection.side_counts),
             0 if selection is None else selection.side.shape[1],
-            _address(chosen),
+            *map(_address, (chosen, masks)),
+            stride,
         )
+        if self._program.sums_tell:
+            return Counts(sums, counts, *self._nonfinite(inputs, out, sums))
         infinite = np.uint64(0x7F800000 if self.real == np.float32 else 0x7FF0000000000000)
         return Counts(sums, counts, bool(largest[0] >= infinite), bool(largest[1] >= infinite))
+
+    def _nonfinite(self, inputs: Sequence[np.ndarray], out: np.ndarray | None, sums: np.ndarray) -> tuple[bool, bool]:
+        """Whether inputs and output hold NaN or infinity; sums that are finite say that they do not."""
+        if np.isfinite(sums).all():
+            return False, False
+        found = [not np.isfinite(decode(x, dtype)).all() for x, dtype in zip(inputs, self._program.inputs, strict=True)]
+        assert out is not None and isinstance(self._program.sink, Write)
+        return any(found), not np.isfinite(decode(out, self._program.sink.dtype)).all()
 
     def _check(self, inputs: Sequence[np.ndarray], out: np.ndarray | None, selection: Selection | None) -> None:
         """Refuse arrays that the compiled code would read or write out of bounds."""

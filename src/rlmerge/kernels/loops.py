@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from .dtypes import DType
 from .emit import Emitter, declarations
-from .sinks import Body, Reduce, Slots, Write, emit_reduce, emit_write
+from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write
 from .trace import Graph
 
 LANES = 16
 SIGNATURE = (
     "i64 %n, i64 %start, i64 %block, i64 %columns, ptr %inputs, ptr %out, ptr %params, ptr %rows, i64 %row_stride, "
     "ptr %keys, ptr %sums, ptr %counts, ptr %largest, ptr %histograms, ptr %side, ptr %side_counts, "
-    "i64 %side_capacity, ptr %selection"
+    "i64 %side_capacity, ptr %selection, ptr %masks, i64 %mask_stride"
 )
 
 
@@ -30,6 +30,11 @@ class Program:
     real: str
     sink: Write | Reduce
     zero_nonfinite: bool = False
+
+    @property
+    def sums_tell(self) -> bool:
+        """Whether sums show every number that is not finite."""
+        return isinstance(self.sink, Write) and self.sink.sums_tell
 
     @property
     def lane(self) -> str:
@@ -46,6 +51,7 @@ def module(program: Program) -> tuple[str, Slots]:
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
     vector, slots = _body(program, LANES, stochastic)
     tail, _ = _body(program, 1, stochastic)
+    counting = _count_masks(slots)
     text = "\n".join(
         [
             declarations(program.real, (LANES, 1)),
@@ -64,20 +70,27 @@ def module(program: Program) -> tuple[str, Slots]:
             "%vmore = icmp slt i64 %vp, %vec.end",
             "br i1 %vmore, label %vec.body, label %tail.head",
             "vec.body:",
+            "%vword = load i64, ptr %word.at",
             *vector,
             f"%vnext = add i64 %vp, {LANES}",
             "store i64 %vnext, ptr %at",
+            "%vword.next = add i64 %vword, 1",
+            "store i64 %vword.next, ptr %word.at",
             "br label %vec.head",
             "tail.head:",
             "%tp = load i64, ptr %at",
             "%tmore = icmp slt i64 %tp, %seg.end",
             "br i1 %tmore, label %tail.body, label %seg.head",
             "tail.body:",
+            "%tword = load i64, ptr %word.at",
             *tail,
             "%tnext = add i64 %tp, 1",
             "store i64 %tnext, ptr %at",
+            "%tword.next = add i64 %tword, 1",
+            "store i64 %tword.next, ptr %word.at",
             "br label %tail.head",
             "block.done:",
+            *counting,
             *_flush(slots, program.lane),
             "%bnext = add i64 %b, 1",
             "store i64 %bnext, ptr %block.index",
@@ -95,7 +108,7 @@ def module(program: Program) -> tuple[str, Slots]:
 def _body(program: Program, width: int, stochastic: bool) -> tuple[list[str], Slots]:
     tail = width == 1
     e = Emitter(width, program.real, "t" if tail else "v")
-    body = Body(e, "%tp" if tail else "%vp", tail)
+    body = Body(e, "%tp" if tail else "%vp", "%tword" if tail else "%vword", tail)
     keys = program.used("uniform")
     low, high = _index(e, body.position) if keys or stochastic else ("", "")
     for node in program.graph.nodes:
@@ -103,7 +116,8 @@ def _body(program: Program, width: int, stochastic: bool) -> tuple[list[str], Sl
         if node.op == "weight":
             dtype = program.inputs[node.data]
             decoded = e.decode(dtype, e.load(dtype, f"%input{node.data}", body.position))
-            body.track_largest("in", decoded)
+            if not program.sums_tell:
+                body.track_largest("in", decoded)
             if program.zero_nonfinite:
                 finite = e.compare("olt", e.intrinsic("fabs", decoded), e.number(float("inf")))
                 decoded = e.select(finite, decoded, e.number(0.0))
@@ -149,7 +163,10 @@ def _index(e: Emitter, position: str) -> tuple[str, str]:
 
 
 def _entry(program: Program, slots: Slots) -> list[str]:
-    lines = ["%at = alloca i64", "%block.index = alloca i64", "%pending = alloca i64"]
+    lines = [f"%{name} = alloca i64" for name in ("at", "block.index", "pending", "word.at", "group.at")]
+    for i in range(slots.masks):
+        lines.append(f"%mask{i}.at = mul i64 %mask_stride, {i}")
+        lines.append(f"%mask{i} = getelementptr inbounds i{MASK_BITS}, ptr %masks, i64 %mask{i}.at")
     word = "i32" if program.real == "float" else "i64"
     for width, suffix in ((LANES, ""), (1, ".t")):
         e = Emitter(width, program.real, f"e{width}.")
@@ -198,6 +215,7 @@ _BLOCK_HEAD = (
     "%block.cut = icmp slt i64 %block.full, %n",
     "%block.end = select i1 %block.cut, i64 %block.full, i64 %n",
     "store i64 %block.start, ptr %at",
+    "store i64 0, ptr %word.at",
 )
 
 
@@ -245,6 +263,34 @@ def _zero(slots: Slots, kind: str, scalar: str) -> list[str]:
         f"store <{width} x {scalar}> zeroinitializer, ptr %{kind}{i}{suffix}"
         for i in range(count)
         for width, suffix in ((LANES, ""), (1, ".t"))
+    ]
+
+
+def _count_masks(slots: Slots) -> list[str]:
+    """Count the masks that a block has kept, 64 bits at a time; ``slots`` get the counters."""
+    if not slots.masks:
+        return []
+    pad, e = Emitter(1, "double", "p"), Emitter(1, "double", "m")
+    for i in range(slots.masks):
+        place = pad.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{i}, i64 %words")
+        pad.do(f"store i64 0, ptr {place}, align 2")
+    at = [e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{i}, i64 %group") for i in range(slots.masks)]
+    slots.counts += count_masks(e, [e.let(f"load i64, ptr {place}, align 2") for place in at])
+    return [
+        "%words = load i64, ptr %word.at",
+        *pad.lines,
+        "store i64 0, ptr %group.at",
+        "br label %group.head",
+        "group.head:",
+        "%group = load i64, ptr %group.at",
+        "%gmore = icmp slt i64 %group, %words",
+        "br i1 %gmore, label %group.body, label %group.done",
+        "group.body:",
+        *e.lines,
+        f"%gnext = add i64 %group, {64 // MASK_BITS}",
+        "store i64 %gnext, ptr %group.at",
+        "br label %group.head",
+        "group.done:",
     ]
 
 

@@ -134,6 +134,11 @@ def merge_kernel(
             tracer.deltas,
             keeps_base,
             operands.base is out,
+            # Weights that are zeroed, equal infinities without a delta, and further inputs leave no trace in a sum.
+            sums_tell=operands.base is not None
+            and not zero_nonfinite
+            and not operands.same_is_zero
+            and len(tracer.inputs) == len(operands.inputs),
         )
         return tracer.program(operands, sink, zero_nonfinite)
 

@@ -13,16 +13,20 @@ from .emit import Emitter, storage_type
 from .rounding import Rounding
 from .trace import Node
 
+MASK_BITS = 16
+"""Bits of a mask that is kept: one for each lane of a vector."""
+
 BIN_BITS = 16
 BINS = 1 << BIN_BITS
 
 
 @dataclass
 class Slots:
-    """How many accumulators a body uses: S sums and C counts."""
+    """What a body uses: S sums, C counts, and M masks of a block that are counted at its end."""
 
     sums: int = 0
     counts: int = 0
+    masks: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Write:
     coordinates Σ(out−θ₀)τ and Στ². Their lanes have the arithmetic's own precision: in float32 a block of 2^14 elements
     adds 2^10 numbers a lane, so a sum of squares is good to 2^-14 at worst (2^-10 with values for rows shorter than a
     vector).
+
+    ``sums_tell`` says that every input and output that is not finite shows in a sum: a base or expert in its Στ², the
+    output in Σ(out−θ₀)τ. It spares looking for them in each vector.
     """
 
     merged: Node
@@ -46,6 +53,7 @@ class Write:
     deltas: Sequence[Node]
     keeps_base: bool
     exact_base: bool = False
+    sums_tell: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,11 @@ class Reduce:
 
 @dataclass
 class Body:
-    """One loop body being emitted: the emitter, the position and the flat index it stands at."""
+    """One loop body being emitted: the emitter, the position it stands at, and where its masks are kept."""
 
     emitter: Emitter
     position: str
+    word: str
     tail: bool
     slots: Slots = field(default_factory=Slots)
 
@@ -73,30 +82,29 @@ class Body:
         wide = value if e.real == scalar else e.let(f"fpext {e.reals} {value} to {kind}")
         slot = self._slot("sum", self.slots.sums)
         self.slots.sums += 1
-        before = e.let(f"load {kind}, ptr {slot}")
+        # Remainders are few: in memory, their sums take no registers from the vectors'.
+        volatile = " volatile" if self.tail else ""
+        before = e.let(f"load{volatile} {kind}, ptr {slot}")
         total = e.let(f"fadd {kind} {before}, {wide}")
         if only is not None:
             total = e.let(f"select {e.mask} {only}, {kind} {total}, {kind} {before}")
-        e.do(f"store {kind} {total}, ptr {slot}")
+        e.do(f"store{volatile} {kind} {total}, ptr {slot}")
 
     def add_count(self, mask: str) -> None:
         """Add the number of lanes a mask holds in to the next counter."""
-        self.add_bits(self.bits(mask))
-
-    def bits(self, mask: str) -> str:
-        """A mask as an i64 with one bit a lane."""
         e = self.emitter
         word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
-        return e.let(f"zext i{e.width} {word} to i64")
-
-    def add_bits(self, word: str) -> None:
-        """Add the number of bits set in an i64 to the next counter."""
-        e = self.emitter
-        slot = self._slot("count", self.slots.counts)
+        add_bits(e, e.let(f"zext i{e.width} {word} to i64"), self._slot("count", self.slots.counts))
         self.slots.counts += 1
-        ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {word})")
-        total = e.let(f"add i64 {e.let(f'load i64, ptr {slot}')}, {ones}")
-        e.do(f"store i64 {total}, ptr {slot}")
+
+    def keep(self, mask: str) -> None:
+        """Keep a mask until the end of the block, in 16 bits."""
+        e = self.emitter
+        word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
+        word = word if e.width == MASK_BITS else e.let(f"zext i{e.width} {word} to i{MASK_BITS}")
+        place = e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{self.slots.masks}, i64 {self.word}")
+        e.do(f"store i{MASK_BITS} {word}, ptr {place}")
+        self.slots.masks += 1
 
     def track_largest(self, which: str, value: str) -> None:
         """Remember the largest magnitude word, from which NaN and infinity are recognised afterwards."""
@@ -138,24 +146,15 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     address = e.let(f"getelementptr inbounds {scalar}, ptr %out, i64 {body.position}")
     e.do(f"store {e.vector(scalar)} {stored}, ptr {address}, align 1")
     final = e.decode(sink.dtype, stored)
-    body.track_largest("out", final)
+    if not sink.sums_tell:
+        body.track_largest("out", final)
     if base is None:
         return
     reference = base if sink.exact_base else e.decode(sink.dtype, encode(e, base, sink.dtype, None))
     single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")
     uniques = [e.let(f"and {e.mask} {mask}, {single}") for mask in changed]
-    survived = body.bits(e.compare("une", final, reference))
-    lost = e.let(f"xor i64 {survived}, -1")
-    erased = e.let(f"and i64 {lost}, {body.bits(e.compare('une', merged, base))}")
-    any_changed = body.bits(touched)
-    body.add_bits(any_changed)
-    body.add_bits(e.let(f"and i64 {any_changed}, {survived}"))
-    for mask, unique in zip(changed, uniques, strict=True):
-        word = body.bits(mask)
-        body.add_bits(word)
-        body.add_bits(e.let(f"and i64 {word}, {survived}"))
-        body.add_count(unique)
-        body.add_bits(e.let(f"and i64 {word}, {erased}"))
+    for mask in (e.compare("une", final, reference), e.compare("une", merged, base), *changed):
+        body.keep(mask)
     moved = e.let(f"fsub {e.reals} {final}, {base}")
     asked = e.let(f"fsub {e.reals} {merged}, {base}")
     for unique, delta in zip(uniques, deltas, strict=True):
@@ -166,6 +165,31 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
             body.add_sum(summed, e.real, unique)
         for summed in (product, square):
             body.add_sum(summed, e.real)
+
+
+def count_masks(e: Emitter, masks: Sequence[str]) -> int:
+    """Add what 64 bits of each kept mask tell to the counters of ``Write``, and return how many there are."""
+    survived, moved, *changed = masks
+    erased = e.let(f"and i64 {e.let(f'xor i64 {survived}, -1')}, {moved}")
+    touched, several = changed[0], "0"
+    for word in changed[1:]:
+        several = e.let(f"or i64 {several}, {e.let(f'and i64 {touched}, {word}')}")
+        touched = e.let(f"or i64 {touched}, {word}")
+    single = e.let(f"xor i64 {several}, -1")
+    counted = [touched, e.let(f"and i64 {touched}, {survived}")]
+    for word in changed:
+        counted.append(word)
+        counted += [e.let(f"and i64 {word}, {other}") for other in (survived, single, erased)]
+    for index, word in enumerate(counted):
+        add_bits(e, word, f"%count{index}")
+    return len(counted)
+
+
+def add_bits(e: Emitter, word: str, slot: str) -> None:
+    """Add the number of bits set in an i64 to a counter."""
+    ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {word})")
+    total = e.let(f"add i64 {e.let(f'load i64, ptr {slot}')}, {ones}")
+    e.do(f"store i64 {total}, ptr {slot}")
 
 
 def emit_reduce(body: Body, sink: Reduce) -> None:

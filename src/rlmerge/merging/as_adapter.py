@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlmerge.adapters import AdapterResult, write_adapter_merge
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32
 from rlmerge.options import Options
@@ -17,6 +16,9 @@ from rlmerge.recipe import LIKE_BASE, Recipe
 from .opening import open_models
 from .place import check_place
 from .towers import position, tower_depths
+
+if TYPE_CHECKING:
+    from rlmerge.adapters import AdapterResult
 
 LINEAR = ("task_arithmetic", "linear")
 """Methods whose result is the base plus a weighted sum of the updates."""
@@ -30,6 +32,9 @@ def merge_as_adapter(
     ``rank`` brings the joined factors to at most that rank. RequestError for a method that is not linear in the
     updates, for experts that are no adapters, and where ``out`` may not be created.
     """
+    # Adapters are read and written by a tenth of all code; merges of weights do without.
+    from rlmerge.adapters import write_adapter_merge
+
     method = recipe.method.name
     if LIKE_BASE in (options.out_dtype, recipe.out_dtype):
         hint = "Leave --out-dtype away, or name a type."

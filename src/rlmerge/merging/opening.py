@@ -13,8 +13,8 @@ from rlmerge.errors import RecipeError, RequestError
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
 from rlmerge.recipe.reference import existing
 
-NAMED_BASE = ("adapter", "delta")
-"""Formats that name the model they belong to."""
+NAMED_BASE = {"adapter_config.json": "adapter", "delta.safetensors": "delta"}
+"""Formats that name the model they belong to, by the file they are known by: a plain model imports none of them."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def named_base(root: Path) -> str | None:
     if not root.is_dir():
         return None
     names = entries(root)
-    for module in NAMED_BASE:
+    for file, module in NAMED_BASE.items():
+        if file not in names:
+            continue
         found = import_module(f"rlmerge.checkpoint.formats.{module}").named_base(root, names)
         if found is not None:
             return found

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
+import llvmlite
+import numpy as np
 import xxhash
 import yaml
 
@@ -66,8 +67,8 @@ def lock_file(plan: Plan, contents: Mapping[str, str]) -> bytes:
         "versions": {
             "rlmerge": __version__,
             "python": platform.python_version(),
-            "numpy": version("numpy"),
-            "llvmlite": version("llvmlite"),
+            "numpy": np.__version__,
+            "llvmlite": llvmlite.__version__,
         },
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()

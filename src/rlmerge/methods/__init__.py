@@ -6,6 +6,7 @@ A method of your own is a decorated formula, or a ``Method`` behind an entry poi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
@@ -27,13 +28,45 @@ __all__ = [
     "register",
 ]
 
+_SHIPPED = {
+    "linear": ("linear", "task_arithmetic"),
+    "ties": ("ties",),
+    "dare": ("dare_linear", "dare_ties"),
+    "della": ("della", "della_linear"),
+    "breadcrumbs": ("breadcrumbs", "breadcrumbs_ties"),
+    "ram": ("ram", "ram_plus", "ramplus_tl", "ram_percentile"),
+    "sce": ("sce",),
+    "stock": ("model_stock",),
+    "spherical": ("slerp", "nuslerp"),
+    "karcher": ("karcher", "multislerp"),
+    "nearswap": ("nearswap",),
+    "fusion": ("arcee_fusion",),
+    "passthrough": ("passthrough",),
+    "sar": ("sar_merging",),
+    "scf": ("scf_rkl",),
+    "fisher": ("fisher",),
+    "regmean": ("regmean",),
+    "masks": ("consensus_ta", "emr"),
+    "cabs": ("cabs",),
+    "pcb": ("pcb",),
+    "covariance": ("covariance", "actmat"),
+    "ace": ("ace",),
+    "wudi": ("wudi", "swudi"),
+    "isotropic": ("tsv", "iso_c", "iso_cts"),
+    "resmerge": ("resmerge",),
+    "knots": ("knots",),
+}
+"""The methods of each module, by family."""
+
+_MODULE = {name: module for module, names_ in _SHIPPED.items() for name in names_}
+
 _registry: dict[str, Method] = {}
 _loaded = False
 
 
 def register(method: Method) -> Method:
     """Make ``method`` known under its name; RequestError when the name is taken by another."""
-    if _registry.get(method.name, method) is not method:
+    if _registry.get(method.name, method) is not method or method.name in _MODULE:
         raise RequestError(f"a method named '{method.name}' is already registered", hint="Choose another name.")
     _registry[method.name] = method
     return method
@@ -64,7 +97,11 @@ def method(
 
 def get(name: str) -> Method:
     """The method called ``name``; RequestError with the nearest name when there is none."""
-    _load()
+    if name not in _registry:
+        if name in _MODULE:
+            _ship(_MODULE[name])
+        else:
+            _load()
     if name not in _registry:
         raise RequestError(f"unknown merge method '{name}'", hint=did_you_mean(name, _registry))
     return _registry[name]
@@ -83,52 +120,23 @@ def grouped() -> dict[str, list[Method]]:
     return {words: group for words, group in found.items() if group}
 
 
+def _ship(module: str) -> None:
+    """Register the methods of one module: a merge imports no other."""
+    found = import_module(f"{__name__}.{module}").METHODS
+    _registry.update({method.name: method for method in found})
+
+
 def _load() -> None:
+    """Register everything there is: shipped methods first, then the users'."""
     global _loaded
     if _loaded:
         return
     _loaded = True
-    from . import (
-        ace,
-        breadcrumbs,
-        cabs,
-        covariance,
-        dare,
-        della,
-        fisher,
-        fusion,
-        isotropic,
-        karcher,
-        knots,
-        linear,
-        masks,
-        nearswap,
-        passthrough,
-        pcb,
-        ram,
-        regmean,
-        resmerge,
-        sar,
-        sce,
-        scf,
-        spherical,
-        stock,
-        ties,
-        wudi,
-    )
-
-    sums = (linear, ties, dare, della, breadcrumbs, ram, sce, stock)
-    others = (spherical, karcher, nearswap, fusion, passthrough)
-    measured = (sar, scf, fisher, regmean)
-    masked = (masks, cabs, pcb)
-    matrices = (covariance, ace, wudi, isotropic, resmerge, knots)
-    families = (*sums, *others, *measured, *masked, *matrices)
-    shipped = {m.name: m for family in families for m in family.METHODS}
-    users = dict(_registry)
+    users = {name: method for name, method in _registry.items() if name not in _MODULE}
     _registry.clear()
-    _registry.update(shipped)
-    for own in users.values():
-        register(own)
+    for module in _SHIPPED:
+        _ship(module)
+    _registry.update(users)
     from importlib.metadata import entry_points
 
     for entry in entry_points(group="rlmerge.methods"):
