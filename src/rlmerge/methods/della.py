@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.kernels.ranks import spread_by_rank
+
 from .dare import RESCALE, drop
 from .method import Method, Parameter, Stages, Statistic
 from .parts import (
@@ -68,6 +70,12 @@ def keep_probability(xp: Any, base: Any, tau: Any, *, density: Any, epsilon: Any
     for k, (delta, share, spread) in enumerate(zip(tau, density[:, 0, 0], epsilon[:, 0, 0], strict=True)):
         if not 0 < share < 1 or spread == 0:
             found[k] = share
+            continue
+        compiled = None
+        if delta.dtype == np.float32:
+            compiled = spread_by_rank(np.ascontiguousarray(delta), float(share), float(spread), not rank_nonzero)
+        if compiled is not None:
+            found[k] = compiled
             continue
         size = np.abs(delta)
         rank = mean_ranks(size, size > 0 if rank_nonzero else np.ones(size.shape, bool))
