@@ -1,5 +1,6 @@
 """Exact ranks by streamed histograms against sorting."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlmerge.kernels import jit, program
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from rlmerge.kernels.program import Operands, reduce_kernel
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL, Selector
@@ -68,6 +70,15 @@ def test_ranks_of_deltas_of_every_type(dtype):
         tiles.append([base, *(expert_of(rng, base, dtype) for _ in range(experts))])
     for ranks in ([1, 2], [17, 900], [2500, 4000], [0, 9000]):
         check(layout, tiles, ranks)
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT64])
+def test_a_processor_that_cannot_pack_lanes(monkeypatch, dtype):
+    """Tiles end in the middle of a vector, and hold more than the buffer of words does."""
+    host = jit.find_host()
+    monkeypatch.setattr(program, "_kernels", {})
+    monkeypatch.setattr(jit, "find_host", lambda: dataclasses.replace(host, packs=False))
+    test_ranks_of_deltas_of_every_type(dtype)
 
 
 def test_a_literal_example():

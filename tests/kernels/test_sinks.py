@@ -5,10 +5,10 @@ import pytest
 
 from rlmerge.kernels.account import account
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, FLOAT64, MERGEABLE, decode
+from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, Selection
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.random import bits
-from rlmerge.kernels.sinks import BINS
 
 from .tiles import awkward, expert_of, merged_on_numpy, same_stored
 

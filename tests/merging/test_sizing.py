@@ -5,9 +5,9 @@ import pytest
 
 import rlmerge
 from rlmerge.errors import RequestError
+from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import BLOCK
 from rlmerge.kernels.select import SIDE_CAPACITY
-from rlmerge.kernels.sinks import BINS
 from rlmerge.merging.sizing import LARGEST_TILE
 from support.family import recipe
 from support.models import write_model

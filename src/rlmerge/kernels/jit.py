@@ -15,8 +15,9 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from .dtypes import FLOAT16, decode
-from .loops import Program, module, streams
-from .sinks import BINS, MASK_BITS, Reduce, Write
+from .histogram import BINS, held_words
+from .loops import LANES, Program, module, streams
+from .sinks import MASK_BITS, Reduce, Write
 from .trace import UntraceableError
 
 BLOCK = 1 << 16
@@ -26,9 +27,9 @@ ACCOUNT_BLOCK = 1 << 14
 """Elements per block of the sums that account for a merge."""
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
-_FUNCTION = ctypes.CFUNCTYPE(
-    None, *([_INT] * 4), *([_POINTER] * 4), _INT, *([_POINTER] * 7), _INT, *([_POINTER] * 2), _INT
-)
+_TILE = (*([_INT] * 4), *([_POINTER] * 4), _INT)
+_RESULTS = (*([_POINTER] * 7), _INT, *([_POINTER] * 2), _INT, _POINTER)
+_FUNCTION = ctypes.CFUNCTYPE(None, *_TILE, *_RESULTS)
 _lock = threading.Lock()
 
 
@@ -70,7 +71,7 @@ class Kernel:
         host = find_host()
         if FLOAT16 in (*program.inputs, getattr(program.sink, "dtype", None)) and not host.converts_float16:
             raise UntraceableError("this processor cannot convert float16 to float32 by itself")
-        text, self.slots = module(program)
+        text, self.slots = module(program, host.packs)
         self.streams = streams(program)
         self.selected = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
         self.real = np.dtype(np.float32 if program.real == "float" else np.float64)
@@ -108,6 +109,7 @@ class Kernel:
         # A block keeps a word a vector and one an element of what is left of each row; the last group is padded.
         stride = min(n, block) + 64 // MASK_BITS
         masks = np.empty(self.slots.masks * stride, np.uint16)
+        held = np.empty(held_words(self.selected, LANES), np.uint64)
         self._check(inputs, out, selection)
         numbers = len(scalars), 0 if table is None else len(table)
         if len(keys) != self.streams or numbers != self._numbers:
@@ -128,6 +130,7 @@ class Kernel:
             0 if selection is None else selection.side.shape[1],
             *map(_address, (chosen, masks)),
             stride,
+            _address(held),
         )
         if self._program.sums_tell:
             return Counts(sums, counts, *self._nonfinite(inputs, out, sums))
@@ -173,18 +176,22 @@ def _selection_words(selection: Selection | None) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Host:
-    """The processor to compile for: LLVM's name of it and the features it has."""
+    """The processor to compile for: LLVM's name of it and the features it has.
+
+    ``packs`` says that it moves chosen lanes of 512 bits together.
+    """
 
     cpu: str
     features: str
     converts_float16: bool
+    packs: bool = False
 
 
 def find_host() -> Host:
     """The processor this process runs on."""
     features = llvm.get_host_cpu_features()
     native = not llvm.get_process_triple().startswith(("x86", "i386", "i686")) or bool(features.get("f16c"))
-    return Host(llvm.get_host_cpu_name(), features.flatten(), native)
+    return Host(llvm.get_host_cpu_name(), features.flatten(), native, bool(features.get("avx512f")))
 
 
 def compile_kernel(text: str, host: Host) -> tuple[llvm.ExecutionEngine, int]:

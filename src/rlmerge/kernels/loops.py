@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import histogram
 from .dtypes import DType
 from .emit import Emitter, declarations
 from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write
@@ -17,7 +18,7 @@ LANES = 16
 SIGNATURE = (
     "i64 %n, i64 %start, i64 %block, i64 %columns, ptr %inputs, ptr %out, ptr %params, ptr %rows, i64 %row_stride, "
     "ptr %keys, ptr %sums, ptr %counts, ptr %largest, ptr %histograms, ptr %side, ptr %side_counts, "
-    "i64 %side_capacity, ptr %selection, ptr %masks, i64 %mask_stride"
+    "i64 %side_capacity, ptr %selection, ptr %masks, i64 %mask_stride, ptr %held"
 )
 
 
@@ -46,17 +47,19 @@ class Program:
         return sorted(node.data for node in self.graph.nodes if node.op == op)
 
 
-def module(program: Program) -> tuple[str, Slots]:
-    """LLVM IR of ``@kernel`` and how many sums and counts it accumulates."""
+def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
+    """LLVM IR of ``@kernel`` and how many sums and counts it accumulates; ``packs`` as for ``histogram.hold``."""
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
-    vector, slots = _body(program, LANES, stochastic)
-    tail, _ = _body(program, 1, stochastic)
+    vector, slots = _body(program, LANES, stochastic, packs)
+    tail, _ = _body(program, 1, stochastic, packs)
     counting = _count_masks(slots)
+    values = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
+    word = "i32" if program.real == "float" else "i64"
     text = "\n".join(
         [
             declarations(program.real, (LANES, 1)),
-            "declare i64 @llvm.cttz.i64(i64, i1)",
             "declare i64 @llvm.ctpop.i64(i64)",
+            *([histogram.function(word)] if values else []),
             f"define void @kernel({SIGNATURE}) {{",
             "entry:",
             *_entry(program, slots),
@@ -96,6 +99,7 @@ def module(program: Program) -> tuple[str, Slots]:
             "store i64 %bnext, ptr %block.index",
             "br label %block.head",
             "exit:",
+            *_count_held(program.real, values),
             *_counts(slots),
             *_largest(program.real),
             "ret void",
@@ -105,7 +109,7 @@ def module(program: Program) -> tuple[str, Slots]:
     return text, slots
 
 
-def _body(program: Program, width: int, stochastic: bool) -> tuple[list[str], Slots]:
+def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[list[str], Slots]:
     tail = width == 1
     e = Emitter(width, program.real, "t" if tail else "v")
     body = Body(e, "%tp" if tail else "%vp", "%tword" if tail else "%vword", tail)
@@ -132,7 +136,7 @@ def _body(program: Program, width: int, stochastic: bool) -> tuple[list[str], Sl
         random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
         emit_write(body, program.sink, random)
     else:
-        emit_reduce(body, program.sink)
+        emit_reduce(body, program.sink, packs)
     return e.lines, body.slots
 
 
@@ -163,7 +167,7 @@ def _index(e: Emitter, position: str) -> tuple[str, str]:
 
 
 def _entry(program: Program, slots: Slots) -> list[str]:
-    lines = [f"%{name} = alloca i64" for name in ("at", "block.index", "pending", "word.at", "group.at")]
+    lines = [f"%{name} = alloca i64" for name in ("at", "block.index", "word.at", "group.at")]
     for i in range(slots.masks):
         lines.append(f"%mask{i}.at = mul i64 %mask_stride, {i}")
         lines.append(f"%mask{i} = getelementptr inbounds i{MASK_BITS}, ptr %masks, i64 %mask{i}.at")
@@ -173,7 +177,6 @@ def _entry(program: Program, slots: Slots) -> list[str]:
         lines += [f"%sum{i}{suffix} = alloca <{width} x {program.lane}>" for i in range(slots.sums)]
         lines += [f"%count{i}{suffix} = alloca i64" for i in range(slots.counts)]
         lines += [f"store i64 0, ptr %count{i}{suffix}" for i in range(slots.counts)]
-        lines.append(f"%scratch{suffix} = alloca <{width} x {word}>")
         for which in ("in", "out"):
             lines.append(f"%largest.{which}{suffix} = alloca <{width} x {word}>")
             lines.append(f"store <{width} x {word}> zeroinitializer, ptr %largest.{which}{suffix}")
@@ -186,6 +189,7 @@ def _entry(program: Program, slots: Slots) -> list[str]:
         lines.append(f"%input{i}.at = getelementptr inbounds ptr, ptr %inputs, i64 {i}")
         lines.append(f"%input{i} = load ptr, ptr %input{i}.at")
     if isinstance(program.sink, Reduce) and program.sink.values:
+        lines += histogram.entry(len(program.sink.values), LANES, word)
         names = ["shift", "bin_mask", "low_mask", "prefix_shift"]
         names += [f"prefix{i}" for i in range(len(program.sink.values))]
         for i, name in enumerate(names):
@@ -292,6 +296,14 @@ def _count_masks(slots: Slots) -> list[str]:
         "br label %group.head",
         "group.done:",
     ]
+
+
+def _count_held(real: str, values: int) -> list[str]:
+    """Count what is still held of every value."""
+    e = Emitter(LANES, real, "g")
+    for index in range(values):
+        histogram.count_held(e, index)
+    return e.lines
 
 
 def _flush(slots: Slots, lane: str) -> list[str]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .histogram import BINS
 from .jit import Selection
-from .sinks import BINS
 
 SIDE_CAPACITY = 1 << 18
 """Side-list entries kept per value and tile before a second pass is needed."""

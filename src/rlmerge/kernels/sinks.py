@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 
 from .dtypes import BFLOAT16, FLOAT16, DType
 from .emit import Emitter, storage_type
+from .histogram import hold
 from .rounding import Rounding
 from .trace import Node
 
 MASK_BITS = 16
 """Bits of a mask that is kept: one for each lane of a vector."""
-
-BIN_BITS = 16
-BINS = 1 << BIN_BITS
 
 
 @dataclass
@@ -192,60 +190,15 @@ def add_bits(e: Emitter, word: str, slot: str) -> None:
     e.do(f"store i64 {total}, ptr {slot}")
 
 
-def emit_reduce(body: Body, sink: Reduce) -> None:
-    """Accumulate sums, counts and histograms."""
+def emit_reduce(body: Body, sink: Reduce, packs: bool) -> None:
+    """Accumulate sums, counts and histograms; ``packs`` as for ``hold``."""
     e = body.emitter
     for node in sink.sums:
         body.add_sum(e.value(node), "double")
     for node in sink.counts:
         body.add_count(e.value(node))
     for index, node in enumerate(sink.values):
-        _emit_histogram(body, index, e.value(node))
-
-
-def _emit_histogram(body: Body, index: int, value: str) -> None:
-    """Count the words of one value by their leading bits; words with low bits set also go to the side list."""
-    e, word = body.emitter, body.emitter.word
-    kind = e.vector(word)
-    words = body.magnitude_word(value)
-    shifted = e.let(f"lshr {kind} {words}, {e.splat(word, '%prefix_shift')}")
-    wanted = e.splat(word, f"%prefix{index}")
-    match = e.let(f"icmp eq {kind} {shifted}, {wanted}")
-    nonzero = e.let(f"icmp ne {kind} {words}, zeroinitializer")
-    lanes = f"i{e.width}"
-    mask = e.let(f"bitcast {e.mask} {e.let(f'and {e.mask} {match}, {nonzero}')} to {lanes}")
-    scratch = f"%scratch{'.t' if body.tail else ''}"
-    e.do(f"store {kind} {words}, ptr {scratch}")
-    e.do(f"store i64 {e.let(f'zext {lanes} {mask} to i64')}, ptr %pending")
-    label = f"h{index}{'t' if body.tail else 'v'}"
-    e.do(f"br label %{label}.head")
-    e.do(f"{label}.head:")
-    left = e.let("load i64, ptr %pending")
-    e.do(f"br i1 {e.let(f'icmp eq i64 {left}, 0')}, label %{label}.done, label %{label}.body")
-    e.do(f"{label}.body:")
-    lane = e.let(f"call i64 @llvm.cttz.i64(i64 {left}, i1 true)")
-    lower = e.let(f"sub i64 {left}, 1")
-    e.do(f"store i64 {e.let(f'and i64 {left}, {lower}')}, ptr %pending")
-    one = e.let(f"load {word}, ptr {e.let(f'getelementptr inbounds {word}, ptr {scratch}, i64 {lane}')}")
-    bin_word = e.let(f"and {word} {e.let(f'lshr {word} {one}, %shift')}, %bin_mask")
-    bin_index = bin_word if word == "i64" else e.let(f"zext {word} {bin_word} to i64")
-    place = e.let(f"add i64 {bin_index}, {index * BINS}")
-    counter = e.let(f"getelementptr inbounds i64, ptr %histograms, i64 {place}")
-    seen = e.let(f"load i64, ptr {counter}")
-    e.do(f"store i64 {e.let(f'add i64 {seen}, 1')}, ptr {counter}")
-    low = e.let(f"and {word} {one}, %low_mask")
-    e.do(f"br i1 {e.let(f'icmp eq {word} {low}, 0')}, label %{label}.head, label %{label}.side")
-    e.do(f"{label}.side:")
-    used = e.let(f"getelementptr inbounds i64, ptr %side_counts, i64 {index}")
-    length = e.let(f"load i64, ptr {used}")
-    e.do(f"store i64 {e.let(f'add i64 {length}, 1')}, ptr {used}")
-    e.do(f"br i1 {e.let(f'icmp ult i64 {length}, %side_capacity')}, label %{label}.keep, label %{label}.head")
-    e.do(f"{label}.keep:")
-    offset = e.let(f"add i64 {length}, {e.let(f'mul i64 %side_capacity, {index}')}")
-    target = e.let(f"getelementptr inbounds {word}, ptr %side, i64 {offset}")
-    e.do(f"store {word} {one}, ptr {target}")
-    e.do(f"br label %{label}.head")
-    e.do(f"{label}.done:")
+        hold(e, index, body.magnitude_word(e.value(node)), packs)
 
 
 def encode(e: Emitter, value: str, dtype: DType, random: str | None) -> str:

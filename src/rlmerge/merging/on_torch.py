@@ -16,11 +16,11 @@ import xxhash
 from rlmerge.checkpoint import InputFile, Source
 from rlmerge.kernels import random
 from rlmerge.kernels.dtypes import BFLOAT16, BY_NAME, FLOAT16, DType
+from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.program import is_traceable
 from rlmerge.kernels.random import HIGH_WORD, MIXER
 from rlmerge.kernels.rounding import encode
 from rlmerge.kernels.select import Selector, Tally
-from rlmerge.kernels.sinks import BINS
 from rlmerge.kernels.values import Extra, RowField, Uniform, on_tile
 
 from .backend import Binding, Merger, Numbers, Reducer, Storing, together

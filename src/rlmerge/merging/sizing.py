@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rlmerge.errors import RequestError
+from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import BLOCK
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
-from rlmerge.kernels.sinks import BINS
 from rlmerge.methods import Statistic
 from rlmerge.methods.method import Needs
 from rlmerge.options import Options
