@@ -106,8 +106,8 @@ class Kernel:
         words = np.asarray(keys, np.uint32).reshape(-1)
         table = None if rows is None else np.ascontiguousarray(rows, self.real)
         chosen = _selection_words(selection)
-        # A block keeps a word a vector and one an element of what is left of each row; the last group is padded.
-        stride = min(n, block) + 64 // MASK_BITS
+        # A block keeps a word a vector; the last group of words is padded.
+        stride = (min(n, block) + 64) // MASK_BITS
         masks = np.empty(self.slots.masks * stride, np.uint16)
         held = np.empty(held_words(self.selected, LANES), np.uint64)
         self._check(inputs, out, selection)

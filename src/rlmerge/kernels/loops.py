@@ -52,7 +52,7 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
     vector, slots = _body(program, LANES, stochastic, packs)
     tail, _ = _body(program, 1, stochastic, packs)
-    counting = _count_masks(slots)
+    counting = _count_masks(program.sink, slots)
     values = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
     word = "i32" if program.real == "float" else "i64"
     text = "\n".join(
@@ -85,12 +85,9 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
             "%tmore = icmp slt i64 %tp, %seg.end",
             "br i1 %tmore, label %tail.body, label %seg.head",
             "tail.body:",
-            "%tword = load i64, ptr %word.at",
             *tail,
             "%tnext = add i64 %tp, 1",
             "store i64 %tnext, ptr %at",
-            "%tword.next = add i64 %tword, 1",
-            "store i64 %tword.next, ptr %word.at",
             "br label %tail.head",
             "block.done:",
             *counting,
@@ -112,7 +109,7 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
 def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[list[str], Slots]:
     tail = width == 1
     e = Emitter(width, program.real, "t" if tail else "v")
-    body = Body(e, "%tp" if tail else "%vp", "%tword" if tail else "%vword", tail)
+    body = Body(e, "%tp" if tail else "%vp", "%vword", tail)
     keys = program.used("uniform")
     low, high = _index(e, body.position) if keys or stochastic else ("", "")
     for node in program.graph.nodes:
@@ -137,6 +134,8 @@ def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[
         emit_write(body, program.sink, random)
     else:
         emit_reduce(body, program.sink, packs)
+    if body.kept:
+        count_masks(e, program.sink, body.kept, ".t")
     return e.lines, body.slots
 
 
@@ -270,7 +269,7 @@ def _zero(slots: Slots, kind: str, scalar: str) -> list[str]:
     ]
 
 
-def _count_masks(slots: Slots) -> list[str]:
+def _count_masks(sink: Write | Reduce, slots: Slots) -> list[str]:
     """Count the masks that a block has kept, 64 bits at a time; ``slots`` get the counters."""
     if not slots.masks:
         return []
@@ -279,7 +278,7 @@ def _count_masks(slots: Slots) -> list[str]:
         place = pad.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{i}, i64 %words")
         pad.do(f"store i64 0, ptr {place}, align 2")
     at = [e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{i}, i64 %group") for i in range(slots.masks)]
-    slots.counts += count_masks(e, [e.let(f"load i64, ptr {place}, align 2") for place in at])
+    slots.counts = count_masks(e, sink, [e.let(f"load i64, ptr {place}, align 2") for place in at])
     return [
         "%words = load i64, ptr %word.at",
         *pad.lines,

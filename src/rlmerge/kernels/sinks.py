@@ -72,6 +72,7 @@ class Body:
     word: str
     tail: bool
     slots: Slots = field(default_factory=Slots)
+    kept: list[str] = field(default_factory=list[str])
 
     def add_sum(self, value: str, scalar: str, only: str | None = None) -> None:
         """Add a ``real`` vector, in the lanes of mask ``only``, to the next accumulator of lanes of type ``scalar``."""
@@ -88,20 +89,15 @@ class Body:
             total = e.let(f"select {e.mask} {only}, {kind} {total}, {kind} {before}")
         e.do(f"store{volatile} {kind} {total}, ptr {slot}")
 
-    def add_count(self, mask: str) -> None:
-        """Add the number of lanes a mask holds in to the next counter."""
-        e = self.emitter
-        word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
-        add_bits(e, e.let(f"zext i{e.width} {word} to i64"), self._slot("count", self.slots.counts))
-        self.slots.counts += 1
-
     def keep(self, mask: str) -> None:
-        """Keep a mask until the end of the block, in 16 bits."""
+        """Keep a mask until the end of the block, in a bit a lane; one of a remainder is counted where it is met."""
         e = self.emitter
         word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
-        word = word if e.width == MASK_BITS else e.let(f"zext i{e.width} {word} to i{MASK_BITS}")
-        place = e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{self.slots.masks}, i64 {self.word}")
-        e.do(f"store i{MASK_BITS} {word}, ptr {place}")
+        if self.tail:
+            self.kept.append(e.let(f"zext i1 {word} to i64"))
+        else:
+            place = e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{self.slots.masks}, i64 {self.word}")
+            e.do(f"store i{MASK_BITS} {word}, ptr {place}")
         self.slots.masks += 1
 
     def track_largest(self, which: str, value: str) -> None:
@@ -165,22 +161,24 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
             body.add_sum(summed, e.real)
 
 
-def count_masks(e: Emitter, masks: Sequence[str]) -> int:
-    """Add what 64 bits of each kept mask tell to the counters of ``Write``, and return how many there are."""
-    survived, moved, *changed = masks
-    erased = e.let(f"and i64 {e.let(f'xor i64 {survived}, -1')}, {moved}")
-    touched, several = changed[0], "0"
-    for word in changed[1:]:
-        several = e.let(f"or i64 {several}, {e.let(f'and i64 {touched}, {word}')}")
-        touched = e.let(f"or i64 {touched}, {word}")
-    single = e.let(f"xor i64 {several}, -1")
-    counted = [touched, e.let(f"and i64 {touched}, {survived}")]
-    for word in changed:
-        counted.append(word)
-        counted += [e.let(f"and i64 {word}, {other}") for other in (survived, single, erased)]
-    for index, word in enumerate(counted):
-        add_bits(e, word, f"%count{index}")
-    return len(counted)
+def count_masks(e: Emitter, sink: Write | Reduce, masks: Sequence[str], suffix: str = "") -> int:
+    """Add what up to 64 bits of each kept mask tell to the sink's counters, and return how many there are."""
+    words = list(masks)
+    if isinstance(sink, Write):
+        survived, moved, *changed = masks
+        erased = e.let(f"and i64 {e.let(f'xor i64 {survived}, -1')}, {moved}")
+        touched, several = changed[0], "0"
+        for word in changed[1:]:
+            several = e.let(f"or i64 {several}, {e.let(f'and i64 {touched}, {word}')}")
+            touched = e.let(f"or i64 {touched}, {word}")
+        single = e.let(f"xor i64 {several}, -1")
+        words = [touched, e.let(f"and i64 {touched}, {survived}")]
+        for word in changed:
+            words.append(word)
+            words += [e.let(f"and i64 {word}, {other}") for other in (survived, single, erased)]
+    for index, word in enumerate(words):
+        add_bits(e, word, f"%count{index}{suffix}")
+    return len(words)
 
 
 def add_bits(e: Emitter, word: str, slot: str) -> None:
@@ -196,7 +194,7 @@ def emit_reduce(body: Body, sink: Reduce, packs: bool) -> None:
     for node in sink.sums:
         body.add_sum(e.value(node), "double")
     for node in sink.counts:
-        body.add_count(e.value(node))
+        body.keep(e.value(node))
     for index, node in enumerate(sink.values):
         hold(e, index, body.magnitude_word(e.value(node)), packs)
 
