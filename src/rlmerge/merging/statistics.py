@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.kernels.jit import BLOCK
 from rlmerge.methods import Method, Share, Statistic
 from rlmerge.methods.method import Stages
 from rlmerge.options import Options
@@ -198,7 +199,11 @@ class Statistics:
                 self.progress.advance(tile.nbytes)
 
     def _cut(self, job: Job, by_rows: bool) -> Iterator[Tile]:
-        return cut(job, self.sizing.tile if by_rows else self.sizing.scan_tile, by_rows=by_rows)
+        if by_rows:
+            return cut(job, self.sizing.tile, by_rows=True)
+        # The merge waits for the scan of its tensor, so all threads take a part even of one that fits a tile.
+        share = -(-job.output.numel // (self.sizing.threads * BLOCK)) * BLOCK
+        return cut(job, min(self.sizing.scan_tile, share))
 
     def _reducer(self, statistic: Statistic, job: Job, gathered: Accumulator) -> Reducer:
         binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options)
