@@ -89,7 +89,7 @@ def hear(
 
 def fitting_share(count: int, options: CalibrationOptions) -> int:
     """How many of ``count`` prompts are fitted on: all but the share that the options hold out, at least one."""
-    held_out = count * options.held_out // (options.prompts + options.held_out)
+    held_out = count * options.held_out // (options.sequences + options.held_out)
     return max(1, count - held_out)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from rlmerge.errors import RequestError, did_you_mean
 
@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 class CalibrationOptions:
     """Choices of ``calibrate``; RequestError when one is out of range.
 
-    ``prompts`` are fitted on, and up to ``held_out`` after them only reported, for each expert; of data that is
+    ``sequences`` prompts of each expert are fitted on, and up to ``held_out`` after them only reported; of data that is
     shorter, the same share is held out. ``samples`` responses of at most ``max_new_tokens`` are drawn for each prompt,
     or the data's own are taken (``responses``). ``max_length`` caps prompt and response together, in tokens.
     ``layer_groups`` cuts the layers into as many runs with coefficients of their own (0: no cut), and ``kinds`` cuts
@@ -31,7 +31,7 @@ class CalibrationOptions:
     """
 
     fit: Fit = "auto"
-    prompts: int = 64
+    sequences: int = 64
     held_out: int = 16
     responses: Responses = "sampled"
     samples: int = 1
@@ -41,7 +41,7 @@ class CalibrationOptions:
     kinds: bool = False
     top: int = 256
     drift_weight: float = 1.0
-    ridge: float = 1e-4
+    ridge: float = 1e-3
     steps: int = 40
     batch_size: int = 8
     seed: int = 0
@@ -54,6 +54,15 @@ class CalibrationOptions:
     workers: int | None = None
     force: bool = False
 
+    @classmethod
+    def of(cls, **given: Any) -> CalibrationOptions:
+        """The options a caller spells out; RequestError for an unknown name."""
+        names = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise RequestError(f"unknown option '{name}'", hint=did_you_mean(name, names))
+        return cls(**given)
+
     def __post_init__(self) -> None:
         for name, value, known in (
             ("fit", self.fit, FITS),
@@ -63,7 +72,7 @@ class CalibrationOptions:
             if value not in known:
                 raise RequestError(f"unknown {name} '{value}'", hint=did_you_mean(value, known))
         for name, low in (
-            ("prompts", 1),
+            ("sequences", 1),
             ("held_out", 0),
             ("samples", 1),
             ("max_length", 2),

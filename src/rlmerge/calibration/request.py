@@ -63,7 +63,7 @@ def data_of(prompts: Prompts, names: Sequence[str], references: Sequence[str]) -
 
 def read_prompts(data: str, options: CalibrationOptions) -> Dataset:
     """The examples of ``data`` that are fitted on or held out; errors as for ``read_data``."""
-    return read_data(data, options.prompts + options.held_out, options.seed)
+    return read_data(data, options.sequences + options.held_out, options.seed)
 
 
 def check_vocabularies(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,3 +86,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which JSON can hold."""
         return {"schema": SCHEMA, "rlmerge": __version__, **plain_fields(self), "rows": list(self.rows)}
+
+    def to_json(self) -> str:
+        """``to_dict`` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
