@@ -26,9 +26,9 @@ def calibrate(
     options: CalibrationOptions | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """``calibrate.calibrate``; RequestError that says what to install when torch or transformers is missing."""
+    """``run.calibrate``; RequestError that says what to install when torch or transformers is missing."""
     require("torch")
     require("transformers")
-    from rlmerge.calibration.calibrate import calibrate
+    from rlmerge.calibration.run import calibrate
 
     return calibrate(recipe, out, prompts, drift, options, progress)

@@ -88,11 +88,11 @@ class Merged:
         self.place(self.grouped(values))
         slopes = np.zeros(values.shape)
         objective = 0.0
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
         hooks = self._watch(slopes) if self.options.stream_gradients else []
         try:
             with failures(self.causal.path, _MEMORY_HINT):
-                for parameter in self.parameters.values():
-                    parameter.requires_grad_()
                 for voice in voices:
                     for batch in batches(voice.targets, self.options):
                         share = voice.weight / voice.tokens * self._sum(batch)
