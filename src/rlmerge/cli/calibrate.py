@@ -13,7 +13,7 @@ from rlmerge.cli.arguments import GreedyCommand, OutputPath, Size
 from rlmerge.cli.output import check_writable, color, emit, emit_json, width, write_file
 from rlmerge.cli.request import FORMAT
 
-_DATA = "FILE.jsonl, a text file with a prompt a line, or reasoning-gym:TASK"
+_DATA = "FILE.jsonl[:TASK], a text file with a prompt a line, or reasoning-gym:TASK"
 
 
 @click.command(name="calibrate", cls=GreedyCommand)
