@@ -64,7 +64,7 @@ def test_a_task_selects_its_lines(tmp_path):
 
 
 def test_tasks_that_no_line_has_are_refused(tmp_path):
-    with pytest.raises(RequestError, match="(?s)no line has the task 'ad'.*Did you mean 'add'"):
+    with pytest.raises(RequestError, match=r"(?s)no line has the task 'ad'.*Did you mean 'add'"):
         read_data(write(tmp_path, *TASKS) + ":ad", None, seed=0)
 
 

@@ -47,12 +47,12 @@ class Dataset:
 
 
 def read_data(reference: str, sequences: int | None, seed: int) -> Dataset:
-    """The first ``sequences`` examples of a reference: ``FILE.jsonl[:TASK]``, a text file, ``reasoning-gym:TASK[:JSON]``.
+    """The first ``sequences`` examples of ``FILE.jsonl[:TASK]``, of a text file, or of ``reasoning-gym:TASK[:JSON]``.
 
-    With a task only lines with that ``task`` count, as for ``rlmerge eval``. A text file has one sequence a line. A JSONL line is ``{"messages": […]}`` (the last assistant turn is the
-    response), ``{"prompt": …, "response", "completion" or "answer": …}`` with strings or messages, where an answer
-    beside a response is what rewards compare with, or ``{"text": …}``. RequestError, naming file and line, for anything
-    else and for data without examples.
+    With a task only lines with that ``task`` count, as for ``rlmerge eval``. A text file has one sequence a line. A
+    JSONL line is ``{"messages": […]}`` (the last assistant turn is the response), ``{"prompt": …, "response",
+    "completion" or "answer": …}`` with strings or messages, where an answer beside a response is what rewards compare
+    with, or ``{"text": …}``. RequestError, naming file and line, for anything else and for data without examples.
     """
     if reference.startswith(REASONING_GYM):
         return _reasoning_gym(reference, sequences or REASONING_GYM_SEQUENCES, seed)
