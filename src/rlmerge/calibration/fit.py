@@ -27,7 +27,7 @@ class Fitted:
 
 
 def minimise(slope: Slope, start: np.ndarray, steps: int, ridge: float = 0.0) -> Fitted:
-    """Minimise ``slope`` + ridge · mean (c − start)² from ``start`` in at most ``steps`` steps with line search.
+    """Minimise ``slope`` + ridge · Σ (c − start)² from ``start`` in at most ``steps`` steps with line search.
 
     The curvature is learned from the slopes (L-BFGS, strong Wolfe conditions), so coefficients need no learning rate.
     The values returned are those of the lowest objective seen, which is never above that at the start.
@@ -42,8 +42,8 @@ def minimise(slope: Slope, start: np.ndarray, steps: int, ridge: float = 0.0) ->
         point = values.detach().numpy().copy()
         objective, gradient = slope(point) if history else first
         moved = point - start
-        objective += ridge * float(np.mean(moved**2))
-        values.grad = torch.from_numpy(gradient + 2 * ridge * moved / moved.size)
+        objective += ridge * float(np.sum(moved**2))
+        values.grad = torch.from_numpy(gradient + 2 * ridge * moved)
         history.append(objective)
         if objective < best[0]:
             best = objective, point

@@ -26,7 +26,7 @@ class CalibrationOptions:
     ``layer_groups`` cuts the layers into as many runs with coefficients of their own (0: no cut), and ``kinds`` cuts
     each by module type. ``top`` is how many of an expert's likeliest tokens are told apart at a position; the others
     are compared as one. ``drift_weight`` weighs the divergence from the base on prompts of no expert. ``ridge`` weighs
-    the mean square of what coefficients moved from where they start. ``dtype`` is what the model computes in.
+    the sum of squares of what coefficients moved from where they start. ``dtype`` is what the model computes in.
     ``scratch`` is a directory for what is held in memory otherwise: the base and a change for each expert, float32.
     """
 
@@ -41,7 +41,7 @@ class CalibrationOptions:
     kinds: bool = False
     top: int = 256
     drift_weight: float = 1.0
-    ridge: float = 1e-3
+    ridge: float = 1e-4
     steps: int = 40
     batch_size: int = 8
     seed: int = 0

@@ -44,7 +44,7 @@ _DATA = "FILE.jsonl[:TASK], a text file with a prompt a line, or reasoning-gym:T
 @click.option("--max-length", type=int, default=2048, show_default=True, help="Tokens of prompt and response.")
 @click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Tokens of an own sample.")
 @click.option("--top", type=int, default=256, show_default=True, help="Likeliest tokens told apart at a position.")
-@click.option("--ridge", type=float, default=1e-3, show_default=True, help="Price of moving from the start.")
+@click.option("--ridge", type=float, default=1e-4, show_default=True, help="Price of moving from the start.")
 @click.option("--steps", type=int, default=40, show_default=True, help="Steps of the search at most.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Sequences in a pass.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the samples and of reasoning-gym.")
