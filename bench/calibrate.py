@@ -15,6 +15,9 @@ from _measure import BENCH, RLMERGE, common_arguments, measure, report, table, w
 
 MODELS = BENCH.parent / "examples" / "checkpoints"
 TASKS = ("rev", "cnt", "shift")
+PROGRAM = ["env", "OMP_NUM_THREADS=1", RLMERGE]
+"""One thread: the models are too small to share, and a second one would spend its time waiting."""
+
 GROUPINGS = {"one group": ["--layer-groups", "0"], "runs of layers": [], "and module types": ["--kinds"]}
 
 
@@ -52,7 +55,7 @@ def main() -> None:
 def _calibrate(recipe: Path, out: Path, options: list[str]) -> tuple[list[str], list[str]]:
     """Divergences fitted on and held out, and CPU seconds, as given and calibrated."""
     prompts = [f"rl-{task}={MODELS / 'data' / 'dev.jsonl'}:{task}" for task in TASKS]
-    command = [RLMERGE, "calibrate", str(recipe), "-o", str(out), "--prompts", *prompts, *options]
+    command = [*PROGRAM, "calibrate", str(recipe), "-o", str(out), "--prompts", *prompts, *options]
     run = measure([*command, "--batch-size", "64", "--max-new-tokens", "12", "--quiet", "--format", "json"])
     result = json.loads(run.output)
     cells: list[list[str]] = []
@@ -67,8 +70,8 @@ def _score(recipes: dict[str, Path], work: Path, limit: int | None) -> dict[str,
     folders: dict[str, str] = {}
     for number, (name, recipe) in enumerate(recipes.items()):
         folders[f"merge-{number}"] = name
-        measure([RLMERGE, "merge", str(recipe), "-o", str(work / f"merge-{number}"), "--quiet", "--no-cache"])
-    command = [RLMERGE, "eval", *(str(work / folder) for folder in folders), "--base", str(MODELS / "base")]
+        measure([*PROGRAM, "merge", str(recipe), "-o", str(work / f"merge-{number}"), "--quiet", "--no-cache"])
+    command = [*PROGRAM, "eval", *(str(work / folder) for folder in folders), "--base", str(MODELS / "base")]
     command += ["--experts", *(str(MODELS / f"rl-{task}") for task in TASKS), "--store", str(work / "store")]
     command += ["--tasks", f"exact:{MODELS / 'data' / 'test.jsonl'}", "--quiet", "--format", "json"]
     command += ["--limit", str(limit)] if limit else []
