@@ -76,7 +76,7 @@ def _score(recipes: dict[str, Path], work: Path, limit: int | None) -> dict[str,
     command += ["--tasks", f"exact:{MODELS / 'data' / 'test.jsonl'}", "--quiet", "--format", "json"]
     command += ["--limit", str(limit)] if limit else []
     found = json.loads(measure(command).output)
-    kept = {folders[merge["name"]]: merge["gain_kept"] for merge in found["merges"]}
+    kept = {folders[merge["model"]]: merge["gain_kept"] for merge in found["merges"]}
     return {name: f"{x['value']:.1%} [{x['low']:.1%}, {x['high']:.1%}]" for name, x in kept.items()}
 
 

@@ -21,10 +21,11 @@ def with_provenance(
     versions: Mapping[str, str],
 ) -> str:
     """The recipe's text under comments; equal for equal runs, so there is no date."""
+    whose = "the experts' own responses" if settings["responses"] == "sampled" else "the data's responses"
     lines = [
         f"rlmerge {__version__} calibrate: `{parameter}` fitted for {groups} {'group' if groups == 1 else 'groups'} of"
         " tensors",
-        "by sum of weight * KL(expert || merged), nats a token, on the experts' own responses:",
+        f"by sum of weight * KL(expert || merged), nats a token, on {whose}:",
         f"  {objective['given']:.6g} as the recipe was given, {objective['calibrated']:.6g} calibrated",
     ]
     for each in divergences:

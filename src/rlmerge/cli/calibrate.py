@@ -73,8 +73,8 @@ def command(
 ) -> None:
     """Fit the coefficients of a recipe to what its experts say on a few dozen unlabelled prompts each.
 
-    Minimises KL(expert || merged) on the experts' own responses, and writes the recipe with the values that do. They
-    hold for later checkpoints of the same runs, too.
+    Minimises KL(expert || merged) on the experts' own responses, and writes the recipe with the values that do. It can
+    serve later checkpoints of the same runs.
 
     \b
     rlmerge calibrate recipe.yaml --prompts MATH=math.jsonl CODE=code.jsonl -o calibrated.yaml

@@ -14,7 +14,8 @@ def headline(result: Result) -> str:
     """What came out, in one sentence."""
     before, after = result["objective"]["given"], result["objective"]["calibrated"]
     change = f"{abs(1 - after / before):.0%} {'nearer to' if after < before else 'farther from'}" if before else "no"
-    what = f"{result['method']} with {result['parameter']} fitted on {len(result['groups'])} groups of tensors"
+    groups = _count(len(result["groups"]), "group")
+    what = f"{result['method']} with {result['parameter']} fitted on {groups} of tensors"
     return f"{what} is {change} its experts: {nats(after)} nats a token, {nats(before)} as given"
 
 
