@@ -6,7 +6,7 @@ from html import escape
 
 from rlmerge.calibration.results import STAGES
 from rlmerge.report.curves import Curve, Point, curve_plot
-from rlmerge.report.page import Section, capital, finding, findings, grid, page
+from rlmerge.report.page import Section, capital, finding, findings, grid, legend, page
 from rlmerge.report.rows import Dot, Dots, dot_plot
 from rlmerge.report.tables import plot, table
 
@@ -29,6 +29,8 @@ def calibration_html(result: Result) -> str:
         heading="Which coefficients follow the experts?",
         summary=f"{capital(headline(result))}.",
         sections=sections,
+        legend=legend(((name, k % 8) for k, name in enumerate(result["rows"])), "Experts"),
+        legend_after=1,
         footer=f"rlmerge {result['rlmerge']}, schema {result['schema']}. Held on {result['held']}.",
     )
 
@@ -55,7 +57,7 @@ def _divergences(result: Result) -> str:
 def _search(result: Result) -> str:
     points = [Point(float(number), value) for number, value in enumerate(result["history"], 1)]
     title, note = "Objective over evaluations", "The weighted sum of divergences, with what the ridge adds."
-    line = Curve("objective", 0, points)
+    line = Curve("objective", 0, points, toggled=False)
     chart = curve_plot(title, note, [line], x_label="evaluation", y_label="nats a token", whole_x=True)
     body = ([f"{point.x:.0f}", f"{point.y:.6g}"] for point in points)
     return plot(title, note, chart, table(title, ["evaluation", "objective"], body))
