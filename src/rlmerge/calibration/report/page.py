@@ -43,7 +43,9 @@ def _coefficients(result: Result) -> str:
         Dots(name, k % 8, [Dot(g, value) for g, value in enumerate(values)])
         for k, (name, values) in enumerate(zip(result["rows"], result["values"], strict=True))
     ]
-    chart = dot_plot(title, note, result["groups"], series, x_label=result["parameter"], references=[1.0])
+    chart = dot_plot(
+        title, note, result["groups"], series, x_label=result["parameter"], references=[1.0], label_width=180
+    )
     body = ([label, *cells] for label, cells in rows)
     return plot(title, note, chart, table(title, ["tensors", *result["rows"]], body))
 
