@@ -26,13 +26,14 @@ FLOORS = (
     {"moe"},
     {"sensitivity"},
     {"evaluate"},
+    {"calibration"},
     {"search"},
     {"api"},
     {"cli"},
 )
 """Rooms and files from the ground up, one room a floor; each may import only what is below it."""
 
-TORCH_WINGS = {"language", "sensitivity", "evaluate", "search", "merging/on_torch.py"}
+TORCH_WINGS = {"language", "sensitivity", "evaluate", "calibration", "search", "merging/on_torch.py"}
 HEAVY = {"torch", "transformers", "scipy", "matplotlib", "huggingface_hub", "datasets", "pandas", "jax", "optuna"}
 
 

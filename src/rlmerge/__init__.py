@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlmerge._version import __version__
 
 if TYPE_CHECKING:
-    from rlmerge.api import merge, plan, tune, verify
+    from rlmerge.api import calibrate, merge, plan, tune, verify
     from rlmerge.inspection.inspect import inspect
     from rlmerge.merging import MergeResult
     from rlmerge.merging.state_dicts import merge_state_dicts
@@ -34,6 +34,7 @@ _HOMES = {
     "Recipe": "rlmerge.recipe",
     "load_recipe": "rlmerge.recipe",
     "tune": "rlmerge.api",
+    "calibrate": "rlmerge.api",
 }
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "assemble_moe",
+    "calibrate",
     "inspect",
     "load_recipe",
     "merge",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from rlmerge.recipe import Recipe, load_recipes
 from rlmerge.report.card import model_card
 
 if TYPE_CHECKING:
+    from rlmerge.calibration.results import Calibration
     from rlmerge.search.results import Tuning
 
 AnyRecipe = Recipe | str | PathLike[str] | Mapping[str, Any]
@@ -70,6 +71,30 @@ def tune(
     from rlmerge.search.run import tune
 
     return tune(search, expanded(out), write=run_plan if merge else None, **given)
+
+
+def calibrate(
+    recipe: AnyRecipe,
+    out: str | PathLike[str],
+    prompts: Mapping[str, str] | Sequence[str],
+    *,
+    drift: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Calibration:
+    """Fit the coefficients of ``recipe`` to what its experts say on ``prompts``, and write it to the YAML file ``out``.
+
+    ``prompts`` is data by expert (the last part of its path is enough), or in the order of the experts: a file as
+    ``rlmerge sensitivity`` reads it, or ``reasoning-gym:TASK``. ``drift`` is data on which the merge is to stay the
+    base. ``options`` are those of ``calibration.options.CalibrationOptions``. Needs the extra ``torch``. RequestError
+    if the request or an input is wrong, RunError if the run fails; ``out`` is written at the very end.
+    """
+    from rlmerge.calibration import calibrate
+    from rlmerge.calibration.options import CalibrationOptions
+    from rlmerge.recipe.load import only
+
+    recipes = (recipe,) if isinstance(recipe, Recipe) else load_recipes(_source(recipe))
+    return calibrate(only(recipes), expanded(out), prompts, drift, CalibrationOptions.of(**options), progress)
 
 
 def expanded(out: str | PathLike[str]) -> Path:

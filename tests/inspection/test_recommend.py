@@ -5,18 +5,26 @@ from rlmerge.inspection.recommend import recommend, retaining_weights
 from rlmerge.recipe import load_recipe
 from support.evidence import evidence
 
+VECTORS = {"rows": (((10,), 0.5),)}
+"""Evidence of a model without a matrix."""
 
-def test_sparse_experts_with_own_changes_start_from_ram():
-    found = recommend(evidence(unchanged=(0.8, 0.9), own=(0.5, 0.4)))
+
+@pytest.mark.parametrize("unchanged", [0.1, 0.9])
+def test_the_method_that_kept_most_is_recommended_with_its_limits(unchanged):
+    found = recommend(evidence(unchanged=(unchanged, unchanged)))
     recipe = load_recipe(found.yaml)
-    assert recipe.method.name == "ram"
-    assert recipe.static()["active"] == "bits"
-    assert {"base_model", "merge_method", "parameters.active", "out_dtype"} <= set(found.reasons)
+    assert recipe.method.name == "covariance"
+    values = recipe.values("model.layers.0.w", 1)
+    assert values["lam"] == 1.0 and values["weight"].tolist() == [1.0, 1.0]
+    assert {"base_model", "merge_method", "lambda", "out_dtype"} <= set(found.reasons)
+    reason = found.reasons["merge_method"]
+    assert "layer 0" in reason and "task_arithmetic beside it" in reason
+    assert ("move too" in reason) == (unchanged > 0.5)
 
 
-def test_dense_experts_start_from_task_arithmetic_that_retains_each():
+def test_models_without_matrices_start_from_task_arithmetic_that_retains_each():
     gram = np.array([[1.0, 0.5], [0.5, 1.0]]) * 1e-4
-    found = recommend(evidence(unchanged=(0.1, 0.1), gram=gram, relative=(0.01, 0.01)))
+    found = recommend(evidence(gram=gram, relative=(0.01, 0.01), **VECTORS))
     recipe = load_recipe(found.yaml)
     assert recipe.method.name == "task_arithmetic"
     # w (1 + 0.5) = 1
@@ -25,13 +33,16 @@ def test_dense_experts_start_from_task_arithmetic_that_retains_each():
 
 
 def test_large_updates_are_scaled_down():
-    found = recommend(evidence(unchanged=(0.0, 0.0), relative=(0.12, 0.12)))
-    assert load_recipe(found.yaml).values("x", 1)["weight"] == pytest.approx([0.5, 0.5])
+    far = {"unchanged": (0.0, 0.0), "relative": (0.12, 0.12)}
+    assert load_recipe(recommend(evidence(**far, **VECTORS)).yaml).values("x", 1)["weight"] == pytest.approx([0.5, 0.5])
+    found = recommend(evidence(**far))
+    assert load_recipe(found.yaml).values("x", 1)["lam"] == 0.5
+    assert "scaled by 0.50" in found.reasons["lambda"]
 
 
 def test_an_expert_that_a_larger_one_covers_gets_nothing_and_a_reason():
     gram = np.array([[25.0, 3.0], [3.0, 1.0]]) * 1e-4
-    found = recommend(evidence(unchanged=(0.0, 0.0), relative=(0.05, 0.01), gram=gram))
+    found = recommend(evidence(unchanged=(0.0, 0.0), relative=(0.05, 0.01), gram=gram, **VECTORS))
     assert load_recipe(found.yaml).values("x", 1)["weight"].tolist() == [1.0, 0.0]
     assert "e1 gets 0" in found.reasons["weight"]
 

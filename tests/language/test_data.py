@@ -52,6 +52,27 @@ def test_messages(tmp_path):
     assert only(tmp_path, {"prompt": [user], "completion": "a"}).response == assistant
 
 
+TASKS = ({"task": "add", "prompt": "1+1"}, {"task": "sort", "prompt": "ba"}, {"task": "add", "prompt": "2+2"})
+
+
+def test_a_task_selects_its_lines(tmp_path):
+    file = write(tmp_path, *TASKS)
+    data = read_data(f"{file}:add", 1, seed=0)
+    assert [(e.where, e.prompt) for e in data.examples] == [(f"{file}:1", "1+1")]
+    assert [e.where for e in read_data(f"{file}:add", None, seed=0).examples] == [f"{file}:1", f"{file}:3"]
+    assert len({data.digest, read_data(f"{file}:sort", 1, seed=0).digest, read_data(file, 1, seed=0).digest}) == 3
+
+
+def test_tasks_that_no_line_has_are_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"(?s)no line has the task 'ad'.*Did you mean 'add'"):
+        read_data(write(tmp_path, *TASKS) + ":ad", None, seed=0)
+
+
+def test_a_file_with_such_a_name_is_taken_whole(tmp_path):
+    file = write(tmp_path, '{"text": "a"}', name="odd.jsonl:add.jsonl")
+    assert len(read_data(file, None, seed=0).examples) == 1
+
+
 def test_unicode_line_separators_inside_strings_do_not_split_lines(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_bytes('{"text": "a\u2028b"}\r\n'.encode())

@@ -30,6 +30,7 @@ VERBS = {
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "eval": "Score base, experts and merges on tasks, and say what each merge kept.",
     "tune": "Search the best recipe for given models, and confirm it on held-out items.",
+    "calibrate": "Fit a recipe's coefficients to what its experts say on a few prompts.",
     "methods": "List the merge methods, or show one with its formula.",
     "sensitivity": "Measure how sensitive a model is to each of its weights (Fisher, Gram matrices).",
 }

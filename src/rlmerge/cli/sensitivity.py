@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     required=True,
     metavar="DATA",
     help="JSONL of prompt and response (or completion, answer), of chat messages, or of text; a text file with one"
-    " sequence a line; or reasoning-gym:TASK[:JSON].",
+    " sequence a line; or reasoning-gym:TASK[:JSON]. FILE.jsonl:TASK takes the lines of one task.",
 )
 @click.option("-o", "--out", required=True, metavar="DIR", help="Directory to write.")
 @click.option(

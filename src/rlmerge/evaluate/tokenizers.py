@@ -116,7 +116,7 @@ def _parse(content: bytes, where: str) -> Mapping[str, Any]:
 
 def _text_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     """Content of the model's files other than weights that decide how text is read, by name."""
-    named = {file.relative_to(checkpoint.path).as_posix(): file for file in checkpoint.side_files}
+    named = {file.relative_to(checkpoint.side_root).as_posix(): file for file in checkpoint.side_files}
     return {
         name: read_bytes(file, MAX_SIDE_FILE)
         for name, file in named.items()

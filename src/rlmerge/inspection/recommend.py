@@ -10,11 +10,8 @@ import yaml
 from rlmerge.inspection.evidence import Evidence
 from rlmerge.inspection.results import Recommendation
 
-SPARSE = 0.5
-"""Unchanged share from which RAM's distinction between own and shared changes means something."""
-
-OWN = 0.2
-"""Share of changes that are an expert's own from which it pays to keep them whole."""
+_SPARSE = 0.5
+"""Unchanged share from which it is worth a word that a merge changes more than the experts did."""
 
 FAR = 0.06
 """‖τ‖/‖θ₀‖ beyond which a full sum leaves the region where updates add up; long supervised training gets there."""
@@ -29,14 +26,12 @@ def recommend(evidence: Evidence) -> Recommendation | None:
     left_out = [e.model.name for k, e in enumerate(evidence.experts) if k not in chosen]
     if left_out:
         reasons["models"] = f"without {', '.join(left_out)}: equal to the base or to another expert"
-    method, parameters = _method(evidence, chosen, reasons)
-    recipe: dict[str, object] = {
-        "merge_method": method,
-        "base_model": evidence.base.reference,
-        "models": _models(evidence, chosen, method, reasons),
-    }
-    if parameters:
-        recipe["parameters"] = parameters
+    recipe: dict[str, object] = {"merge_method": "task_arithmetic", "base_model": evidence.base.reference}
+    if _has_matrices(evidence):
+        recipe |= _covariance(evidence, chosen, reasons)
+    else:
+        reasons["merge_method"] = "no tensor is a matrix, so there is nothing to do but add changes up (see weight)"
+        recipe["models"] = _weighted(evidence, chosen, reasons)
     _types(evidence, recipe, reasons)
     return Recommendation(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), reasons)
 
@@ -48,41 +43,59 @@ def _distinct(evidence: Evidence) -> list[int]:
     return [k for k, e in enumerate(evidence.experts) if e.figures["norm"].value > 0 and names[k] not in twin]
 
 
-def _method(evidence: Evidence, chosen: list[int], reasons: dict[str, str]) -> tuple[str, dict[str, object]]:
+def _has_matrices(evidence: Evidence) -> bool:
+    """Whether there are matrices, and not of embeddings alone, whose changes can act on one another's inputs."""
+    return any(len(row.shape) > 1 and min(row.shape[-2:]) > 1 and row.kind != "embedding" for row in evidence.rows)
+
+
+def _covariance(evidence: Evidence, chosen: list[int], reasons: dict[str, str]) -> dict[str, object]:
+    """Method and models of the recipe that the laboratory found to keep most without data."""
     unchanged = min(evidence.experts[k].figures["unchanged_bits"].value for k in chosen)
-    own = min(evidence.experts[k].shared_exactly[0] for k in chosen)
-    if unchanged < SPARSE or own < OWN:
-        what = f"only {unchanged:.0%} of weights are unchanged" if unchanged < SPARSE else f"only {own:.0%} are own"
-        reasons["merge_method"] = f"task arithmetic is the baseline every other method must beat; {what} (see weight)"
-        return "task_arithmetic", {}
     reasons["merge_method"] = (
-        f"{unchanged:.0%} or more of each expert's weights are unchanged and {own:.0%} or more of its changes are its "
-        "own: RAM keeps those whole and averages only the shared ones"
+        "what one expert's change does to the inputs of another's is taken back. In our laboratory that kept 81 to "
+        "92 % of the gain untuned, where tuned task arithmetic kept 65 to 90 % and no method that decides weight by "
+        "weight kept more; but nearly all of that came from layer 0, on 32 token embeddings. Of real 7B RL experts its "
+        "published relative ACTMat kept 68 %, task arithmetic 51 %. Score task_arithmetic beside it on dev data"
     )
-    reasons["parameters.active"] = "stored values decide what changed; |τ| > 1e-5 overlooks small one-step changes"
-    return "ram", {"active": "bits"}
+    if unchanged >= _SPARSE:
+        reasons["merge_method"] += f"; weights that no expert changed ({unchanged:.0%} or more of each) move too"
+    scale = _scale(evidence, chosen)
+    reasons["lambda"] = "the whole change of every expert; the coefficient matters, so try 0.5 to 1.25 times this"
+    if scale < 1:
+        reasons["lambda"] = f"{_far(evidence, chosen)}. Try 0.5 to 1.25 times this on dev data"
+    models = [{"model": evidence.experts[k].model.reference} for k in chosen]
+    return {"merge_method": "covariance", "models": models, "parameters": {"lambda": round(scale, 2)}}
 
 
-def _models(evidence: Evidence, chosen: list[int], method: str, reasons: dict[str, str]) -> list[dict[str, object]]:
-    references = [evidence.experts[k].model.reference for k in chosen]
-    if method != "task_arithmetic":
-        return [{"model": reference} for reference in references]
+def _weighted(evidence: Evidence, chosen: list[int], reasons: dict[str, str]) -> list[dict[str, object]]:
+    """Models with the weights of task arithmetic that keep each expert's change whole."""
     weights = retaining_weights(evidence.gram[np.ix_(chosen, chosen)])
-    reach = max(evidence.experts[k].figures["relative_norm"].value for k in chosen)
     reason = "the merged update projected on each expert's own update then has length 1: ⟨Σ w τ, τ_k⟩ = ‖τ_k‖²"
-    if reach > FAR:
-        weights = weights * (FAR / reach)
-        reason += (
-            f"; scaled by {FAR / reach:.2f}, because updates of {reach:.0%} of the base's norm rarely add up whole"
-        )
+    scale = _scale(evidence, chosen)
+    if scale < 1:
+        weights = weights * scale
+        reason += f"; {_far(evidence, chosen)}"
     silent = [evidence.experts[k].model.name for k, w in zip(chosen, weights, strict=True) if round(float(w), 2) == 0]
     if silent:
         reason += f"; {', '.join(silent)} gets 0 because the others, larger and alike, already move further that way"
     reasons["weight"] = f"{reason}. The coefficient matters more than the method: try 0.5 to 1 times these on dev data"
     return [
-        {"model": reference, "parameters": {"weight": round(float(weight), 2)}}
-        for reference, weight in zip(references, weights, strict=True)
+        {"model": evidence.experts[k].model.reference, "parameters": {"weight": round(float(weight), 2)}}
+        for k, weight in zip(chosen, weights, strict=True)
     ]
+
+
+def _reach(evidence: Evidence, chosen: list[int]) -> float:
+    return max(evidence.experts[k].figures["relative_norm"].value for k in chosen)
+
+
+def _scale(evidence: Evidence, chosen: list[int]) -> float:
+    return min(1.0, FAR / _reach(evidence, chosen))
+
+
+def _far(evidence: Evidence, chosen: list[int]) -> str:
+    reach = _reach(evidence, chosen)
+    return f"scaled by {FAR / reach:.2f}, because updates of {reach:.0%} of the base's norm rarely add up whole"
 
 
 def retaining_weights(gram: np.ndarray) -> np.ndarray:
@@ -101,6 +114,8 @@ def _types(evidence: Evidence, recipe: dict[str, object], reasons: dict[str, str
         recipe["dtype"] = "float32"
         reasons["dtype"] = "the models are stored in different types; float32 holds them all"
         return
-    forecast = evidence.forecast(str(recipe["merge_method"]))
+    forecast = evidence.forecast("task_arithmetic")
     kept = forecast.survived if forecast is not None else math.nan
-    reasons["out_dtype"] = f"left at {evidence.base.dtype}: about {kept:.1%} of all changes survive its rounding"
+    reasons["out_dtype"] = (
+        f"left at {evidence.base.dtype}: about {kept:.1%} of all changes survive its rounding when they are added up"
+    )

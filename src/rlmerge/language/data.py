@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlmerge.errors import RequestError
+from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.language.gym import open_dataset
 
 REASONING_GYM = "reasoning-gym:"
@@ -47,20 +47,22 @@ class Dataset:
 
 
 def read_data(reference: str, sequences: int | None, seed: int) -> Dataset:
-    """The first ``sequences`` examples of ``reference``: ``FILE.jsonl``, a text file, or ``reasoning-gym:TASK[:JSON]``.
+    """The first ``sequences`` examples of ``FILE.jsonl[:TASK]``, of a text file, or of ``reasoning-gym:TASK[:JSON]``.
 
-    A text file has one sequence a line. A JSONL line is ``{"messages": […]}`` (the last assistant turn is the
-    response), ``{"prompt": …, "response", "completion" or "answer": …}`` with strings or messages, where an answer
-    beside a response is what rewards compare with, or ``{"text": …}``. RequestError, naming file and line, for anything
-    else and for data without examples.
+    With a task only lines with that ``task`` count, as for ``rlmerge eval``. A text file has one sequence a line. A
+    JSONL line is ``{"messages": […]}`` (the last assistant turn is the response), ``{"prompt": …, "response",
+    "completion" or "answer": …}`` with strings or messages, where an answer beside a response is what rewards compare
+    with, or ``{"text": …}``. RequestError, naming file and line, for anything else and for data without examples.
     """
     if reference.startswith(REASONING_GYM):
         return _reasoning_gym(reference, sequences or REASONING_GYM_SEQUENCES, seed)
-    path = Path(reference)
+    path, task = _split_task(reference)
     if path.suffix == ".json":
         hint = "Write one object a line, as .jsonl."
         raise RequestError("one JSON document is not JSONL", where=str(path), hint=hint)
     lines, digest = read_lines(path, "examples")
+    if task:
+        lines, digest = _of_task(lines, task, path), hashlib.sha256(f"{digest}:{task}".encode()).hexdigest()
     parse = _from_json if path.suffix in JSONL else _from_text
     return Dataset(tuple(parse(where, line) for where, line in lines[:sequences]), digest)
 
@@ -114,6 +116,21 @@ def string_of(row: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(row[key], str) or not row[key]:
         raise RequestError(f'"{key}" must be a non-empty string', where=where)
     return row[key]
+
+
+def _split_task(reference: str) -> tuple[Path, str]:
+    name, _, task = reference.rpartition(":")
+    selects = Path(name).suffix in JSONL and not Path(reference).exists()
+    return (Path(name), task) if selects else (Path(reference), "")
+
+
+def _of_task(lines: list[tuple[str, str]], task: str, path: Path) -> list[tuple[str, str]]:
+    """The lines with that ``task``; RequestError when there are none."""
+    named = [(str(json_object(*line).get("task")), line) for line in lines]
+    found = [line for name, line in named if name == task]
+    if not found:
+        raise RequestError(f"no line has the task '{task}'", where=str(path), hint=did_you_mean(task, dict(named)))
+    return found
 
 
 def _from_text(where: str, line: str) -> Example:

@@ -213,6 +213,7 @@ SCF_RKL = Method(
     warn=_warn,
     report=_report,
     notes=(
+        "A fork of mergekit has scf for another method, Selective Coherence Fusion.",
         "A reconstruction: published are the outline and the bounds. Each row of weights is read as logits.",
         "reverse and forward agree up to O(Δ³), so for RL-sized changes their masks coincide; ½ Var_q(Δ) is the same "
         "for both. Divergences are computed in float64 without cancellation: in plain float32 they are noise.",

@@ -1,0 +1,1 @@
+"""A calibration in a terminal and as a page."""
