@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,19 +105,27 @@ class InputFile:
 
     def copy(self, first: int, last: int) -> bytes:
         """The bytes [first, last), read without mapping the file; errors as for ``read``."""
+        return next(self.copies([(first, last)]))
+
+    def copies(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        """The same of several ranges, in their order."""
         try:
             with self.path.open("rb", buffering=0) as handle:
                 self._compare(os.fstat(handle.fileno()))
-                parts: list[bytes] = []
-                while first < last:
-                    part = os.pread(handle.fileno(), last - first, first)
-                    if not part:
-                        raise self._changed()
-                    parts.append(part)
-                    first += len(part)
-                return b"".join(parts)
+                for first, last in ranges:
+                    yield self._copy(handle.fileno(), first, last)
         except OSError as error:
             raise unreadable(self.path, error) from error
+
+    def _copy(self, descriptor: int, first: int, last: int) -> bytes:
+        parts: list[bytes] = []
+        while first < last:
+            part = os.pread(descriptor, last - first, first)
+            if not part:
+                raise self._changed()
+            parts.append(part)
+            first += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def prefetch(self, first: int, last: int) -> None:
         """Have the kernel start to read a range that will be needed; returns without waiting for it."""

@@ -28,6 +28,14 @@ def fingerprint(tensors: Mapping[str, Source]) -> str:
     return digest.hexdigest()
 
 
+def same_weights(a: Mapping[str, Source], b: Mapping[str, Source]) -> bool:
+    """Whether two models would have one ``fingerprint``; stops to read at the first tensor that differs."""
+    if a.keys() != b.keys() or any((x := b[name]).dtype is not t.dtype or x.shape != t.shape for name, t in a.items()):
+        return False
+    whole = _is_whole(a)
+    return all(tensor.fingerprint(whole) == b[name].fingerprint(whole) for name, tensor in a.items())
+
+
 def edition(tensors: Mapping[str, Source], fingerprint: str) -> str:
     """The ``fingerprint``, and for models that it only samples the stamp of every file: no edit goes unseen.
 

@@ -187,11 +187,28 @@ def _no_object(name: str, where: str) -> CheckpointError:
 def _tensor(file: InputFile, name: str, value: bytes, begin: int) -> Extent:
     try:
         check_name(name, str(file))
-        return _extent(file, name, strictjson.parse(value, ""), value, begin)
+        return _extent(file, name, _entry(value), value, begin)
     except CheckpointError as error:
         # Made here alone, because a header may name a hundred thousand tensors.
         where = error.where or f"{file}: tensor {quoted(name)}"
         raise CheckpointError(error.what, where=where, hint=error.hint) from None
+
+
+def _entry(value: bytes) -> Any:
+    """What ``value`` says of a tensor; as writers write it, it needs no parser."""
+    usual = _USUAL.fullmatch(value)
+    if usual is None:
+        return strictjson.parse(value, "")
+    code, shape, start, stop = usual.groups()
+    sizes = [int(size) for size in shape.split(b",")] if shape else []
+    return {"dtype": code.decode(), "shape": sizes, "data_offsets": [int(start), int(stop)]}
+
+
+_SIZE = rb"(?:0|[1-9]\d{0,18})"
+_USUAL = re.compile(
+    rb'\s*\{\s*"dtype"\s*:\s*"([A-Z0-9_]{1,16})"\s*,\s*"shape"\s*:\s*\[((?:%b(?:,\s*%b)*)?)\]\s*,'
+    rb'\s*"data_offsets"\s*:\s*\[(%b)\s*,\s*(%b)\]\s*\}' % (_SIZE, _SIZE, _SIZE, _SIZE)
+)
 
 
 def _extent(file: InputFile, name: str, entry: Any, value: bytes, begin: int) -> Extent:

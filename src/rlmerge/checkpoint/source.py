@@ -167,8 +167,9 @@ class Extent(Source):
 
     def fingerprint(self, whole: bool) -> bytes:
         digest = xxhash.xxh3_128()
-        for offset, length in blocks(self.nbytes, whole):
-            digest.update(self.file.copy(self.start + offset, self.start + offset + length))
+        ranges = ((self.start + offset, self.start + offset + length) for offset, length in blocks(self.nbytes, whole))
+        for piece in self.file.copies(ranges):
+            digest.update(piece)
         return digest.digest()
 
     def _bytes(self, start: int, stop: int | None) -> tuple[int, int]:

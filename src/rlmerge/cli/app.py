@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -139,6 +140,8 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `rlmerge` script."""
     open_streams()
+    # Plans of large models are a million objects without cycles, which a collector would walk over and over.
+    gc.set_threshold(50_000, 25, 25)
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:

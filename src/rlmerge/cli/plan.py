@@ -32,9 +32,10 @@ def command(out: Path | None, graph: str | None, output_format: str, **request: 
     from rlmerge.merging import plan_stages
 
     stages = plan_stages(recipes, out, options)
-    plan = stages[-1].plan.to_dict()
+    digest = output_format == "json" and graph is None
+    plan = stages[-1].plan.to_dict(digest)
     plan["stages"] = [
-        {"name": stage.recipe.name, "out": str(stage.out), **stage.plan.to_dict()} for stage in stages[:-1]
+        {"name": stage.recipe.name, "out": str(stage.out), **stage.plan.to_dict(digest)} for stage in stages[:-1]
     ]
     if graph is not None:
         emit(_drawn([*plan["stages"], {"name": stages[-1].recipe.name or str(out or "result"), **plan}], graph))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlmerge.checkpoint import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.directory import entries
+from rlmerge.checkpoint.fingerprint import same_weights
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
 from rlmerge.recipe.reference import existing
@@ -196,5 +197,4 @@ def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
         return "the same directory"
     if a.revision is not None and a.revision == b.revision and a.format == b.format == "safetensors":
         return "the same commit"
-    alike = set(a.tensors) == set(b.tensors) and a.nbytes == b.nbytes
-    return _EQUAL if alike and a.fingerprint() == b.fingerprint() else None
+    return _EQUAL if same_weights(a.tensors, b.tensors) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rlmerge.errors import RequestError
@@ -57,10 +57,12 @@ def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
     even one thread with the smallest tiles fits.
     """
     merged = [job for job in jobs if job.method is not None and job.output.numel]
+    held = sum(_held(job) for job in merged)
+    merged = _distinct(merged)
     encoding = _encoding(merged)
     found: Sizing | None = None
     for threads, tile in _settings(options.threads):
-        found = _setting(merged, threads, tile, lanes, encoding)
+        found = _setting(merged, threads, tile, lanes, held, encoding)
         if found.peak <= options.memory:
             return found
     assert found is not None
@@ -83,7 +85,19 @@ def _settings(threads: int) -> Iterator[tuple[int, int]]:
         threads = max(1, threads // 2)
 
 
-def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, encoding: int) -> Sizing:
+def _distinct(jobs: Sequence[Job]) -> list[Job]:
+    """One of those that cost the same: a model has thousands of tensors and a few shapes."""
+    found: dict[Hashable, Job] = {}
+    for job in jobs:
+        key: Hashable = job.name
+        if not (job.whole or job.by_rows or job.extras or job.encoder):
+            costs = tuple(source.scratch for source in job.inputs)
+            key = id(job.method), id(job.stages), job.output.shape, job.output.dtype.code, len(job.experts), costs
+        found.setdefault(key, job)
+    return list(found.values())
+
+
+def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, held: int, encoding: int) -> Sizing:
     buffers = threads + QUEUE
     piece = max((_piece(job, tile) for job in jobs), default=0)
     itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
@@ -92,7 +106,6 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, encoding:
     # Whole tensors are computed side by side, one a thread.
     merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
-    held = sum(_held(job) for job in jobs)
     peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs) + encoding
     return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
 
