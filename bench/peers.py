@@ -75,7 +75,21 @@ METHODS = {
     "nearswap": Method(parameters={"t": 0.001}, experts=1),
     "arcee_fusion": Method(experts=1, arbitrary=True),
 }
-TIMES = ("method", "rlmerge CPU / wall s", "mergekit CPU / wall s", "rlmerge MB", "mergekit MB", "CPU", "wall", "MB")
+GOALS = {
+    "linear": 9.0,
+    "task_arithmetic": 8.0,
+    "ram": 30.0,
+    "dare_ties": 25.0,
+    "ties": 40.0,
+    "della": 40.0,
+    "breadcrumbs": 25.0,
+}
+"""How many times less CPU than mergekit 0.1.5 we mean to take."""
+
+TIMES = (
+    *("method", "rlmerge CPU / wall s", "mergekit CPU / wall s", "rlmerge MB", "mergekit MB"),
+    *("CPU", "wall", "MB", "CPU goal"),
+)
 AGREEMENT = ("method", "equal", "one step", "threshold ties", "further", "verdict")
 TARGETED = ("linear", "task_arithmetic", "ties", "dare_ties", "ram")
 
@@ -120,7 +134,12 @@ def time_all(names: Sequence[str], models: Sequence[Path], repeats: int, work: P
             *(f"{median(runs, 'cpu'):.2f} / {median(runs, 'wall'):.2f}" for runs in (ours, theirs)),
             *(f"{median(ours, 'peak') / 1e6:.0f}", f"{median(theirs, 'peak') / 1e6:.0f}"),
             *(f"{median(theirs, field) / median(ours, field):.1f}×" for field in ("cpu", "wall", "peak")),
+            _verdict(median(theirs, "cpu") / median(ours, "cpu"), GOALS.get(name)),
         ]
+
+
+def _verdict(ratio: float, goal: float | None) -> str:
+    return "–" if goal is None else f"{goal:.0f}×: {'met' if ratio >= goal else 'not met'}"
 
 
 def agree_all(names: Sequence[str], models: Sequence[Path], work: Path) -> Iterator[list[str]]:
@@ -167,7 +186,7 @@ def main() -> None:
         compared = "" if arguments.times_only else table(AGREEMENT, list(agree_all(arguments.methods, models, work)))
     body = (
         f"{spec.experts} experts, {arguments.parameters:,} parameters asked for; medians of {arguments.repeats}; MB of "
-        f"anonymous memory at its peak; the last three columns are mergekit / rlmerge.\n\n{times}"
+        f"anonymous memory at its peak; then mergekit / rlmerge.\n\n{times}"
     )
     if compared:
         body += f"\n\nEntries of the two outputs, mergekit computing in float32:\n\n{compared}"

@@ -1,0 +1,80 @@
+"""How the cost of a merge grows with the size and the number of models: CPU a byte read, as a table and a plot.
+
+    python bench/growth.py --plot docs/growth.svg
+
+Models of one size are made once, with as many experts as are needed at most; every merge reads from the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from _measure import RLMERGE, common_arguments, measure, median, report, table, workspace
+from generate import Spec, generate, llama, quantity
+
+METHODS = ("task_arithmetic", "ties")
+SIZES = ("60M", "125M", "250M", "500M", "1B")
+COUNTS = (2, 4, 8, 16, 32)
+
+
+def merge(method: str, models: Sequence[Path], out: Path, repeats: int) -> tuple[float, float]:
+    """CPU seconds of one merge, and nanoseconds a byte that it read."""
+    base, *experts = map(str, models)
+    density = ["-p", "density=0.2"] if method == "ties" else []
+    options = ["--no-cache", "--force", "--quiet", "-o", str(out)]
+    command = [RLMERGE, "merge", "--method", method, "--base", base, *experts, *density, *options]
+    cpu = median([measure(command) for _ in range(repeats)], "cpu")
+    read = sum(file.stat().st_size for model in models for file in model.glob("*.safetensors"))
+    return cpu, cpu / read * 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="parameters of models merged by threes")
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="experts of models of the first size")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plot", type=Path, help="write the figures as SVG")
+    common_arguments(parser)
+    arguments = parser.parse_args()
+    rows: list[list[str]] = []
+    series: dict[str, dict[str, list[tuple[float, float]]]] = {"size": {}, "count": {}}
+    with workspace("growth", arguments.keep) as work:
+        cases = [(size, 3) for size in arguments.sizes] + [(arguments.sizes[0], count) for count in arguments.counts]
+        for number, (size, count) in enumerate(cases):
+            models = generate(work / "models", *llama(quantity(size)), Spec(experts=count))
+            for method in METHODS:
+                cpu, each = merge(method, models, work / "out", arguments.repeats)
+                rows.append([method, size, str(count), f"{cpu:.2f}", f"{each:.2f}"])
+                kind, x = ("size", quantity(size)) if number < len(arguments.sizes) else ("count", count)
+                series[kind].setdefault(method, []).append((float(x), each))
+            for model in models:
+                for file in model.iterdir():
+                    file.unlink()
+                model.rmdir()
+    if arguments.plot:
+        arguments.plot.write_text(_plot(series["count"]), encoding="utf-8")
+    body = table(["method", "parameters", "experts", "CPU s", "ns a byte read"], rows)
+    report("Growth with size and number of models", f"Medians of {arguments.repeats}.\n\n{body}", arguments.record)
+
+
+def _plot(series: dict[str, list[tuple[float, float]]]) -> str:
+    from rlmerge.report.curves import Curve, Point, curve_plot
+
+    curves = [
+        Curve(method, color, [Point(x, y) for x, y in points], toggled=False)
+        for color, (method, points) in enumerate(series.items())
+    ]
+    return curve_plot(
+        "CPU a byte that is read",
+        "Nanoseconds of CPU a byte read, by the number of experts.",
+        curves,
+        x_label="experts",
+        y_label="ns a byte",
+        log_x=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
