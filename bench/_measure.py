@@ -44,13 +44,18 @@ class Measurement:
 def measure(command: Sequence[str], *, interval: float = 0.005) -> Measurement:
     """Run ``command`` to its end; SystemExit with its output when it fails.
 
-    It runs with its own defaults, without any limit of threads (``OMP_NUM_THREADS`` …) from the environment.
+    It runs with its own defaults, without any limit of threads (``OMP_NUM_THREADS`` …) from the environment, and may
+    keep its compiled modules as every installed program does.
     CPU seconds are the kernel's account of the process and the children it waited for. Anonymous memory is sampled
     every ``interval`` seconds from /proc, so a shorter peak can escape; file pages, which the kernel may drop, are not
     in it.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.endswith("_NUM_THREADS") and name != "PYTHONDONTWRITEBYTECODE"
+        }
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         sampler = _Sampler(process.pid, interval)

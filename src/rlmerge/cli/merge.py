@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ def command(
     rlmerge merge recipe.yaml -o merged
     rlmerge merge --method ram --base BASE MATH CODE -p r=0.2 -o merged
     """
+    # Tensors are merged side by side, so threads of BLAS would only wait, at a processor's full cost.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     recipes, options = read_requests(request)
     from rlmerge.api import run_plan
     from rlmerge.cli.progress import show_progress
