@@ -45,3 +45,15 @@ def test_whole_model(collected):
     assert collected.exactly() == pytest.approx((2 / 3, 1 / 3))
     assert collected.pairs()[0].figures["jaccard"].value == pytest.approx(1 / 3)
     assert [row.kind for row in collected.rows] == ["embedding", "MLP up", "MLP up"]
+
+
+def test_routers_apart():
+    collector = Collector([Model(n, n, None, "float32", 2, 8, n) for n in "ab"], "float32")
+    base = np.array([3, 4, 0, 0], np.float32)
+    moved, same = np.array([3, 4, 1, 0], np.float32), base.copy()
+    collector.add(NAMES[1], (4,), "float32", measure(base, [moved, moved], [FLOAT32] * 3))
+    assert collector.routers() is None
+    collector.add("model.layers.1.mlp.gate.weight", (4,), "float32", measure(base, [moved, same], [FLOAT32] * 3))
+    routers = collector.routers()
+    assert (routers.label, routers.tensors, routers.entries) == ("router", 1, 4)
+    assert (routers.relative_norm, routers.unchanged, routers.energy) == ((0.2, 0.0), (0.75, 1.0), (0.5, 0.0))

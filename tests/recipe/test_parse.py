@@ -96,8 +96,9 @@ def test_a_missing_method_and_a_list_for_a_recipe(problems):
 
 
 def test_a_mixture_of_experts_is_named_as_such(problems):
-    ((_, what, _),) = problems("base_model: b\ngate_mode: random\nexperts: [{source_model: a}]\n")
+    ((_, what, hint),) = problems("base_model: b\ngate_mode: random\nexperts: [{source_model: a}]\n")
     assert "mixture of experts" in what
+    assert hint.startswith("Build it with: rlmerge moe ") and hint.endswith(" -o OUT")
 
 
 def test_empty_optional_keys_count_as_absent(load):

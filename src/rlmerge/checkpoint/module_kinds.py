@@ -12,7 +12,7 @@ KINDS = {
     "expert up": r"experts.*\.(up_proj|w3)",
     "expert down": r"experts.*\.(down_proj|w2)",
     "expert": r"experts",
-    "router": r"(router|mlp\.gate|block_sparse_moe\.gate|moe\.gate|shared_expert_gate)",
+    "router": r"(router|(mlp|ffn|feed_forward|block_sparse_moe|moe|mixer)\.gate|shared_expert_gate)",
     "norm": r"(norm|ln|layernorm|ln_f|ln_\d|.*_norm|.*layernorm|norm\d?)",
     "attention q": r"(q_proj|wq|query|q_a_proj|q_b_proj)",
     "attention k": r"(k_proj|wk|key)",
@@ -25,6 +25,9 @@ KINDS = {
     "MLP down": r"(down_proj|w2|fc2|mlp\.c_proj|fc_out|dense_4h_to_h)",
 }
 """Module types and how the dotted part of a name that ends in it looks; the first that matches counts."""
+
+ROUTER = "router"
+"""What sends tokens to the experts of a mixture; names differ too much for a part of them to find all."""
 
 _PATTERNS = {kind: re.compile(rf"(?:^|\.){pattern}(?:\.|$)") for kind, pattern in KINDS.items()}
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)(?:\.|$)")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rlmerge.merging import MergeResult
-    from rlmerge.merging.account import Detail, ExpertSurvival
+    from rlmerge.merging.account import Detail, ExpertSurvival, Routers
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe
 
@@ -100,6 +100,8 @@ def merge_text(result: MergeResult, *, width: int, color: bool) -> str:
     parts: list[RenderableType] = [f"{result.method} ({result.status}) → {plain(result.out)}"]
     if result.experts:
         parts.append(_survival(result.experts))
+    if result.routers:
+        parts.append(_routers(result.routers))
     if result.details:
         parts.append(_details(result.details))
     return render([*parts, _cost(result), *warning_lines(result.warnings)], width, color, apart=True)
@@ -119,6 +121,32 @@ def _survival(experts: Sequence[ExpertSurvival]) -> Table:
             _share(expert.erased, expert.changed),
             f"{_coefficient(expert.requested)} → {_coefficient(expert.realised)}",
         )
+    return made
+
+
+def _routers(routers: Routers) -> Table:
+    """Per expert what its routers became, how far training moved them, and how far the output is from them."""
+    from rlmerge.report.console import table
+
+    shown = f"routers ({routers.tensors})"
+    made = table(shown, ">moved", ">changed", ">survived", ">erased", ">coefficient", ">output away", rules=False)
+    for expert in routers.experts:
+        made.add_row(
+            expert.name,
+            _percent(expert.moved),
+            f"{expert.changed:,}",
+            _share(expert.survived, expert.changed),
+            _share(expert.erased, expert.changed),
+            f"{_coefficient(expert.requested)} → {_coefficient(expert.realised)}",
+            _percent(expert.distance),
+        )
+    made.add_row(
+        "output",
+        _percent(routers.moved),
+        f"{routers.changed:,}",
+        _share(routers.survived, routers.changed),
+        *("", "", ""),
+    )
     return made
 
 
@@ -148,6 +176,10 @@ def _cost(result: MergeResult) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.3g} %"
 
 
 def _ratio(value: float | None) -> str:

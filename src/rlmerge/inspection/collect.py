@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlmerge.checkpoint.module_kinds import KINDS, place
+from rlmerge.checkpoint.module_kinds import KINDS, ROUTER, place
 from rlmerge.geometry.figures import chance_shared_exactly, overlap, shared_exactly, sparsity
 from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.trend import trend
@@ -89,6 +89,10 @@ class Collector:
         order = list(KINDS)
         known = sorted(self._kinds, key=lambda kind: (order.index(kind) if kind in order else len(order), kind))
         return tuple(self._group(kind, self._kinds[kind]) for kind in known)
+
+    def routers(self) -> Group | None:
+        """The routers of a mixture of experts; None where there are none."""
+        return self._group(ROUTER, self._kinds[ROUTER]) if ROUTER in self._kinds else None
 
     def layers(self) -> tuple[Group, ...]:
         """By layer, from the input on."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rlmerge.inspection.results import Expert, Forecast, Model, Pair, TensorRow
+from rlmerge.inspection.results import Expert, Forecast, Group, Model, Pair, TensorRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Evidence:
     structure: tuple[str, ...]
     identities: tuple[Difference, ...]
     gram: npt.NDArray[np.float64]
+    routers: Group | None = None
 
     def forecast(self, method: str) -> Forecast | None:
         """The forecast of ``method`` with its default parameters."""

@@ -6,6 +6,7 @@ overlaps they need were seen in the measuring pass. Models beyond the sample siz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint
+from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.observe import EPSILON
 from rlmerge.geometry.survival import Survival
@@ -60,11 +62,14 @@ class _Candidate:
     statistics: Sequence[Statistic]
     known: dict[str, dict[str, np.ndarray]] = field(default_factory=dict[str, dict[str, np.ndarray]])
     found: Survival | None = None
+    routers: Survival | None = None
 
     def take(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Add what one tensor's merge accounted for."""
         survival = Survival.of(np.asarray(stats["counts"], np.int64), np.asarray(stats["sums"]))
         self.found = survival if self.found is None else self.found + survival
+        if place(job.name).kind == ROUTER:
+            self.routers = survival if self.routers is None else self.routers + survival
 
 
 class Forecaster:
@@ -94,7 +99,7 @@ class Forecaster:
         for candidate in self.candidates:
             for statistic in candidate.statistics:
                 if statistic.reduce == "kth" and statistic.rank is not None and seen.magnitudes:
-                    values = candidate.recipe.values(name, self.layers)
+                    values = candidate.recipe.values(name, self.layers, place(name).kind == ROUTER)
                     ranks = statistic.rank(numel, np.array([m.count for m in seen.magnitudes]), values)
                     tables = [m.table for m in seen.magnitudes]
                     found = [t.kth_largest(int(rank)).value for t, rank in zip(tables, ranks, strict=True)]
@@ -141,7 +146,7 @@ class Forecaster:
     def _job(self, candidate: _Candidate, job: Job) -> Job:
         recipe = candidate.recipe
         known = {"experts": float(len(job.experts)), "numel": job.output.numel, "wide": job.operands.real == np.float64}
-        values = {**recipe.values(job.name, self.layers), **known}
+        values = {**recipe.values(job.name, self.layers, place(job.name).kind == ROUTER), **known}
         return replace(job, method=recipe.method, values=values, stages=(candidate.statistics,))
 
 
@@ -176,4 +181,5 @@ def _forecast(candidate: _Candidate, names: Sequence[str], dtype: str, looked: f
         found.share,
         looked,
         found.outcomes(names),
+        math.nan if candidate.routers is None else candidate.routers.share,
     )

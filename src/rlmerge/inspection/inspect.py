@@ -97,6 +97,7 @@ def inspect(
         structure=structure,
         identities=compare_identities(checkpoints, names),
         gram=collector.whole.seen.gram,
+        routers=collector.routers(),
     )
     return Inspection(
         version=__version__,
@@ -117,6 +118,7 @@ def inspect(
         seconds=time.perf_counter() - started,
         measuring=measured - begun,
         bytes_read=total,
+        routers=evidence.routers,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from rlmerge.checkpoint import Source, open_checkpoint
+from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.errors import RequestError
 from rlmerge.geometry.survival import Survival, compare, compared
 from rlmerge.kernels.dtypes import MERGEABLE, decode
@@ -55,12 +57,15 @@ def look_back(
             hint="Give the merge and the recipe (or rlmerge.lock.yaml) it was made from.",
         )
     total: Survival | None = None
+    routers: Survival | None = None
     tiles = [
         tile for paired in usable for tile in cut(_with_merged(paired, model.tensors[paired.job.output.name]), TILE)
     ]
     progress.start("look back", sum(tile.nbytes for tile in tiles))
     for tile, found in workers.map(tiles, _compare):
         total = found if total is None else total + found
+        if place(tile.job.name).kind == ROUTER:
+            routers = found if routers is None else routers + found
         progress.advance(tile.nbytes)
     progress.done()
     assert total is not None
@@ -74,7 +79,8 @@ def look_back(
     method = next((f.method for f in forecasts if f.label == "as requested"), "unknown")
     dtypes = {model.tensors[paired.job.output.name].dtype.name for paired in usable}
     dtype = dtypes.pop() if len(dtypes) == 1 else "mixed"
-    return Forecast("as stored", method, {}, "exact", dtype, total.share, 1.0, outcomes)
+    of_routers = math.nan if routers is None else routers.share
+    return Forecast("as stored", method, {}, "exact", dtype, total.share, 1.0, outcomes, of_routers)
 
 
 def _with_merged(paired: Paired, merged: Source) -> Job:

@@ -131,6 +131,30 @@ def uneven_norms(evidence: Evidence) -> Finding | None:
     )
 
 
+def routers(evidence: Evidence) -> Finding | None:
+    """Do several experts move the routers of a mixture of experts?"""
+    group = evidence.routers
+    if group is None:
+        return None
+    moves = {e.model.name: x for e, x in zip(evidence.experts, group.relative_norm, strict=True)}
+    figures = {f"‖τ‖/‖θ₀‖ of the routers of {name}": move for name, move in moves.items()}
+    shares = zip(evidence.experts, group.energy, strict=True)
+    figures |= {f"share of ‖τ‖² of {expert.model.name}": share for expert, share in shares}
+    moved = [name for name, move in moves.items() if move > 0]
+    if len(moved) < 2:
+        title = f"only {moved[0]} moved the routers" if moved else "no expert moved the routers"
+        return Finding("routers", "good", title, "", figures)
+    largest = max(moves.values())
+    return Finding(
+        "routers",
+        "warning",
+        f"{len(moved)} experts moved the routers, by up to {largest:.2%} of their norm",
+        "A merged router may send tokens where no expert expects them. Take the routers from one model, with a rule "
+        "`filter: router` for its weight.",
+        figures,
+    )
+
+
 def erasure(evidence: Evidence) -> Finding | None:
     """What does rounding to the stored type take away after averaging?"""
     average = evidence.forecast("linear")

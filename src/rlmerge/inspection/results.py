@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,7 +99,8 @@ class Forecast:
     """What a method's default recipe would leave, rounded to ``dtype``; nothing is written.
 
     ``survived`` is the share of coordinates any expert changed whose output differs from the base. ``sampled`` is the
-    share of the coordinates that were looked at: 1 means exact. ``status`` is the method's.
+    share of the coordinates that were looked at: 1 means exact. ``status`` is the method's. ``routers`` is ``survived``
+    of the routers of a mixture of experts alone, NaN where there are none.
     """
 
     label: str
@@ -109,6 +111,7 @@ class Forecast:
     survived: float
     sampled: float
     experts: tuple[ExpertOutcome, ...]
+    routers: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,10 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything an inspection found. ``seconds`` are in all, ``measuring`` those of the pass over every weight."""
+    """Everything an inspection found. ``seconds`` are in all, ``measuring`` those of the pass over every weight.
+
+    ``routers`` are those of a mixture of experts, which ``modules`` hold too; None in other models.
+    """
 
     version: str
     base: Model
@@ -161,6 +167,7 @@ class Inspection:
     seconds: float
     measuring: float
     bytes_read: int
+    routers: Group | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

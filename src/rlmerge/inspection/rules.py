@@ -37,6 +37,7 @@ RULES: Sequence[Rule] = (
     Rule("overlap", "conflict", merging.overlap),
     Rule("conflict", "conflict", merging.conflict),
     Rule("uneven_norms", "conflict", merging.uneven_norms),
+    Rule("routers", "conflict", merging.routers),
     Rule("erasure", "erasure", merging.erasure),
     Rule("degenerate_masks", "degeneracy", merging.degenerate_masks),
 )

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.methods.method import Share
 
 from .job import Job
 
 ERASED_WARNING = 0.10
 """Share of an expert's changes lost to rounding above which a merge warns."""
+
+TAKEN = 0.01
+"""How far routers may be from those of one model, as a share of what training moved them, to be called that model's."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,44 @@ class ExpertSurvival:
 
 
 @dataclass(frozen=True)
+class RouterOutcome(ExpertSurvival):
+    """What became of one expert's routers.
+
+    ``moved`` is ‖θ_k − θ₀‖ / ‖θ₀‖ and ``distance`` ‖out − θ_k‖ / ‖θ₀‖ over all routers; None where that is no number.
+    """
+
+    moved: float | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Routers:
+    """What became of the routers of a mixture of experts: few weights, on which it depends what all others are for.
+
+    Counts as for the whole model; ``moved`` is ‖out − θ₀‖ / ‖θ₀‖.
+    """
+
+    tensors: int
+    parameters: int
+    changed: int
+    survived: int
+    moved: float | None
+    experts: tuple[RouterOutcome, ...]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether they are of several experts, rather than the base's or (nearly) those of one."""
+        moves = [expert.moved for expert in self.experts if expert.moved]
+        apart = [x for x in (self.moved, *(expert.distance for expert in self.experts)) if x is not None]
+        return len(moves) > 1 and bool(apart) and min(apart) > TAKEN * max(moves)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        experts = [{**asdict(expert), "survival": expert.survival} for expert in self.experts]
+        return {**asdict(self), "experts": experts, "mixed": self.is_mixed}
+
+
+@dataclass(frozen=True)
 class Detail:
     """A ratio the method measured while it merged: over the whole model, and by tensor."""
 
@@ -65,7 +107,8 @@ class Detail:
 class MergeResult:
     """A finished merge. Sizes in bytes; ``seconds`` is wall time; ``peak_memory`` is the process's anonymous peak.
 
-    ``details`` is what the method measured of its own work; empty for most.
+    ``details`` is what the method measured of its own work; empty for most. ``routers`` is None but for mixtures of
+    experts that are merged with a base.
     """
 
     out: Path
@@ -83,6 +126,7 @@ class MergeResult:
     experts: tuple[ExpertSurvival, ...]
     warnings: tuple[str, ...]
     details: tuple[Detail, ...] = ()
+    routers: Routers | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able data."""
@@ -92,18 +136,53 @@ class MergeResult:
             "experts": [{**asdict(expert), "survival": expert.survival} for expert in self.experts],
             "warnings": list(self.warnings),
             "details": [{**asdict(detail), "range": detail.range} for detail in self.details],
+            "routers": self.routers.to_dict() if self.routers else None,
         }
 
 
-class Account:
-    """Adds up the accounting of all tensors by model; order does not matter."""
+class Tally:
+    """Adds up the counts and sums of tensors by model."""
 
     def __init__(self, models: Sequence[str]) -> None:
         self.models = models
-        self.changed = self.survived = 0
-        self.counts = np.zeros((len(models), 4), np.int64)
-        self.sums: list[list[list[float]]] = [[] for _ in models]
-        self.accounted = False
+        self.tensors = self.changed = self.survived = 0
+        self._counts = np.zeros((len(models), 4), np.int64)
+        self._sums: list[list[list[float]]] = [[] for _ in models]
+
+    def add(self, job: Job, stats: Mapping[str, Any]) -> None:
+        """Add one tensor that was merged with a base."""
+        self.tensors += 1
+        counts = np.asarray(stats["counts"], np.int64)
+        self.changed += int(counts[0])
+        self.survived += int(counts[1])
+        for k, model in enumerate(job.models):
+            self._counts[model] += counts[2 + 4 * k : 6 + 4 * k]
+            self._sums[model].append(stats["sums"][5 * k : 5 * k + 5])
+
+    def survival(self) -> tuple[ExpertSurvival, ...]:
+        """Per model totals; empty without a base."""
+        if not self.tensors:
+            return ()
+        found: list[ExpertSurvival] = []
+        for name, counts, parts in zip(self.models, self._counts, self._sums, strict=True):
+            changed, survived, unique, erased = (int(x) for x in counts)
+            sums = [math.fsum(column) for column in zip(*parts, strict=True)] or [0.0] * 5
+            asked, stored, square, projected, total = sums
+            ratios = _ratio(asked, square), _ratio(stored, square), _ratio(projected, total)
+            found.append(ExpertSurvival(name, changed, survived, unique, erased, *ratios))
+        return tuple(found)
+
+
+class Account:
+    """Adds up the accounting of all tensors by model; order does not matter. ``routers`` are counted on their own, too.
+
+    ``tensors`` were merged, with or without a base.
+    """
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self.models = models
+        self.all = Tally(models)
+        self.routers = Tally(models)
         self.tensors = 0
         self.notes: Counter[str] = Counter()
         self.reports: dict[str, dict[str, Share]] = {}
@@ -129,13 +208,9 @@ class Account:
             self.reports.setdefault(_labelled(label, names), {})[job.name] = Share(*share)
         if "counts" not in stats:
             return
-        self.accounted = True
-        counts = np.asarray(stats["counts"], np.int64)
-        self.changed += int(counts[0])
-        self.survived += int(counts[1])
-        for k, model in enumerate(job.models):
-            self.counts[model] += counts[2 + 4 * k : 6 + 4 * k]
-            self.sums[model].append(stats["sums"][5 * k : 5 * k + 5])
+        self.all.add(job, stats)
+        if place(job.name).kind == ROUTER:
+            self.routers.add(job, stats)
 
     def _add_contents(self, job: Job, digests: Sequence[str]) -> None:
         """Note what was read of base and experts for one tensor."""
@@ -151,18 +226,19 @@ class Account:
             found[owner] = xxhash.xxh3_128_hexdigest(lines.encode())
         return found
 
+    @property
+    def changed(self) -> int:
+        """Coordinates that any expert changed."""
+        return self.all.changed
+
+    @property
+    def survived(self) -> int:
+        """Those of them whose output differs from the base."""
+        return self.all.survived
+
     def survival(self) -> tuple[ExpertSurvival, ...]:
         """Per model totals; empty without a base."""
-        if not self.accounted:
-            return ()
-        found: list[ExpertSurvival] = []
-        for name, counts, parts in zip(self.models, self.counts, self.sums, strict=True):
-            changed, survived, unique, erased = (int(x) for x in counts)
-            sums = [math.fsum(column) for column in zip(*parts, strict=True)] or [0.0] * 5
-            asked, stored, square, projected, total = sums
-            ratios = _ratio(asked, square), _ratio(stored, square), _ratio(projected, total)
-            found.append(ExpertSurvival(name, changed, survived, unique, erased, *ratios))
-        return tuple(found)
+        return self.all.survival()
 
     def details(self) -> tuple[Detail, ...]:
         """What the method reported, with its experts' names, over the model and by tensor."""

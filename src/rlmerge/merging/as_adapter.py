@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32
 from rlmerge.options import Options
@@ -56,7 +57,12 @@ def merge_as_adapter(
     def coefficients(tensor: str) -> list[float]:
         names = [tensor] * len(part.sources)
         values: dict[str, Any] = models.recipe.values_at(
-            module, part, output_name=tensor, source_names=names, position=position(tensor, depths)
+            module,
+            part,
+            output_name=tensor,
+            source_names=names,
+            position=position(tensor, depths),
+            is_router=place(tensor).kind == ROUTER,
         )
         for problem in models.recipe.method.check({**values, "experts": float(len(names)), "wide": True}):
             raise RequestError(problem, where=tensor)

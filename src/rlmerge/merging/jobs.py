@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
-from rlmerge.checkpoint.module_kinds import place
+from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
 from rlmerge.methods.method import Stages
@@ -322,8 +322,14 @@ class JobMaker:
             output = OutputTensor(name, sample.dtype, sample.shape)
             self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers_))
             return
+        kind = place(name).kind
         values = self.recipe.values_at(
-            module, part, output_name=name, source_names=names or [name] * len(sources), position=where
+            module,
+            part,
+            output_name=name,
+            source_names=names or [name] * len(sources),
+            position=where,
+            is_router=kind == ROUTER,
         )
         dtype = self._type(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
         output = OutputTensor(name, dtype, sample.shape)
@@ -335,7 +341,7 @@ class JobMaker:
             "numel": sample.numel,
             "wide": job.operands.real == np.float64,
         }
-        known |= {"kind": place(name).kind, "shape": sample.shape, "has_base": base is not None}
+        known |= {"kind": kind, "shape": sample.shape, "has_base": base is not None}
         known["further"] = tuple(sorted(extras))
         job = replace(job, values={**values, **known})
         for problem in self.recipe.method.check(job.values):

@@ -14,6 +14,7 @@ from rlmerge.checkpoint import Checkpoint, InputFile, Source, plan_shards
 from rlmerge.checkpoint.config import read_config, with_dtype, with_quantization, with_tied
 from rlmerge.checkpoint.identity import CONFIG, Identity, plan_identity
 from rlmerge.checkpoint.license import read_license
+from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.checkpoint.reindex import reindexed
 from rlmerge.checkpoint.side_files import open_side_file
 from rlmerge.checkpoint.vocabulary import ModelToken, TokenizerSpec, TokenSpec
@@ -282,7 +283,10 @@ def _rounded_adapters(models: Models, jobs: Iterable[Job]) -> list[str]:
 
 
 def _unused(recipe: Recipe, tensors: Mapping[str, object]) -> Sequence[str]:
-    return [f"the filter '{pattern}' matches no tensor" for pattern in recipe.unused_filters(tensors)]
+    return [
+        f"the filter '{pattern}' matches no tensor"
+        for pattern in recipe.unused_filters(tensors, any(place(name).kind == ROUTER for name in tensors))
+    ]
 
 
 def _check_disk(plan: Plan, out: Path) -> None:

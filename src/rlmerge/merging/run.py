@@ -19,6 +19,7 @@ from .execute import Executor, Lane, Task, check_unchanged
 from .locked import check_contents
 from .memory import PeakMemory
 from .plan import Plan
+from .routers import MIXED_ROUTERS, measure_routers
 from .seal import write_side_files
 from .sinks import ShardSink
 from .statistics import Statistics
@@ -95,8 +96,12 @@ def run(
                     raise _for_now(error) from error
                 partial.abandon()
                 raise
+        routers = measure_routers(plan, partial.path, account.routers)
+        if routers is not None and routers.is_mixed:
+            found.append(MIXED_ROUTERS.format(tensors=routers.tensors))
         result = replace(
             _result(plan, Path(out), account, found),
+            routers=routers,
             peak_memory=memory.peak,
             resumed=sum(job.last in partial.completed() for job in plan.jobs.values()),
         )

@@ -90,13 +90,21 @@ class Recipe:
         return replace(self, modules=tuple(modules))
 
     def values_at(
-        self, module: Module, part: Slice, *, output_name: str, source_names: Sequence[str], position: float
+        self,
+        module: Module,
+        part: Slice,
+        *,
+        output_name: str,
+        source_names: Sequence[str],
+        position: float,
+        is_router: bool = False,
     ) -> dict[str, Any]:
         """Every parameter of the method for one output tensor of a slice, keyed by argument.
 
         ``source_names`` is the tensor's name in each source, which filters of values per expert look at; those of all
         others look at ``output_name``. ``position`` in [0, 1] is where on a gradient the tensor stands: i / (n - 1) at
-        layer i of the n of the slice (1 where n is 1), 0 outside the layers.
+        layer i of the n of the slice (1 where n is 1), 0 outside the layers. ``is_router`` says that the tensor is a
+        router of a mixture of experts.
 
         A source's value comes before the slice's, the module's and the recipe's, each where its rules hold. Numbers per
         tensor are floats, numbers per expert float64 arrays [K], booleans and choices as they are. RecipeError when a
@@ -108,13 +116,13 @@ class Recipe:
             if parameter.per == "expert" and not parameter.is_static:
                 values[parameter.argument] = np.array(
                     [
-                        self._value(parameter, (source.parameters, *levels), name, position)
+                        self._value(parameter, (source.parameters, *levels), name, position, is_router)
                         for source, name in zip(part.sources, source_names, strict=True)
                     ],
                     dtype=np.float64,
                 )
             else:
-                values[parameter.argument] = self._value(parameter, levels, output_name, position)
+                values[parameter.argument] = self._value(parameter, levels, output_name, position, is_router)
         return values
 
     def static(self, module: Module | None = None, part: Slice | None = None) -> dict[str, Any]:
@@ -126,8 +134,8 @@ class Recipe:
         levels = ((part or module.slices[0]).parameters, module.parameters, self.parameters)
         return {p.argument: self._value(p, levels, "", 0.0) for p in self.method.parameters if p.is_static}
 
-    def unused_filters(self, tensors: Iterable[str]) -> tuple[str, ...]:
-        """Filters that are no part of any of these tensor names: most likely typos."""
+    def unused_filters(self, tensors: Iterable[str], routers: bool = False) -> tuple[str, ...]:
+        """Filters that match none of these tensors, some of which may be ``routers``: most likely typos."""
         names = "\n".join(tensors)
         levels: list[Settings] = [self.parameters]
         for module in self.modules:
@@ -135,12 +143,17 @@ class Recipe:
             for each in module.slices:
                 levels += [each.parameters, *(source.parameters for source in each.sources)]
         rules = [rule for level in levels for setting in level.values() for rule in setting.rules]
-        patterns = dict.fromkeys(rule.pattern for rule in rules if rule.pattern is not None)
-        return tuple(pattern for pattern in patterns if "\n" in pattern or pattern not in names)
+        patterns = {rule.pattern: rule for rule in rules if rule.pattern is not None}
+        return tuple(
+            pattern for pattern, rule in patterns.items() if "\n" in pattern or not rule.matches(names, routers)
+        )
 
-    def _value(self, parameter: Parameter, levels: Sequence[Settings], tensor: str, position: float) -> Value:
+    def _value(
+        self, parameter: Parameter, levels: Sequence[Settings], tensor: str, position: float, is_router: bool = False
+    ) -> Value:
         for settings in levels:
-            if (setting := settings.get(parameter.name)) and (value := setting.at(tensor, position)) is not None:
+            setting = settings.get(parameter.name)
+            if setting and (value := setting.at(tensor, position, is_router)) is not None:
                 return value
         default = default_value(self.method, parameter, self.compat)
         if default is None:
@@ -175,7 +188,7 @@ class Recipe:
         given = [name for name in self.method.inputs if all(name in expert.inputs for expert in experts)]
         return {name: tuple(expert.inputs[name] for expert in experts) for name in given}
 
-    def values(self, tensor: str, layers: int) -> dict[str, Any]:
+    def values(self, tensor: str, layers: int, is_router: bool = False) -> dict[str, Any]:
         """``values_at`` for one tensor of a model with ``layers`` layers. RecipeError for slices and modules."""
         whole = self._whole_or_fail()
         if self.depth is not None and layers != self.depth:
@@ -185,7 +198,14 @@ class Recipe:
         last = layers - 1
         position = 0.0 if index is None else min(1.0, index / last) if last > 0 else 1.0
         names = [tensor] * len(whole.sources)
-        return self.values_at(self.modules[0], whole, output_name=tensor, source_names=names, position=position)
+        return self.values_at(
+            self.modules[0],
+            whole,
+            output_name=tensor,
+            source_names=names,
+            position=position,
+            is_router=is_router,
+        )
 
     @cached_property
     def _whole(self) -> Slice | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Sequence
 
 from rlmerge.errors import RecipeError, RequestError
@@ -31,7 +32,7 @@ def build(
     """
     if "experts" in root.fields and "merge_method" not in root.fields:
         what = "this describes a mixture of experts, not a merge"
-        raise failure(what, root.where, "Build it with `rlmerge moe CONFIG.yaml -o OUT`.")
+        raise failure(what, root.where, f"Build it with: rlmerge moe {shlex.quote(origin or 'FILE')} -o OUT")
     compat = root.fields.get("compat")
     lenient = compat is not None and compat.text == "mergekit"
     problems = Problems(lenient=lenient, strict=not from_file and not lenient, stages=stages)

@@ -9,6 +9,9 @@ from typing import Any, cast
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.tree import Node
 
+ROUTER = "router"
+"""The filter that speaks of the routers of a mixture of experts, whatever models call them."""
+
 Value = float | bool | str
 ReadScalar = Callable[[Node], Value | None]
 
@@ -17,11 +20,17 @@ ReadScalar = Callable[[Node], Value | None]
 class Rule:
     """``values`` for the tensors whose name contains ``pattern`` (None: every tensor).
 
+    Where ``is_router`` they hold as well for the routers of mixtures of experts, whatever models call them.
     One value is a constant; several are a gradient, spread evenly from the first layer to the last.
     """
 
     pattern: str | None
     values: tuple[Value, ...]
+    is_router: bool = False
+
+    def matches(self, tensor: str, is_router: bool = False) -> bool:
+        """Whether the rule speaks of the tensor of this name, which may be a router of any name."""
+        return self.pattern is None or self.pattern in tensor or (self.is_router and is_router)
 
     def at(self, position: float) -> Value:
         """The value at ``position``: 0 is the first layer, 1 the last. Numbers are interpolated linearly."""
@@ -45,10 +54,10 @@ class Setting:
         """The same value for every tensor."""
         return cls((Rule(None, (value,)),))
 
-    def at(self, tensor: str, position: float) -> Value | None:
+    def at(self, tensor: str, position: float, is_router: bool = False) -> Value | None:
         """The value for a tensor at a layer position in [0, 1]; None when no rule matches it."""
         for rule in self.rules:
-            if rule.pattern is None or rule.pattern in tensor:
+            if rule.matches(tensor, is_router):
                 return rule.at(position)
         return None
 
@@ -99,7 +108,8 @@ def _read_rule(node: Node, scalar: ReadScalar, problems: Problems) -> Rule:
     if "value" not in fields:
         problems.add(node.where, "a filter needs a `value`")
         return Rule(None, ())
-    return Rule(None if pattern == "*" else pattern, _read_values(fields["value"], scalar, problems))
+    is_router = pattern == ROUTER and not problems.lenient
+    return Rule(None if pattern == "*" else pattern, _read_values(fields["value"], scalar, problems), is_router)
 
 
 def _read_values(node: Node, scalar: ReadScalar, problems: Problems) -> tuple[Value, ...]:

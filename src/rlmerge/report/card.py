@@ -42,6 +42,8 @@ def model_card(
         parts.append("The license is not stated here because not every source model states one; check them.")
     if result["experts"]:
         parts.append(_survival(result))
+    if result.get("routers"):
+        parts.append(_routers(result["routers"]))
     if result["details"]:
         parts.append(_details(result))
     if result["warnings"]:
@@ -74,6 +76,25 @@ def _survival(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _routers(routers: Mapping[str, Any]) -> str:
+    """Moves and distances are shares of the norm of the base's routers."""
+    lines = [
+        "## The routers",
+        "",
+        f"{routers['tensors']} tensors, which the merge moved by {_percent(routers['moved'])} of their norm.",
+        "",
+        "| expert | moved by training | changed | survived | requested coefficient | realised | away from output |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for expert in routers["experts"]:
+        lines.append(
+            f"| {prose(_short(expert['name']))} | {_percent(expert['moved'])} | {expert['changed']:,} "
+            f"| {_share(expert['survived'], expert['changed'])} "
+            f"| {_number(expert['requested'])} | {_number(expert['realised'])} | {_percent(expert['distance'])} |"
+        )
+    return "\n".join(lines)
+
+
 def _details(result: Mapping[str, Any]) -> str:
     lines = ["## What the method did", "", "| measured | whole model | tensors |", "|---|---|---|"]
     for detail in result["details"]:
@@ -93,6 +114,10 @@ def _short(name: str) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "–"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.3g} %"
 
 
 def _number(value: float | None) -> str:

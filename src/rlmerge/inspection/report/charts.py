@@ -27,14 +27,16 @@ def survival(found: Inspection) -> str:
         for k, name in enumerate(names)
     ]
     worst = min(forecasts, key=lambda forecast: math.inf if math.isnan(forecast.survived) else forecast.survived)
+    routers = ["survive, routers"] if found.routers else []
     data = table(
         f"Predicted outcome, rounded to {dtype}, {basis}",
-        ["method", "status", "survive", *(f"erased, {n}" for n in names), *(f"kept, {n}" for n in names)],
+        ["method", "status", "survive", *routers, *(f"erased, {n}" for n in names), *(f"kept, {n}" for n in names)],
         [
             [
                 forecast.label,
                 forecast.status,
                 share(forecast.survived),
+                *([share(forecast.routers)] if found.routers else []),
                 *(share(outcome.erased) for outcome in forecast.experts),
                 *(number(outcome.realised) for outcome in forecast.experts),
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlmerge.inspection.results import Finding, Inspection, Pair
+from rlmerge.inspection.results import Finding, Group, Inspection, Pair
 from rlmerge.report.console import MARKS, render, size_text, table
 from rlmerge.report.tables import number, share
 from rlmerge.text import displayed
@@ -26,6 +26,8 @@ def inspect_text(found: Inspection, *, width: int, color: bool) -> str:
     parts: list[RenderableType] = [Text(_headline(found), style="bold"), _findings(found.findings), "", _experts(found)]
     if found.pairs:
         parts.append(_pairs(found.pairs))
+    if found.routers:
+        parts.append(_routers(found.names, found.routers))
     if found.forecasts or found.after:
         parts.append(_forecasts(found))
     if found.recommendation:
@@ -103,14 +105,24 @@ def _pairs(pairs: Sequence[Pair]) -> Table:
     return made
 
 
+def _routers(names: Sequence[str], routers: Group) -> Table:
+    """Per expert how far it moved the routers of a mixture of experts."""
+    made = table(f"routers ({routers.tensors})", ">‖τ‖/‖θ₀‖", ">unchanged", ">share of ‖τ‖²")
+    for k, name in enumerate(names):
+        made.add_row(name, number(routers.relative_norm[k]), share(routers.unchanged[k]), share(routers.energy[k]))
+    return made
+
+
 def _forecasts(found: Inspection) -> Table:
     """What each method leaves: all experts together, and of every expert's own changes."""
     shown = found.names[:EXPERTS_SHOWN]
-    made = table("method", ">changes that survive", *(f">kept of {name}'s own" for name in shown))
+    routers = [">of routers"] if found.routers else []
+    made = table("method", ">changes that survive", *routers, *(f">kept of {name}'s own" for name in shown))
     forecasts = [*([found.after] if found.after else []), *found.forecasts]
     for forecast in forecasts:
         kept = {outcome.expert: outcome.realised for outcome in forecast.experts}
-        made.add_row(forecast.label, share(forecast.survived), *(number(kept[name]) for name in shown))
+        also = [share(forecast.routers)] if found.routers else []
+        made.add_row(forecast.label, share(forecast.survived), *also, *(number(kept[name]) for name in shown))
     sampled = min(forecast.sampled for forecast in forecasts)
     how = "exact" if sampled == 1 else f"from {sampled:.1%} of the weights, evenly spread"
     made.caption = f"rounded to {forecasts[0].dtype}; {how}"
