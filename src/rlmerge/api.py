@@ -125,7 +125,7 @@ def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
     text = model_card(
         result.to_dict(),
         models=[_public_name(model) for model in dict.fromkeys(opened for _, opened in plan.origins.values())],
-        paper=plan.method.paper,
+        paper="; ".join(dict.fromkeys(method.paper for method in plan.methods)),
         recipe="---\n".join(each.recipe.text for each in (*plan.before, plan)),
         license=strictest(plan.beside.licenses),
         version=__version__,

@@ -2,10 +2,11 @@
 
 import pytest
 
+import rlmerge
 from rlmerge.errors import RecipeError
 from rlmerge.merging.modules import module_prefix
 from rlmerge.merging.towers import tower_of
-from support.merges import config_of, merge, plan, write
+from support.merges import config_of, merge, numbers, plan, write
 
 TEXT = [f"model.language_model.layers.{i}.w" for i in range(3)]
 VISION = [f"model.visual.blocks.{i}.w" for i in range(2)]
@@ -197,3 +198,32 @@ def test_an_inner_module_is_taken_out_of_an_outer_one_in_any_order(folder):
     for number, text in enumerate((f"{inner}, {outer}", f"{outer}, {inner}")):
         values = flat(merge(folder, modules(text), out=f"out{number}")[0])
         assert ([values[name] for name in VISION], values[TEXT[0]]) == ([80, 80], 8)
+
+
+def test_a_module_with_a_method_of_its_own(folder):
+    text = """
+        vision_tower: {merge_method: linear, models: [$/a, $/b], parameters: {weight: 1}},
+        multi_modal_projector: {merge_method: passthrough, models: [$/b]},
+        default: {models: [$/a, $/b]}"""
+    merged, result = merge(folder, modules(text, more=", base_model: $/zero, parameters: {lambda: 0.5}"))
+    values = flat(merged)
+    # (8 + 80) / 3, for an average takes in a base that is not listed; 80 as it is; (8 + 80) / 2.
+    assert [values[name] for name in VISION] == pytest.approx([88 / 3] * 2)
+    assert values[PROJECTOR] == 80
+    assert [values[name] for name in (*TEXT, *REST)] == [44] * 6
+    assert result.method == "linear, passthrough, task_arithmetic"
+    card = (folder / "out" / "README.md").read_text()
+    assert "- linear\n- passthrough\n- task_arithmetic\n" in card
+    again = rlmerge.merge(folder / "out" / "rlmerge.lock.yaml", folder / "again", cache=False)
+    assert numbers(folder / "again") == merged and again.method == result.method
+
+
+def test_statistics_of_a_module_are_those_of_its_method(tmp_path):
+    """TIES keeps one of four entries in each layer of the text, but all of vision's."""
+    base = {name: [[0.0] * 4] for name in NAMES}
+    write(tmp_path, config=CONFIG, base=base, a={name: [[1.0, 2.0, 3.0, 4.0]] for name in NAMES})
+    text = "vision_tower: {merge_method: task_arithmetic, models: [$/a]}, default: {models: [$/a]}"
+    more = ", base_model: $/base, parameters: {density: 0.25}"
+    merged, _ = merge(tmp_path, modules(text, "ties", more))
+    assert [merged[name] for name in VISION] == [[[1.0, 2.0, 3.0, 4.0]]] * 2
+    assert [merged[name] for name in TEXT] == [[[0.0, 0.0, 0.0, 4.0]]] * 3

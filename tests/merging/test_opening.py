@@ -135,6 +135,34 @@ def test_a_hub_id_its_revisions_and_its_snapshot_are_one_model(cached):
             assert models.base.path == cached.resolve()
 
 
+@pytest.mark.parametrize("method", ["linear", "karcher"])
+def test_a_base_listed_under_another_name_is_averaged_once(folder, cached, method):
+    """mergekit goes by names and would count it twice, as a base that is not listed and as a model."""
+
+    def listed_by(base, *listed, more=""):
+        models = ", ".join(name if "/" in name else f"$/{name}" for name in listed)
+        text = f"{{merge_method: {method}, base_model: {base}, parameters: {{weight: 1}}, models: [{models}]{more}}}"
+        found = plan(folder, text)
+        return [expert.reference for expert in found.experts], [w for w in found.warnings if "second name" in w]
+
+    names, warnings = listed_by("org/base", str(cached), "e0")
+    assert names == ["org/base", str(folder / "e0")]
+    assert warnings == [
+        f"{cached} is the base under a second name, so it is averaged once; mergekit, which goes by names, counts both"
+    ]
+    assert len(listed_by("org/base", "org/base@main", "e0")[0]) == 2
+    # A base that is not there under any name is averaged in; what is listed twice counts twice.
+    assert len(listed_by("org/base", "e0", "e1")[0]) == 3
+    assert len(listed_by("org/base", "org/base", "org/base@main", "e0")[0]) == 3
+    assert len(listed_by("org/base", str(cached), "e0", more=", compat: mergekit")[0]) == 3
+
+
+def test_an_average_of_a_base_of_two_names_is_rebuilt_from_its_lock(folder, cached):
+    text = f"{{merge_method: linear, base_model: org/base, parameters: {{weight: 1}}, models: [{cached}, $/e0]}}"
+    weights, _ = merge(folder, text)
+    assert merge(folder, str(folder / "out" / "rlmerge.lock.yaml"), out="again")[0] == weights
+
+
 def test_nothing_but_the_base_from_the_hub(cached):
     with pytest.raises(RequestError, match=r"takes at least 1 expert\(s\) besides the base, not 0"):
         open_models(recipe("org/base", str(cached)))

@@ -98,7 +98,6 @@ SLICE = "slices:\n  - sources: %s\n"
         ("modules: {x: }\n", 2, "module 'x' must be a mapping"),
         ("modules: {x: {}}\n", 2, "module 'x' lists no models"),
         ("modules: {x: {models: [a], slices: [a]}}\n", 2, "`models` or `slices`, not both"),
-        ("modules: {x: {models: [a], merge_method: linear}}\n", 2, "unknown key 'merge_method' in module 'x'"),
         ("modules: {x: {models: [a], scale: 2}}\n", 2, "unknown key 'scale' in module 'x'"),
         ("slices: []\n", 2, "must be a list"),
         ("slices: {sources: []}\n", 2, "must be a list"),
@@ -146,3 +145,43 @@ def test_an_unknown_method_still_has_its_form_checked(problems):
     assert [what for _, what, _ in found] == [
         "unknown method 'pass'", "`layer_range` [2, 0] ends before it starts"
     ]  # fmt: skip
+
+
+OWN_METHODS = """
+merge_method: ties
+base_model: base
+modules:
+  text:
+    models: [a, b]
+  vision:
+    merge_method: slerp
+    models: [a]
+    parameters: {t: 0.25}
+  again:
+    merge_method: ties
+    models: [a]
+parameters: {density: 0.3}
+"""
+
+
+def test_modules_with_methods_of_their_own(load):
+    """The recipe's parameters are those of its own method, which a module may name as well."""
+    recipe = load(OWN_METHODS)
+    text, vision, again = recipe.modules
+    assert [recipe.method_of(module).name for module in recipe.modules] == ["ties", "slerp", "ties"]
+    assert [method.name for method in recipe.methods] == ["ties", "slerp"]
+    names = {"output_name": "w", "source_names": ["w"], "position": 0.0}
+    assert recipe.values_at(vision, vision.slices[0], **names) == {"t": 0.25}
+    assert recipe.values_at(again, again.slices[0], **names)["density"] == [0.3]
+    assert recipe.static(text) and recipe.static(vision) == {}
+    assert load(recipe.text) == recipe
+    assert load(OWN_METHODS.replace("slerp", "nearswap")) != recipe
+
+
+def test_a_method_of_a_module_is_checked_like_the_recipes(problems):
+    found = problems(OWN_METHODS.replace("slerp", "slrep"))
+    assert [(line, what) for line, what, _ in found] == [("recipe:8", "unknown method 'slrep'")]
+    found = problems(OWN_METHODS.replace("t: 0.25", "density: 0.25"))
+    assert any("needs parameter 't'" in what for _, what, _ in found)
+    found = problems(OWN_METHODS.replace("models: [a]\n    parameters", "models: [a, b]\n    parameters"))
+    assert any("'slerp' takes exactly 1 model(s) besides the base, not 2" in what for _, what, _ in found)

@@ -43,12 +43,15 @@ def cache_directory() -> Path:
 
 
 def _file(plan: Plan) -> Path:
+    recipe = plan.recipe
     content = {
         "code": code_digest(),
         "models": [model.edition for model in plan.models],
         "inputs": {name: [x.fingerprint for x in found] for name, found in plan.inputs.items()},
-        "method": plan.method.name,
-        "static": {name: str(value) for name, value in plan.recipe.static().items()},
+        "methods": [
+            [recipe.method_of(module).name, {name: str(value) for name, value in recipe.static(module).items()}]
+            for module in recipe.modules
+        ],
         "seed": plan.options.seed,
         "nonfinite": plan.options.on_nonfinite,
         "tensors": {

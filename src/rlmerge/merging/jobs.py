@@ -175,7 +175,7 @@ class JobMaker:
         return tuple(self.models.experts.index(expert) for expert in experts)
 
     def _stages(self, module: Module, part: Slice) -> Stages:
-        return self.recipe.method.statistics(len(part.sources), **self.recipe.static(module, part))
+        return self.recipe.method_of(module).statistics(len(part.sources), **self.recipe.static(module, part))
 
     # Slices
 
@@ -322,7 +322,7 @@ class JobMaker:
             output = OutputTensor(name, sample.dtype, sample.shape)
             self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers_))
             return
-        kind = place(name).kind
+        kind, method = place(name).kind, self.recipe.method_of(module)
         values = self.recipe.values_at(
             module,
             part,
@@ -335,7 +335,7 @@ class JobMaker:
         output = OutputTensor(name, dtype, sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
         more = extras, self.wish.wide, scope, encoder
-        job = Job(output, self.recipe.method, base, sources, numbers, values, stages, *more)
+        job = Job(output, method, base, sources, numbers, values, stages, *more)
         known: dict[str, Any] = {
             "experts": float(len(sources)),
             "numel": sample.numel,
@@ -344,7 +344,7 @@ class JobMaker:
         known |= {"kind": kind, "shape": sample.shape, "has_base": base is not None}
         known["further"] = tuple(sorted(extras))
         job = replace(job, values={**values, **known})
-        for problem in self.recipe.method.check(job.values):
+        for problem in method.check(job.values):
             self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
         self.made.jobs[name] = job
 

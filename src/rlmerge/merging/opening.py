@@ -11,6 +11,7 @@ from rlmerge.checkpoint import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.fingerprint import same_weights
 from rlmerge.errors import RecipeError, RequestError
+from rlmerge.methods import Method
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
 from rlmerge.recipe.reference import existing
 
@@ -52,8 +53,10 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
 def models_of(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Models:
     """The models of a recipe that are open already, by identity; RequestError where too few experts are none."""
     base = opened[recipe.base.identity] if recipe.base else None
-    if recipe.method.base != "ignored":
+    if any(method.base != "ignored" for method in recipe.methods):
         recipe = _without_bases(recipe, opened)
+    if not recipe.compat:
+        recipe = _once(recipe, opened)
     if recipe.is_whole:
         experts = tuple(opened[expert.model.identity] for expert in recipe.experts)
         recipe = replace(recipe, warnings=(*recipe.warnings, *_copies(recipe, opened)))
@@ -140,6 +143,10 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
     warnings: list[str] = []
     modules: list[Module] = []
     for module in recipe.modules:
+        method = recipe.method_of(module)
+        if method.base == "ignored":
+            modules.append(module)
+            continue
         slices: list[Slice] = []
         for part in module.slices:
             base = opened[part.base.identity] if part.base else None
@@ -147,11 +154,11 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
             if base is not None:
                 same = {s.model.identity: _sameness(base, opened[s.model.identity]) for s in part.sources}
                 kept = tuple(s for s in kept if same[s.model.identity] is None or s.layer_range != part.base_range)
-                if part.sources and len(kept) < max(1, recipe.method.min_experts):
+                if part.sources and len(kept) < max(1, method.min_experts):
                     # With nothing else to merge, weights that training left alone are reported as such afterwards.
                     kept = tuple(s for s in part.sources if same[s.model.identity] in (None, _EQUAL))
-                if part.sources and len(kept) < max(1, recipe.method.min_experts):
-                    _refuse_count(recipe, len(kept), base)
+                if part.sources and len(kept) < max(1, method.min_experts):
+                    _refuse_count(recipe, method, len(kept), base)
                 warnings += [
                     f"{s.model} is the base itself ({same[s.model.identity]}): it has no task vector, so it is left out"
                     for s in part.sources
@@ -162,6 +169,27 @@ def _without_bases(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
     if not warnings:
         return recipe
     return replace(recipe, modules=tuple(modules), warnings=(*recipe.warnings, *dict.fromkeys(warnings)))
+
+
+def _once(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> Recipe:
+    """The recipe without a base that an average takes in unlisted where it is listed under another name."""
+    warnings: list[str] = []
+
+    def without(_: Module, part: Slice) -> Slice:
+        implied = next((source for source in part.sources if source.is_implied), None)
+        if implied is None:
+            return part
+        base = opened[implied.model.identity]
+        listed = [source.model for source in part.sources if not source.is_implied]
+        twin = next((model for model in listed if _sameness(base, opened[model.identity]) in _ONE_MODEL), None)
+        if twin is None:
+            return part
+        why = "is the base under a second name, so it is averaged once; mergekit, which goes by names, counts both"
+        warnings.append(f"{twin} {why}")
+        return replace(part, sources=tuple(source for source in part.sources if not source.is_implied))
+
+    found = recipe.map_slices(without)
+    return replace(found, warnings=(*recipe.warnings, *dict.fromkeys(warnings))) if warnings else recipe
 
 
 def _copies(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> list[str]:
@@ -179,14 +207,15 @@ def _copies(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> list[str]:
     return warnings
 
 
-def _refuse_count(recipe: Recipe, experts: int, base: Checkpoint) -> None:
-    least = max(1, recipe.method.min_experts)
-    what = f"method '{recipe.method.name}' takes at least {least} expert(s) besides the base, not {experts}"
+def _refuse_count(recipe: Recipe, method: Method, experts: int, base: Checkpoint) -> None:
+    least = max(1, method.min_experts)
+    what = f"method '{method.name}' takes at least {least} expert(s) besides the base, not {experts}"
     hint = f"The other models of the recipe are {base.reference} itself; did training save its weights?"
     raise RequestError(what, where=recipe.origin or "recipe", hint=hint)
 
 
 _EQUAL = "equal weights"
+_ONE_MODEL = ("the same directory", "the same commit")
 
 
 def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
@@ -194,7 +223,7 @@ def _sameness(a: Checkpoint, b: Checkpoint) -> str | None:
     if a is b or (
         (a.path, a.format) == (b.path, b.format) and set(a.tensors) == set(b.tensors) and a.format == "safetensors"
     ):
-        return "the same directory"
+        return _ONE_MODEL[0]
     if a.revision is not None and a.revision == b.revision and a.format == b.format == "safetensors":
-        return "the same commit"
+        return _ONE_MODEL[1]
     return _EQUAL if same_weights(a.tensors, b.tensors) else None

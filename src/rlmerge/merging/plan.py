@@ -67,6 +67,21 @@ class Plan:
         """The recipe's method."""
         return self.recipe.method
 
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods in use, more than one where modules have their own."""
+        return self.recipe.methods
+
+    @property
+    def method_name(self) -> str:
+        """The names of the methods."""
+        return ", ".join(method.name for method in self.methods)
+
+    @property
+    def status(self) -> str:
+        """Where the methods are from."""
+        return ", ".join(dict.fromkeys(method.status for method in self.methods))
+
     @cached_property
     def job_of(self) -> Mapping[str, Job]:
         """The job that writes each tensor, by the tensor's name."""
@@ -127,7 +142,7 @@ class Plan:
         options = asdict(self.options)
         kept = ("seed", "dtype", "out_dtype", "rounding", "shard_size", "on_nonfinite")
         content = {
-            "code": [code_digest(), digest_of((self.method.formula, self.method.derive, self.method.rows_field))],
+            "code": [code_digest(), *(digest_of((m.formula, m.derive, m.rows_field)) for m in self.methods)],
             "recipe": self.recipe.text,
             "models": [model.edition for model in self.models],
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
@@ -144,8 +159,8 @@ class Plan:
         merged = self.merged
         stages = merged[0].stages if merged else ()
         return {
-            "method": self.method.name,
-            "status": self.method.status,
+            "method": self.method_name,
+            "status": self.status,
             "base": self.base.reference if self.base else None,
             "experts": [expert.reference for expert in self.experts],
             "inputs": {name: [x.directory for x in found] for name, found in self.inputs.items()},

@@ -156,8 +156,8 @@ def _result(plan: Plan, out: Path, account: Account, warnings: list[str]) -> Mer
         dtypes, rounding = "the base's own format", None
     return MergeResult(
         out=out,
-        method=plan.method.name,
-        status=plan.method.status,
+        method=plan.method_name,
+        status=plan.status,
         seconds=0.0,
         bytes_read=plan.bytes_read,
         bytes_written=plan.bytes_written,

@@ -67,7 +67,7 @@ def _identity(source: Source) -> Hashable:
 
 def _fitting(plans: Sequence[Plan]) -> Iterator[tuple[Sequence[int], Sizing]]:
     """Parts of the plans, as large as the memory budget allows, and how each is run."""
-    distinct = {(plan.method.name, str(plan.recipe.static())): plan for plan in plans}
+    distinct = {(plan.method_name, str(plan.recipe.static())): plan for plan in plans}
     size = len(plans)
     while True:
         try:

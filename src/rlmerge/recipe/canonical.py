@@ -40,7 +40,7 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     if recipe.modules[0].name is None:
         document |= _form(recipe, recipe.modules[0])
     else:
-        document["modules"] = {m.name: _form(recipe, m) | _parameters(m.parameters) for m in recipe.modules}
+        document["modules"] = {m.name: _module(recipe, m) for m in recipe.modules}
     document |= _parameters(recipe.parameters)
     optional = {
         "dtype": recipe.dtype,
@@ -52,12 +52,17 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     return document | {key: value for key, value in optional.items() if value is not None}
 
 
+def _module(recipe: Recipe, module: Module) -> dict[str, Any]:
+    method = {"merge_method": module.method.name} if module.method else {}
+    return method | _form(recipe, module) | _parameters(module.parameters)
+
+
 def _form(recipe: Recipe, module: Module) -> dict[str, Any]:
     """``models`` where every model takes part whole and as that form would have it, else ``slices``."""
     first = module.slices[0]
     whole = module.is_whole and not first.parameters and first.base == recipe.base
     if not whole or _is_spectator(recipe, module) or not (first.sources or module.name):
-        return {"slices": [_slice(recipe, each) for each in module.slices]}
+        return {"slices": [_slice(recipe, module, each) for each in module.slices]}
     if not first.sources and first.base:
         return {"models": [{"model": plain_model(first.base)}]}
     return {"models": [_source(source) for source in first.sources]}
@@ -65,16 +70,17 @@ def _form(recipe: Recipe, module: Module) -> dict[str, Any]:
 
 def _is_spectator(recipe: Recipe, module: Module) -> bool:
     """Whether a base takes no part that ``models`` would average in; unlisted in a slice it never does."""
-    method, base = recipe.method, recipe.base
+    method, base = recipe.method_of(module), recipe.base
     if base is None or method.base != "ignored" or method.max_experts == 1:
         return False
     listed = base.identity in {source.model.identity for source in module.slices[0].sources}
-    return not listed and gives_every_value(method, (module.parameters, recipe.parameters))
+    levels = (module.parameters, *(() if module.method else (recipe.parameters,)))
+    return not listed and gives_every_value(method, levels)
 
 
-def _slice(recipe: Recipe, part: Slice) -> dict[str, Any]:
+def _slice(recipe: Recipe, module: Module, part: Slice) -> dict[str, Any]:
     sources = [_source(source) for source in part.sources]
-    if part.base and recipe.method.base != "ignored":
+    if part.base and recipe.method_of(module).base != "ignored":
         sources.insert(0, {"model": plain_model(part.base), **_range(part.base_range)})
     other = {"base_model": plain_model(part.base)} if part.base and part.base != recipe.base else {}
     return {"sources": sources, **other, **_parameters(part.parameters)}

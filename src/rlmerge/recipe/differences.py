@@ -57,6 +57,7 @@ def differences(recipe: Recipe, root: Node) -> Iterator[Finding]:
         *_of_method(recipe, root),
         *_of_arithmetic(recipe, root),
         *_of_values(recipe),
+        *_of_modules(recipe, root),
         *_of_models(recipe, root),
         *_of_output(recipe, root),
     ):
@@ -116,6 +117,13 @@ def _of_values(recipe: Recipe) -> Lines:
         for source in part.sources:
             if "weight" not in source.parameters:
                 yield source.line, f"'{source.model}' has no weight: 1 here, an error in mergekit"
+
+
+def _of_modules(recipe: Recipe, root: Node) -> Lines:
+    for module in recipe.modules:
+        if module.method:
+            why = f"module '{module.name}' is merged by {module.method.name}; mergekit has one method for all modules"
+            yield root.fields["modules"].fields[module.name or ""].fields["merge_method"].line, why
 
 
 def _of_models(recipe: Recipe, root: Node) -> Lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from rlmerge.methods.method import Method
 from rlmerge.recipe.reference import ModelRef
 from rlmerge.recipe.setting import Setting
 
@@ -14,13 +15,17 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SliceSource:
-    """One expert of a slice: its layers (None: all), its own parameters, and directories of further inputs by name."""
+    """One expert of a slice: its layers (None: all), its own parameters, and directories of further inputs by name.
+
+    ``is_implied`` marks a base that an average takes in although it is not listed.
+    """
 
     model: ModelRef
     layer_range: Range | None = None
     parameters: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
     line: int | None = field(default=None, compare=False)
+    is_implied: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,16 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A part of the model with layers of its own (a tower, an encoder); ``name`` is None where it is all of it."""
+    """A part of the model with layers of its own (a tower, an encoder); ``name`` is None where it is all of it.
+
+    ``method`` is None where it is the recipe's. Parameters of the recipe's level hold there alone.
+    """
 
     name: str | None
     slices: tuple[Slice, ...]
     parameters: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     line: int | None = field(default=None, compare=False)
+    method: Method | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from rlmerge.methods.method import Method
 from rlmerge.recipe.layout import Module, Range, Slice
@@ -28,7 +28,8 @@ class Listing:
     """Reads the models of a recipe into modules.
 
     ``method`` is None where it is unknown: then only the form is checked, and there are no modules. ``averages`` says
-    that a method without a base averages in one that the recipe names but does not list.
+    that a method without a base averages in one that the recipe names but does not list. ``lookup`` finds the methods
+    of modules that have their own.
     """
 
     method: Method | None
@@ -36,6 +37,7 @@ class Listing:
     parameters: Settings
     problems: Problems
     averages: bool = True
+    lookup: Callable[[Node], Method | None] = lambda node: None
     identities: dict[ModelRef, str] = field(default_factory=dict[ModelRef, str])
 
     def read(self, top: Mapping[str, Node], root: Node) -> tuple[Module, ...]:
@@ -61,8 +63,15 @@ class Listing:
         if not isinstance(node.value, dict):
             return None
         form = self._form(fields, node, _FORMS[:2], f"module '{name}'")
-        own = read_settings(fields.get("parameters"), self.method, self.problems) if self.method else {}
-        return self._module(name, fields, node, form, own)
+        method = self.lookup(fields["merge_method"]) if "merge_method" in fields else self.method
+        if method is self.method:
+            return self._module(name, fields, node, form, self._own(fields))
+        inner = replace(self, method=method, parameters={})
+        found = inner._module(name, fields, node, form, inner._own(fields))
+        return replace(found, method=method) if found else None
+
+    def _own(self, fields: Mapping[str, Node]) -> Settings:
+        return read_settings(fields.get("parameters"), self.method, self.problems) if self.method else {}
 
     def _form(self, fields: Mapping[str, Node], node: Node, forms: Sequence[str], owner: str) -> str | None:
         """Which of the forms is used; None after reporting none or several."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlmerge import __version__
 from rlmerge.errors import RequestError
 from rlmerge.recipe.problems import Problems
-from rlmerge.recipe.reference import ModelRef
+from rlmerge.recipe.reference import ModelRef, existing
 from rlmerge.recipe.tree import Node, failure
 from rlmerge.recipe.words import printable
 
@@ -91,9 +91,11 @@ def read_lock(root: Node, build: Callable[[Sequence[Node]], tuple[Recipe, ...]])
         if found is None:
             return model
         adapter = model.adapter
-        if adapter and found.adapter_revision:
+        if adapter and found.adapter_revision and existing(adapter.reference) is None:
             adapter = replace(adapter, revision=found.adapter_revision)
-        return replace(model, revision=found.revision or model.revision, adapter=adapter)
+        # A directory of the Hub's cache has a revision, but no other one can be asked of it.
+        own = found.revision if existing(model.reference) is None else None
+        return replace(model, revision=own or model.revision, adapter=adapter)
 
     origin = root.where.rpartition(":")[0] or root.where
     warnings = _of_version(top["versions"].fields.get("rlmerge"))

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from rlmerge.errors import RequestError
-from rlmerge.methods.method import Parameter
+from rlmerge.methods.method import Method, Parameter
 from rlmerge.recipe.canonical import to_yaml_documents
 from rlmerge.recipe.differences import Finding, differences
+from rlmerge.recipe.layout import Slice
 from rlmerge.recipe.load import build_documents, registered
 from rlmerge.recipe.lock import is_lock
 from rlmerge.recipe.model import Recipe
-from rlmerge.recipe.parameters import default_value
+from rlmerge.recipe.parameters import Settings, default_value
 from rlmerge.recipe.parse import Lookup
 from rlmerge.recipe.read import read_text
 from rlmerge.recipe.setting import Setting
@@ -79,29 +80,43 @@ def migrate(path: Path, *, compat: bool = False, lookup: Lookup | None = None) -
 
 def explicit(recipe: Recipe) -> Recipe:
     """The same recipe with every value that is in force by default written down."""
+    plain = [part for module, part in recipe.slices if not module.method]
+    levels = [(module.parameters, part) for module, part in recipe.slices if not module.method]
+    modules = [
+        replace(m, parameters=_filled(m.method, recipe.compat, m.parameters, [({}, part) for part in m.slices]))
+        if m.method
+        else m
+        for m in recipe.modules
+    ]
+    filled = _filled(recipe.method, recipe.compat, recipe.parameters, levels) if plain else recipe.parameters
+    return replace(recipe, parameters=filled, modules=tuple(modules))
+
+
+def _filled(method: Method, compat: bool, settings: Settings, below: Sequence[tuple[Settings, Slice]]) -> Settings:
+    """``settings`` of one level with every default that is in force for some of the slices ``below`` it."""
     filled: dict[str, Setting] = {}
-    for parameter in recipe.method.parameters:
-        given = recipe.parameters.get(parameter.name)
-        default = default_value(recipe.method, parameter, recipe.compat)
-        if default is not None and (given is not None or not _is_given_below(recipe, parameter)):
+    for parameter in method.parameters:
+        given = settings.get(parameter.name)
+        default = default_value(method, parameter, compat)
+        if default is not None and (given is not None or not _is_given(below, parameter)):
             constant = Setting.constant(default)
             filled[parameter.name] = given.otherwise(constant) if given else constant
         elif given is not None:
             filled[parameter.name] = given
-    return replace(recipe, parameters=filled)
+    return filled
 
 
-def _is_given_below(recipe: Recipe, parameter: Parameter) -> bool:
-    """Whether modules, slices or models leave no case in which the recipe's own level would be asked."""
+def _is_given(below: Sequence[tuple[Settings, Slice]], parameter: Parameter) -> bool:
+    """Whether modules, slices or models leave no case in which the level above them would be asked."""
 
     def covered(*levels: object) -> bool:
         return any(isinstance(each, Setting) and each.covers_all for each in levels)
 
     name, own = parameter.name, parameter.per == "expert" and not parameter.is_static
     return all(
-        covered(part.parameters.get(name), module.parameters.get(name))
+        covered(part.parameters.get(name), own_level.get(name))
         or (own and bool(part.sources) and all(covered(source.parameters.get(name)) for source in part.sources))
-        for module, part in recipe.slices
+        for own_level, part in below
     )
 
 

@@ -55,6 +55,19 @@ class Recipe:
         return to_yaml(self)
 
     @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods in use, each once: the recipe's, and those of modules that have their own."""
+        return tuple({method.name: method for method in map(self.method_of, self.modules)}.values())
+
+    def method_of(self, module: Module) -> Method:
+        """What a module is merged by."""
+        return module.method or self.method
+
+    def _levels(self, module: Module, part: Slice) -> tuple[Settings, ...]:
+        """The parameters that hold for a slice, the innermost first; the recipe's are those of its own method."""
+        return (part.parameters, module.parameters, *(() if module.method else (self.parameters,)))
+
+    @property
     def slices(self) -> Iterable[tuple[Module, Slice]]:
         """Every slice with its module, in the order of the output's layers."""
         return ((module, each) for module in self.modules for each in module.slices)
@@ -110,19 +123,19 @@ class Recipe:
         tensor are floats, numbers per expert float64 arrays [K], booleans and choices as they are. RecipeError when a
         filtered list without a catch-all leaves a parameter that has no default unset.
         """
-        levels = (part.parameters, module.parameters, self.parameters)
+        method, levels = self.method_of(module), self._levels(module, part)
         values: dict[str, Any] = {}
-        for parameter in self.method.parameters:
+        for parameter in method.parameters:
             if parameter.per == "expert" and not parameter.is_static:
                 values[parameter.argument] = np.array(
                     [
-                        self._value(parameter, (source.parameters, *levels), name, position, is_router)
+                        self._value(method, parameter, (source.parameters, *levels), name, position, is_router)
                         for source, name in zip(part.sources, source_names, strict=True)
                     ],
                     dtype=np.float64,
                 )
             else:
-                values[parameter.argument] = self._value(parameter, levels, output_name, position, is_router)
+                values[parameter.argument] = self._value(method, parameter, levels, output_name, position, is_router)
         return values
 
     def static(self, module: Module | None = None, part: Slice | None = None) -> dict[str, Any]:
@@ -131,8 +144,8 @@ class Recipe:
         Without arguments: those of the first slice.
         """
         module = module or self.modules[0]
-        levels = ((part or module.slices[0]).parameters, module.parameters, self.parameters)
-        return {p.argument: self._value(p, levels, "", 0.0) for p in self.method.parameters if p.is_static}
+        method, levels = self.method_of(module), self._levels(module, part or module.slices[0])
+        return {p.argument: self._value(method, p, levels, "", 0.0) for p in method.parameters if p.is_static}
 
     def unused_filters(self, tensors: Iterable[str], routers: bool = False) -> tuple[str, ...]:
         """Filters that match none of these tensors, some of which may be ``routers``: most likely typos."""
@@ -149,13 +162,19 @@ class Recipe:
         )
 
     def _value(
-        self, parameter: Parameter, levels: Sequence[Settings], tensor: str, position: float, is_router: bool = False
+        self,
+        method: Method,
+        parameter: Parameter,
+        levels: Sequence[Settings],
+        tensor: str,
+        position: float,
+        is_router: bool = False,
     ) -> Value:
         for settings in levels:
             setting = settings.get(parameter.name)
             if setting and (value := setting.at(tensor, position, is_router)) is not None:
                 return value
-        default = default_value(self.method, parameter, self.compat)
+        default = default_value(method, parameter, self.compat)
         if default is None:
             raise failure(
                 f"no value of '{parameter.name}' for tensor '{tensor}'",

@@ -42,7 +42,8 @@ def build(
     _check_compat(top.get("compat"), problems)
     base = read_base(top["base_model"], problems) if "base_model" in top else None
     shared = read_settings(top.get("parameters"), method, problems) if method else {}
-    modules = Listing(method, base, shared, problems, from_file).read(top, root)
+    found = Listing(method, base, shared, problems, from_file, lambda node: _method_of(node, lookup, problems))
+    modules = found.read(top, root)
     dtype, out_dtype = _read_dtype(top.get("dtype"), problems), _read_dtype(top.get("out_dtype"), problems, True)
     tokenizer = read_tokenizer(top, problems)
     named = _models(base.model if base else None, modules)
@@ -83,6 +84,10 @@ def _read_method(root: Node, lookup: Lookup, problems: Problems) -> Method | Non
         if isinstance(root.value, dict):
             problems.add(root.where, "the recipe names no `merge_method`", "`rlmerge methods` lists them.")
         return None
+    return _method_of(node, lookup, problems)
+
+
+def _method_of(node: Node, lookup: Lookup, problems: Problems) -> Method | None:
     name = problems.text(node, "`merge_method`")
     try:
         return lookup(name) if name else None

@@ -22,6 +22,7 @@ class Entry:
     node: Node
     layer_range: Range | None = None
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    is_implied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def make_slice(entries: Sequence[Entry], scope: Scope, node: Node, problems: Pro
     if base is None or method.base == "ignored":
         experts = list(entries)
         if base and not listed and _averages_base(scope, problems):
-            experts.append(Entry(base.model, base.identity, base.node))
+            experts.append(Entry(base.model, base.identity, base.node, is_implied=True))
         compared = base is not None and (scope.appends or listed is not None)
     else:
         key = (base.identity, _range(listed))
@@ -89,7 +90,7 @@ def _source(entry: Entry, scope: Scope, problems: Problems) -> SliceSource:
         lambda parameter: value_in_force(method, parameter, lenient, scope.levels),
         problems,
     )
-    return SliceSource(entry.model, entry.layer_range, own, entry.inputs, entry.node.line)
+    return SliceSource(entry.model, entry.layer_range, own, entry.inputs, entry.node.line, entry.is_implied)
 
 
 def _averages_base(scope: Scope, problems: Problems) -> bool:

@@ -6,14 +6,14 @@ RECIPE_KEYS = (
     "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
     "tokenizer_source", "tokenizer", "chat_template", "compat",
 )  # fmt: skip
-MODULE_KEYS = ("models", "slices", "parameters")
+MODULE_KEYS = ("merge_method", "models", "slices", "parameters")
 SLICE_KEYS = ("sources", "base_model", "parameters", "residual_weight")
 MODEL_KEYS = ("model", "path", "revision", "lora", "override_architecture")
 TOKENIZER_KEYS = ("source", "tokens", "pad_to_multiple_of")
 
 _TOP = "at the top level of the recipe"
 PLACES = {
-    "merge_method": _TOP,
+    "merge_method": f"{_TOP} or in a module",
     "base_model": f"{_TOP} or in a slice",
     "models": f"{_TOP} or in a module",
     "slices": f"{_TOP} or in a module",

@@ -29,7 +29,7 @@ def model_card(
         "base_model": list(dict.fromkeys(map(plain, models))),
         "base_model_relation": "merge",
         "library_name": "transformers",
-        "tags": ["merge", "rlmerge", plain(result["method"])],
+        "tags": ["merge", "rlmerge", *plain(result["method"]).split(", ")],
     }
     if license is not None:
         matter["license"] = plain(license)
