@@ -175,7 +175,7 @@ def test_modules_with_methods_of_their_own(load):
     assert recipe.values_at(again, again.slices[0], **names)["density"] == [0.3]
     assert recipe.static(text) and recipe.static(vision) == {}
     assert load(recipe.text) == recipe
-    assert load(OWN_METHODS.replace("slerp", "nearswap")) != recipe
+    assert load(OWN_METHODS.replace("t: 0.25", "t: 0.5")) != recipe
 
 
 def test_a_method_of_a_module_is_checked_like_the_recipes(problems):
