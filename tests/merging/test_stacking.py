@@ -29,7 +29,7 @@ def stack(*parts, method="passthrough", more=""):
 
 
 def layers(merged):
-    return [merged[f"model.layers.{i}.w"][0][0] for i in range(sum(".layers." in name for name in merged))]
+    return [merged[f"model.layers.{i}.w"][0][0] for i in range(sum(name.startswith("model.layers.") for name in merged))]
 
 
 # Configuration
@@ -155,11 +155,55 @@ def test_without_a_base_what_one_lacks_is_an_error_in_either_order(tmp_path, fir
         plan(tmp_path, stack(part((first, 1, 2), (second, 1, 2)), method="linear"))
 
 
+LEFT_OUT = "left out: {}, as multi-token prediction fits the layers as they were; only speculative decoding needs it"
+
+
 def test_a_layer_for_multi_token_prediction_is_left_out_with_a_warning(tmp_path):
     write(tmp_path, config={"num_hidden_layers": 4}, a=model(0, count=5))
     merged, result = merge(tmp_path, stack(part(("a", 0, 4)), part(("a", 2, 4))))
     assert layers(merged) == [0, 1, 2, 3, 2, 3]
-    said = f"beyond the last layer of {tmp_path}/a, and so left out: 1 tensor ('model.layers.4.w')"
-    assert said in result.warnings
+    assert LEFT_OUT.format("1 tensor ('model.layers.4.w')") in result.warnings
     with pytest.raises(RecipeError, match=r"goes beyond the 4 layers"):
         plan(tmp_path, stack(part(("a", 0, 5)), part(("a", 2, 4))))
+
+
+MTP = {"mtp.fc.weight": [[7]], "mtp.layers.0.w": [[8]], "mtp.norm.weight": [9]}
+COUNTED = {"num_hidden_layers": 4, "mtp_num_hidden_layers": 1}
+
+
+def test_a_tower_for_multi_token_prediction_goes_with_the_layers_it_was_trained_on(tmp_path):
+    write(tmp_path, config=COUNTED, a=model(0, **MTP))
+    merged, result = merge(tmp_path, stack(part(("a", 0, 4)), part(("a", 2, 4))))
+    assert layers(merged) == [0, 1, 2, 3, 2, 3]
+    assert not any(name.startswith("mtp.") for name in merged)
+    assert LEFT_OUT.format("3 tensors ('mtp.fc.weight', 'mtp.layers.0.w', 'mtp.norm.weight')") in result.warnings
+    config = config_of(tmp_path / "out")
+    assert (config["num_hidden_layers"], config["mtp_num_hidden_layers"]) == (6, 0)
+
+
+def test_where_all_layers_stay_it_comes_of_the_last_slice(tmp_path):
+    more = {name: [[80]] if name == "mtp.fc.weight" else values for name, values in MTP.items()}
+    write(tmp_path, config=COUNTED, a=model(0, **MTP), b=model(10, **more))
+    merged, result = merge(tmp_path, stack(part(("a", 0, 2)), part(("b", 2, 4))))
+    assert layers(merged) == [0, 1, 12, 13]
+    assert merged["mtp.fc.weight"] == [[80]] and merged["mtp.layers.0.w"] == [[8]]
+    assert config_of(tmp_path / "out")["mtp_num_hidden_layers"] == 1
+    assert not any("left out" in warning for warning in result.warnings)
+
+
+def test_a_model_without_it_lends_none(tmp_path):
+    """As experts that transformers saved: it drops what it does not load."""
+    write(tmp_path, config=COUNTED, a=model(0, **MTP), b=model(10))
+    merged, result = merge(tmp_path, stack(part(("a", 0, 2)), part(("b", 2, 4))))
+    assert "mtp.fc.weight" not in merged
+    assert any("not every model of the last slice has 3 tensors" in warning for warning in result.warnings)
+    assert config_of(tmp_path / "out")["mtp_num_hidden_layers"] == 0
+
+
+def test_beside_a_module_of_slices_it_is_not_copied(tmp_path):
+    write(tmp_path, config=COUNTED, a=model(0, **MTP))
+    recipe = "{merge_method: passthrough, base_model: $/a, modules: {model: {slices: [%s, %s]}}}"
+    merged, _ = merge(tmp_path, recipe % (part(("a", 0, 4)), part(("a", 2, 4))))
+    assert len(layers(merged)) == 6 and not any(name.startswith("mtp.") for name in merged)
+    merged, _ = merge(tmp_path, recipe % (part(("a", 0, 2)), part(("a", 2, 4))), out="again")
+    assert merged["mtp.fc.weight"] == [[7]]

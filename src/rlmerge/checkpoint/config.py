@@ -85,6 +85,14 @@ def with_tied(config: Config, tied: bool) -> dict[str, Any]:
     return edited | {"tie_word_embeddings": tied}
 
 
+_DRAFTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_num_layers")
+
+
+def without_drafts(config: Config) -> dict[str, Any]:
+    """The configuration of a model that lost its layers for multi-token prediction."""
+    return with_values(config, {key: 0 for key in _DRAFTS if find(config, key)})
+
+
 def with_dtype(config: Config, name: str) -> dict[str, Any]:
     """The configuration of a model all of whose weights are stored as ``name``, in its parts as at the top."""
     edited = _replaced(config, name)

@@ -22,7 +22,7 @@ from .measured import Inputs, inputs_of
 from .modules import module_prefix
 from .opening import Models
 from .stacking import misfits, other_kinds
-from .towers import position, tower_depths, tower_of
+from .towers import is_draft, position, tower_depths, tower_of
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.formats.quantised_encode import Encoder
@@ -35,13 +35,15 @@ _BEFORE = re.compile(r"embed|wte|wpe|word_emb|position|tok_emb|patch|conv1|cls_t
 class Jobs:
     """Jobs by output name, warnings, the problems found, and the layers of each tower where slices chose them.
 
-    ``layers`` maps a tower to the first source's layer for each output layer.
+    ``layers`` maps a tower to the first source's layer for each output layer. ``no_drafts`` says that the layers for
+    multi-token prediction were left out.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict[str, Job])
     warnings: list[str] = field(default_factory=list[str])
     problems: dict[str, RequestError] = field(default_factory=dict[str, RequestError])
     layers: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    no_drafts: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class JobMaker:
     # Modules
 
     def _partition(self) -> list[tuple[Module | None, list[str]]]:
-        """Modules with the tensors they speak of; what none speaks of is copied from the base."""
+        """Modules with the tensors they speak of; last, what none speaks of, which is copied from the base."""
         modules = self.recipe.modules
         if len(modules) == 1 and modules[0].name is None:
             return [(modules[0], self.names)]
@@ -133,6 +135,9 @@ class JobMaker:
             what = f"no module speaks of {some(names)}, and there is no base to copy them from"
             self.made.problems["left"] = RequestError(what, where=self._at(None), hint="Name a base_model.")
             return
+        if not self._keeps_layers():
+            self._lose([name for name in names if is_draft(name, self.depths)])
+            names = [name for name in names if not is_draft(name, self.depths)]
         held = [name for name in names if name in self.seen[id(base)]]
         absent = [name for name in names if name not in self.seen[id(base)]]
         if absent:
@@ -180,6 +185,8 @@ class JobMaker:
     # Slices
 
     def _sliced(self, module: Module, names: Sequence[str], scope: str) -> None:
+        drafts = [name for name in names if is_draft(name, self.depths)]
+        names = [name for name in names if not is_draft(name, self.depths)]
         towers = list(dict.fromkeys(found[0] for name in names if (found := tower_of(name))))
         if len(towers) != 1:
             shown = ", ".join(f"'{tower}'" for tower in towers) or "none"
@@ -190,13 +197,42 @@ class JobMaker:
         (tower,) = towers
         chosen, done = set(names), 0
         layers: list[int] = []
-        slices = module.slices
+        slices, inner = module.slices, scope
         self._check_fit(module, tower, chosen)
         for number, part in enumerate(slices):
             inner = f"{scope}.{number}"
             self._outside(module, part, chosen, inner, first=number == 0, last=number == len(slices) - 1)
             done += self._layers(module, part, tower, chosen, inner, done, layers)
         self.made.layers[tower] = layers
+        if self._keeps_layers():
+            last = slices[-1]
+            for name in drafts:
+                self._draft(module, last, name, inner)
+        else:
+            self._lose(drafts)
+
+    def _draft(self, module: Module, part: Slice, name: str, scope: str) -> None:
+        """Merge what predicts further tokens as it stands after the layers, if all models of the slice have it."""
+        models = [self.models.of(model) for model in part.models]
+        holders = [model for model in models if name in self.seen[id(model)]]
+        if len(holders) == len(models) or (part.base and holders == models[:1]):
+            self._slice_job(module, part, name, dict.fromkeys(range(len(models)), name), scope, 1.0)
+        else:
+            self._remark(name, "not every model of the last slice has ", ", so that is left out")
+            self.made.no_drafts = True
+
+    def _keeps_layers(self) -> bool:
+        """Whether every layer is where it was."""
+        return all(layers == list(range(self.depths[tower])) for tower, layers in self.made.layers.items())
+
+    def _lose(self, drafts: Sequence[str]) -> None:
+        """Leave out what predicts further tokens from layers that are no longer those it was trained on."""
+        for name in drafts:
+            after = (
+                ", as multi-token prediction fits the layers as they were; only speculative decoding needs it"
+            )
+            self._remark(name, "left out: ", after)
+            self.made.no_drafts = True
 
     def _check_fit(self, module: Module, tower: str, chosen: set[str]) -> None:
         """Note models of other shapes, layers of other kinds, and layers that no slice can speak of."""
@@ -208,10 +244,6 @@ class JobMaker:
             problem = other_kinds(template, tower, part, self._at(part.line))
             if problem is not None:
                 self.made.problems.setdefault("kinds", problem)
-        for name in chosen:
-            found = tower_of(name)
-            if found is not None and found[1] >= self.depths.get(tower, found[1] + 1):
-                self._remark(name, f"beyond the last layer of {template.reference}, and so left out: ", "")
 
     def _remark(self, name: str, before: str, after: str) -> None:
         """Add a tensor to those that one warning names between two texts."""

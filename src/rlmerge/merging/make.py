@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, InputFile, Source, plan_shards
-from rlmerge.checkpoint.config import read_config, with_dtype, with_quantization, with_tied
+from rlmerge.checkpoint.config import read_config, with_dtype, with_quantization, with_tied, without_drafts
 from rlmerge.checkpoint.identity import CONFIG, Identity, plan_identity
 from rlmerge.checkpoint.license import read_license
 from rlmerge.checkpoint.module_kinds import ROUTER, place
@@ -221,6 +221,8 @@ def _files(
     for tower, layers in made.layers.items():
         donor = next(models.of(model) for _, part in models.recipe.slices for model in part.models)
         config = reindexed({**(donor.config or {}), **config}, layers, tower)
+    if made.no_drafts:
+        config = without_drafts(config)
     if like_base and models.base is not None:
         original = read_config(models.base.side_root) or {}
         config = with_quantization(config, original)

@@ -18,6 +18,16 @@ _KINDS = (
 """By a tower's name: sections of the configuration that speak of it, and keys that count its layers."""
 
 
+_DRAFT = re.compile(r"(?:^|\.)(?:mtp|nextn)(?:_|\.|$)")
+"""Modules for multi-token prediction beside the layers, which speculative decoding drafts with."""
+
+
+def is_draft(tensor: str, depths: Mapping[str, int]) -> bool:
+    """Whether a tensor belongs to multi-token prediction: by its name, or as a layer beyond the configured ones."""
+    found = tower_of(tensor)
+    return bool(_DRAFT.search(tensor)) or (found is not None and found[1] >= depths.get(found[0], found[1] + 1))
+
+
 def tower_of(tensor: str) -> tuple[str, int] | None:
     """The name before a tensor's layer number, and the number; None outside the layers."""
     found = _LAYER.match(tensor)
