@@ -70,6 +70,7 @@ class PartialDirectory:
         check_target(self.target, force)
         self._home = partial_path(self.target)
         self.path = self._home / _MODEL
+        self._made = [place for place in self.target.parents if not os.path.lexists(place)]
         self._lock = lock(self._home)
         fresh = False
         try:
@@ -87,6 +88,7 @@ class PartialDirectory:
                 self._remove()
             with suppress(OSError):
                 self._home.rmdir()  # if it is empty, as we made it
+            self._remove_parents()
             os.close(self._lock)
             raise
         self._completed = dict(self._journal.entries)
@@ -155,9 +157,10 @@ class PartialDirectory:
         return manifest
 
     def abandon(self) -> None:
-        """Remove the directory and everything in it."""
+        """Remove the directory and everything in it, and the directories above it that were made for it."""
         self.close()
         self._remove()
+        self._remove_parents()
 
     def close(self) -> None:
         """Let go of files and lock. What was not sealed stays for a resumed run."""
@@ -255,6 +258,12 @@ class PartialDirectory:
                 (self._home / journals.NAME).unlink(missing_ok=True)
                 (self._home / journals.FRESH).unlink(missing_ok=True)
                 self._home.rmdir()
+
+    def _remove_parents(self) -> None:
+        """Remove the directories above the target that were not there, as long as nothing else is in them."""
+        with suppress(OSError):
+            for place in self._made:
+                place.rmdir()
 
     def _start_sync(self, writer: ShardWriter) -> None:
         """Write a finished shard to disk while the merge goes on."""

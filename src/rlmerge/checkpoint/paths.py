@@ -52,6 +52,15 @@ def open_regular(path: Path, *, follow: bool = True) -> int:
     raise CheckpointError("is not a regular file", where=str(path), hint="Remove it, or put the file there.")
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a regular file; CheckpointError for anything else."""
+    fd = open_regular(path)
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
 def read_start(path: Path, limit: int) -> bytes:
     """The first ``limit`` bytes of a regular file, fewer where it ends; CheckpointError if it cannot be read."""
     return _read(path, limit)[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlmerge.cli.arguments import Size
+from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
 
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from rlmerge.checkpoint import Checkpoint
 
 _BASE = "The model that the expert was trained from."
-_OUT = click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write."
-)
+_OUT = click.option("-o", "--out", required=True, type=OutputPath(), metavar="OUT", help="Directory to write.")
 _RESUME = click.option("--resume", is_flag=True, help="Continue an interrupted run into the same directory.")
 _FORCE = click.option("--force", is_flag=True, help="Replace an existing directory once the new one is complete.")
 _QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")

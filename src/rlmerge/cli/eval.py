@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlmerge.cli.arguments import GreedyCommand
+from rlmerge.cli.arguments import GreedyCommand, OutputPath
 from rlmerge.cli.output import check_writable, color, emit, emit_json, width, write_file
 from rlmerge.cli.request import FORMAT
 
 if TYPE_CHECKING:
     from rlmerge.evaluate.report.hub import Benchmark
 
-_FILE = click.Path(path_type=Path)
+_FILE = OutputPath()
 
 
 @click.command(cls=GreedyCommand)

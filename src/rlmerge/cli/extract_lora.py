@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from rlmerge.cli.arguments import OutputPath
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
 
@@ -21,7 +22,7 @@ _POOR = 0.3
 @click.command()
 @click.argument("expert", metavar="EXPERT")
 @click.option("--base", required=True, metavar="MODEL", help="The model that the expert was trained from.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write.")
+@click.option("-o", "--out", required=True, type=OutputPath(), metavar="OUT", help="Directory to write.")
 @click.option("--rank", type=click.IntRange(min=1), default=16, show_default=True, help="Rank of the factors.")
 @click.option(
     "--exclude",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rlmerge.cli.arguments import Size
+from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.output import check_writable, color, emit, emit_json, width, write_file
 from rlmerge.cli.request import FORMAT
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, required=True, metavar="EXPERT... | MERGED --against RECIPE")
 @click.option("--base", metavar="MODEL", help="The model the experts were trained from.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="RECIPE", help="Look back on a merge: its recipe.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write a self-contained HTML report."
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all figures as JSON.")
+@click.option("-o", "--out", type=OutputPath(), metavar="FILE", help="Write a self-contained HTML report.")
+@click.option("--json", "json_file", type=OutputPath(), metavar="FILE", help="Write all figures as JSON.")
 @click.option("--spectral", is_flag=True, help="Add singular values and principal angles; slow.")
 @click.option("--exact", is_flag=True, help="Forecast from every weight, not from a sample of a large model.")
 @click.option("--memory", type=Size(), default="512MiB", show_default=True, help="Memory budget.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rlmerge.cli.arguments import OutputPath
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
 
@@ -19,7 +20,7 @@ _MARKS = {"same": "=", "differs": "~", "no effect": "-"}
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.yaml")
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the explicit recipe there.")
+@click.option("-o", "--out", type=OutputPath(), metavar="FILE", help="Write the explicit recipe there.")
 @click.option("--compat", is_flag=True, help="As with `compat: mergekit`: mergekit's values where ours differ.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @FORMAT

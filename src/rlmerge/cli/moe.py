@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from rlmerge.cli.arguments import Size
+from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
 
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.yaml")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write.")
+@click.option("-o", "--out", required=True, type=OutputPath(), metavar="OUT", help="Directory to write.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="For random routers and noise."
 )

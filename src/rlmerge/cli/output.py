@@ -116,8 +116,12 @@ def write_file(file: Path, text: str) -> None:
     """Write a result; RunError when the disk does not take it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # A pipe that nobody reads is refused instead of waited for.
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        os.set_blocking(handle, True)
         # Names of files may hold bytes that are no text; a result is always UTF-8.
-        file.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:  # noqa: PTH123
+            stream.write(text)
     except OSError as error:
         hint = "Make room and run the same command again."
         raise RunError(f"cannot be written ({error.strerror})", where=str(file), hint=hint) from error

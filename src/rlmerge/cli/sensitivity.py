@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlmerge.cli.arguments import OutputPath
 from rlmerge.cli.output import emit, emit_json, note
 from rlmerge.cli.request import FORMAT
 from rlmerge.sensitivity.options import DTYPES, MODES, SensitivityOptions
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     help="JSONL of prompt and response (or completion, answer), of chat messages, or of text; a text file with one"
     " sequence a line; or reasoning-gym:TASK[:JSON]. FILE.jsonl:TASK takes the lines of one task.",
 )
-@click.option("-o", "--out", required=True, metavar="DIR", help="Directory to write.")
+@click.option("-o", "--out", required=True, type=OutputPath(), metavar="DIR", help="Directory to write.")
 @click.option(
     "--mode",
     type=click.Choice(MODES),
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace an existing output once the new one is complete.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
-def command(model: str, data: str, out: str, quiet: bool, output_format: str, **options: Any) -> None:
+def command(model: str, data: str, out: Path, quiet: bool, output_format: str, **options: Any) -> None:
     """Measure the diagonal Fisher of a causal language model.
 
     For every parameter: the mean over sequences of the squared gradient of log π(response | prompt). The methods

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from rlmerge.cli.arguments import Size
+from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.output import emit, emit_json
 from rlmerge.cli.request import FORMAT
 
@@ -17,7 +16,7 @@ _FILLS = ("omp", "nearest", "mean", "zero")
 @click.command()
 @click.argument("model")
 @click.argument("donor")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="OUT", help="Directory to write.")
+@click.option("-o", "--out", required=True, type=OutputPath(), metavar="OUT", help="Directory to write.")
 @click.option(
     "--fill",
     type=click.Choice(_FILLS),

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from rlmerge.cli.arguments import GreedyCommand, Size
+from rlmerge.cli.arguments import GreedyCommand, OutputPath, Size
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
 
-_DIR = click.Path(path_type=Path)
+_DIR = OutputPath()
 
 
 @click.command(cls=GreedyCommand)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.language.gym import open_dataset
+from rlmerge.recipe.read import read_file
 
 REASONING_GYM = "reasoning-gym:"
 REASONING_GYM_SEQUENCES = 64
@@ -81,11 +82,13 @@ def read_lines(file: Path, kind: str) -> tuple[list[tuple[str, str]], str]:
     RequestError when the file cannot be read, is not UTF-8, or holds no line of ``kind``, as the message calls them.
     """
     try:
-        raw = file.read_bytes()
-        content = raw.decode("utf-8-sig")
-    except OSError as error:
+        raw = read_file(file)
+    except (OSError, ValueError) as error:  # a null byte in the name
         hint = "Check the path."
-        raise RequestError(f"cannot be read: {error.strerror}", where=str(file), hint=hint) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"cannot be read: {reason}", where=str(file), hint=hint) from None
+    try:
+        content = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"is not UTF-8 text (byte {error.start})", where=str(file), hint="Convert it.") from None
     # Not str.splitlines: JSON strings may hold U+2028 and friends unescaped.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlmerge.checkpoint.directory import entries
+from rlmerge.checkpoint.paths import file_size
 from rlmerge.errors import CheckpointError, RequestError, RunError
 from rlmerge.extras import require
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
+_READ = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+"""Endings of the files beside the weights that transformers may read."""
+
+_MAX_FILE = 2**30
 _MEMORY_HINT = "Use a smaller batch, fewer new tokens, a smaller dtype, or a device with more memory."
 _BUFFERS = re.compile(r"(inv_freq|masked_bias|attn\.bias|position_ids)$")
 """Constants that old checkpoints store and no model reads."""
@@ -61,10 +67,21 @@ def load_causal(path: Path, device: Any, dtype: str | None = None) -> Causal:
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer in ``path``; CheckpointError when transformers cannot load it."""
     transformers = require("transformers")
+    _check_files(path)
     try:
         return transformers.AutoTokenizer.from_pretrained(path, **_SAFE)
     except Exception as error:  # tokenizer files are read by several libraries, each with its own errors
         raise _unloadable(path, error) from error
+
+
+def _check_files(path: Path) -> None:
+    """CheckpointError for files that libraries would wait for, or read without end: pipes, devices, giants."""
+    for name in entries(path):
+        if name.endswith(_READ):
+            read_size = file_size(path / name)
+            if read_size > _MAX_FILE:
+                what = f"is {read_size} bytes long; at most {_MAX_FILE} are read"
+                raise CheckpointError(what, where=str(path / name))
 
 
 def find_device(name: str) -> Any:

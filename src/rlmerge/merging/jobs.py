@@ -228,9 +228,7 @@ class JobMaker:
     def _lose(self, drafts: Sequence[str]) -> None:
         """Leave out what predicts further tokens from layers that are no longer those it was trained on."""
         for name in drafts:
-            after = (
-                ", as multi-token prediction fits the layers as they were; only speculative decoding needs it"
-            )
+            after = ", as multi-token prediction fits the layers as they were; only speculative decoding needs it"
             self._remark(name, "left out: ", after)
             self.made.no_drafts = True
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from rlmerge.errors import RequestError, nearest
@@ -28,8 +30,7 @@ def read_text(path: Path) -> str:
                 where=where,
                 hint="Give a YAML file, or name a method: --method NAME --base BASE EXPERT...",
             )
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_file(path, MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise RequestError("no such recipe file", where=where, hint=_near_files(path)) from error
     except OSError as error:
@@ -39,6 +40,19 @@ def read_text(path: Path) -> str:
     if len(data) > MAX_BYTES:
         raise failure(f"recipe is larger than {MAX_BYTES // 1_000_000} MB", where, "Is this file a recipe?")
     return decode(data, where)
+
+
+def read_file(path: Path, limit: int = -1) -> bytes:
+    """Up to ``limit`` bytes of a file or pipe; a pipe that nobody writes to is empty rather than waited for.
+
+    OSError as for any file, and for a device that would never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:  # noqa: PTH123 - of a descriptor
+        os.set_blocking(handle, True)
+        if limit < 0 and stat.S_ISCHR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is a device")
+        return file.read(limit)
 
 
 def decode(data: bytes, where: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -76,12 +78,19 @@ def tune(
     in_memory = settings.hook is None and judge.accepts_memory(opened.models.base)
     starts = [*_inspected(from_inspect, space, options, progress), *_warm(warm, space)]
     signature = _signature(space, settings, judge.bench, list(opened.models.opened.values()))
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(folder, space, settings, signature)
     try:
         maker = Maker(opened, options, settings.memory, folder / "candidates", in_memory, progress)
         run = _Run(space, settings, study, maker, judge, progress, began)
-        judge.prepare()
+        try:
+            judge.prepare()
+        except RequestError:
+            study.close()
+            if study.is_alone:
+                _remove(missing)
+            raise
         if study.is_new:
             for values, origin in starts:
                 study.enqueue(values, origin)
@@ -274,9 +283,23 @@ def _read(
     return read_search(Path(search) if isinstance(search, PathLike) else search, given)
 
 
+def _remove(missing: Sequence[Path]) -> None:
+    """Take back the directory of a study in which nothing was tried, and those above it, where they were not there."""
+    if missing:
+        shutil.rmtree(missing[0], ignore_errors=True)
+        with suppress(OSError):  # Somebody else has put something there.
+            for place in missing[1:]:
+                place.rmdir()
+
+
 def _folder(out: Path) -> Path:
     """The study's directory; RequestError when something else is there."""
     out = out.expanduser()
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        hint = "Name a directory in characters: the study is a database, whose path must be text."
+        raise RequestError("is no text", where=str(out), hint=hint) from None
     if out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file() and not (out / ".workers").is_dir():
         hint = "Give the search a new directory, or that of a search to go on with."
         raise RequestError("holds something else than a search", where=str(out), hint=hint)

@@ -51,6 +51,11 @@ class Study:
             self.is_new = self._sign(signature)
             self._study.sampler = self._sampler()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process works, or has worked, on the study."""
+        return self.is_new and {path.name for path in (self.folder / _WORKERS).iterdir()} <= {self.worker, "lock"}
+
     def close(self) -> None:
         """Let others know that this process has ended."""
         if self._alive is not None:
