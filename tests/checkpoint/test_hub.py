@@ -1,6 +1,7 @@
 import fnmatch
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("~/name", None),
         ("/org/name", None),
         ("../org/name", None),
-        ("a/b/c", None),
+        ("a/b/c", ("a/b/c", None)),
         ("org/name@", None),
         ("org/na me", None),
     ],
@@ -69,6 +70,60 @@ def test_a_cached_model_opens_offline(hub, reference, revision):
     assert list(model.tensors) == ["w"]
     assert model.config == {"model_type": "llama"}
     assert [path.name for path in model.side_files] == ["config.json"]
+
+
+@pytest.mark.parametrize("length", [7, 12, 39])
+def test_a_commit_may_be_cut_short(hub, length):
+    model = open_checkpoint(f"org/name@{COMMIT[:length]}")
+    assert model.revision == COMMIT
+
+
+@pytest.mark.parametrize("start", [COMMIT[:6], "fffffff"])
+def test_a_commit_that_is_too_short_or_not_there(hub, start):
+    with pytest.raises(CheckpointError, match="not in the Hub cache"):
+        open_checkpoint(f"org/name@{start}")
+
+
+def test_a_short_commit_is_looked_up_on_the_hub(hub, monkeypatch):
+    class Api:
+        def list_repo_commits(self, repository):
+            assert repository == "org/name"
+            return [SimpleNamespace(commit_id="f" * 40), SimpleNamespace(commit_id="e" * 40)]
+
+    asked = []
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "snapshot_download", lambda _, revision, **more: asked.append(revision) or "/nowhere")
+    fetch("org/name", "eeeeeeee")
+    assert set(asked) == {"e" * 40}
+
+
+def test_a_folder_of_a_repository(hub, tmp_path, write_tensors):
+    snapshot = tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT
+    (snapshot / "step-10" / "hf").mkdir(parents=True)
+    write_tensors(snapshot / "step-10" / "hf" / "model.safetensors", {"inner": [3]})
+    model = open_checkpoint("org/name/step-10/hf@main")
+    assert (list(model.tensors), model.revision) == (["inner"], COMMIT)
+    with pytest.raises(CheckpointError, match="has no folder 'step-20'"):
+        open_checkpoint("org/name/step-20")
+
+
+def test_only_what_a_folder_holds_is_downloaded(hub, monkeypatch, tmp_path):
+    asked = []
+    (tmp_path / "snapshot" / "sub").mkdir(parents=True)
+    (tmp_path / "snapshot" / "sub" / "model.safetensors").touch()
+    monkeypatch.setattr(
+        hub,
+        "snapshot_download",
+        lambda *_, allow_patterns, **more: asked.append(allow_patterns) or tmp_path / "snapshot",
+    )
+    assert fetch("org/name/sub", None) == (tmp_path / "snapshot" / "sub", "snapshot")
+    assert asked == [[f"sub/{pattern}" for pattern in PATTERNS]]
+
+
+@pytest.mark.parametrize("text", ["org/name/../other", "org/name//x", "org/name/", "/org/name", "org/.name", "name"])
+def test_what_is_no_id(text):
+    assert parse_id(text) is None
 
 
 def test_a_model_that_is_not_cached(hub):

@@ -2,6 +2,8 @@
 
 import pytest
 
+import rlmerge
+from support.adapters import MADE
 from support.merges import config_of, merge, plan, write
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -108,3 +110,17 @@ def test_models_that_all_tie_their_heads_stay_tied_with_the_first_slices_embeddi
     assert merged[EMBED] == E
     assert HEAD not in merged
     assert config_of(tmp_path / "out")["tie_word_embeddings"] is True
+
+
+def test_an_adapter_that_trained_the_tables_apart_is_one_warning():
+    base, adapter = MADE / "llama" / "base", MADE / "llama" / "embed"
+    recipe = {"merge_method": "task_arithmetic", "base_model": str(base), "models": [f"{base}+{adapter}"]}
+    said = [warning for warning in rlmerge.plan(recipe).warnings if "tie" in warning or "lm_head" in warning]
+    assert len(said) == 1 and "trained the two tied embeddings apart" in said[0]
+
+
+def test_a_configuration_that_ties_what_the_weights_do_not_is_no_other_warning(tmp_path):
+    write(tmp_path, config=TIED, base=model(E))
+    write(tmp_path, config=UNTIED, expert=model(MOVED, OWN))
+    said = [warning for warning in plan(tmp_path, ADD).warnings if "tie_word_embeddings" in warning]
+    assert len(said) == 1 and said[0].startswith("output heads that differ")

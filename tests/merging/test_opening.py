@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlmerge.checkpoint.formats import ADAPTER
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.merging.opening import open_models
 from rlmerge.recipe import load_recipe
+from support.adapters import write_adapter
 from support.family import draw, tree
 from support.merges import merge, plan
 from support.models import write_model
@@ -161,6 +163,17 @@ def test_an_average_of_a_base_of_two_names_is_rebuilt_from_its_lock(folder, cach
     text = f"{{merge_method: linear, base_model: org/base, parameters: {{weight: 1}}, models: [{cached}, $/e0]}}"
     weights, _ = merge(folder, text)
     assert merge(folder, str(folder / "out" / "rlmerge.lock.yaml"), out="again")[0] == weights
+
+
+def test_an_adapter_named_by_its_hub_id_finds_its_base(folder, cached):
+    """As where the base of a recipe is an adapter itself, or one is converted."""
+    snapshot = cached.parents[2] / "models--org--adapter" / "snapshots" / COMMIT
+    (snapshot.parents[1] / "refs").mkdir(parents=True)
+    (snapshot.parents[1] / "refs" / "main").write_text(COMMIT)
+    snapshot.mkdir(parents=True)
+    write_adapter(snapshot, {"model.norm.weight": np.ones(60, np.float32)}, base_model_name_or_path="org/base")
+    models = open_models(recipe("org/adapter", "e0"))
+    assert models.base.format == ADAPTER and models.base.side_root == cached.resolve()
 
 
 def test_nothing_but_the_base_from_the_hub(cached):

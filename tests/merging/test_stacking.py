@@ -29,7 +29,9 @@ def stack(*parts, method="passthrough", more=""):
 
 
 def layers(merged):
-    return [merged[f"model.layers.{i}.w"][0][0] for i in range(sum(name.startswith("model.layers.") for name in merged))]
+    return [
+        merged[f"model.layers.{i}.w"][0][0] for i in range(sum(name.startswith("model.layers.") for name in merged))
+    ]
 
 
 # Configuration

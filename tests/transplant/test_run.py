@@ -169,3 +169,11 @@ def test_transformers_loads_it(tmp_path):
     # Text of shared tokens alone: the same rows, so the same numbers but for the order of sums.
     torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
     assert new.generation_config.eos_token_id == two.eos_token_id == 1
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_written(pair, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100}))
+    names = sorted(path.name for path in pair.iterdir())
+    with pytest.raises(RequestError, match=r"this writes [0-9,]+ bytes, but only 100 are free there"):
+        run(pair)
+    assert sorted(path.name for path in pair.iterdir()) == names

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rlmerge.adapters.dense import DenseSum, RowSum, is_equal
-from rlmerge.checkpoint.formats.adapter import FORMAT
+from rlmerge.checkpoint.formats import ADAPTER
 from rlmerge.checkpoint.formats.adapter_sources import Changed, Dora, LowRank, TiedRows, TrainedRows, Untied, Update
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.errors import RequestError
@@ -67,7 +67,7 @@ def _changes(base: Checkpoint, experts: Sequence[Checkpoint], coefficients: Coef
             if id(source) in known:
                 continue
             if not isinstance(source, Changed) or id(source.base) not in known:
-                what = "is an adapter opened on another base" if expert.format == FORMAT else "is no adapter"
+                what = "is an adapter opened on another base" if expert.format == ADAPTER else "is no adapter"
                 hint = "Give adapters of one base; rlmerge extract-lora makes one of a full model."
                 raise RequestError(f"{what}, so the result cannot be an adapter", where=expert.reference, hint=hint)
             if not isinstance(source, Untied | TiedRows) and coefficients(name)[number]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rlmerge.errors import CheckpointError
 
-_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_ID = re.compile(r"(?P<model>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w-][\w.-]*)*)(@(?P<revision>[\w./-]+))?")
+_SHORT = re.compile(r"[0-9a-f]{7,39}")
 
 PATTERNS = (
     "*.safetensors", "*.json", "*.txt", "*.model", "*.model.v*", "*.jinja", "*.tiktoken", "*.spm", "*.codes", "*.md",
@@ -20,14 +21,21 @@ PICKLED = ("pytorch_model*.bin", "adapter_model.bin")
 
 
 def parse_id(reference: str) -> tuple[str, str | None] | None:
-    """(repository, revision) of ``org/name`` or ``org/name@revision``; None if it cannot be a Hub id."""
+    """Model and revision of ``org/name[/folder][@revision]``; None if it cannot be a Hub id."""
     found = _ID.fullmatch(reference)
-    return (found["repository"], found["revision"]) if found else None
+    return (found["model"], found["revision"]) if found else None
 
 
-def fetch(repository: str, revision: str | None) -> tuple[Path, str]:
-    """The snapshot directory and its commit, downloaded if the cache lacks it; CheckpointError where that fails."""
-    where = f"{repository}@{revision}" if revision else repository
+def fetch(model: str, revision: str | None) -> tuple[Path, str]:
+    """The directory of ``org/name`` or ``org/name/folder`` and its commit, downloaded if the cache lacks it.
+
+    ``revision`` is a branch, a tag, or a commit, which may be cut to its first letters. CheckpointError where it fails.
+    """
+    where = f"{model}@{revision}" if revision else model
+    organisation, name, *folders = model.split("/")
+    repository, folder = f"{organisation}/{name}", "/".join(folders)
+    inside = f"{folder}/" if folder else ""
+    plain, pickled = ([inside + each for each in patterns] for patterns in (PATTERNS, PICKLED))
     try:
         from huggingface_hub import errors as hub_errors
         from huggingface_hub import snapshot_download
@@ -35,9 +43,10 @@ def fetch(repository: str, revision: str | None) -> tuple[Path, str]:
         hint = "If it is a directory, check the path; to use the Hub: pip install 'rlmerge[hub]'."
         raise CheckpointError("no such directory, and Hub support is not installed", where=where, hint=hint) from None
     try:
-        path = Path(snapshot_download(repository, revision=revision, allow_patterns=list(PATTERNS))).resolve()
-        if not any(path.rglob("*.safetensors")):
-            wanted = [*PATTERNS, *PICKLED]
+        revision = _whole_commit(repository, revision)
+        path = Path(snapshot_download(repository, revision=revision, allow_patterns=plain)).resolve()
+        if not any((path / folder).rglob("*.safetensors")):
+            wanted = [*plain, *pickled]
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted)).resolve()
     except hub_errors.GatedRepoError:
         hint = f"Accept its terms at https://huggingface.co/{repository} and log in: hf auth login"
@@ -55,4 +64,23 @@ def fetch(repository: str, revision: str | None) -> tuple[Path, str]:
     except Exception as error:  # The HTTP library below, and so its errors, differs between versions.
         hint = "Check the id, the network and the free space of the cache, then try again."
         raise CheckpointError(f"the Hub download failed ({error})", where=where, hint=hint) from error
-    return path, path.name
+    if folder and not (path / folder).is_dir():
+        hint = f"See its folders at https://huggingface.co/{repository}/tree/{path.name}"
+        raise CheckpointError(f"the Hub repository has no folder '{folder}'", where=where, hint=hint)
+    return path / folder, path.name
+
+
+def _whole_commit(repository: str, revision: str | None) -> str | None:
+    """A commit of which only the first letters are given, if the cache or else the Hub has one such; or as given."""
+    if revision is None or not _SHORT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi, constants
+
+    cache = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    if (cache / "refs" / revision).is_file():  # a branch or tag that looks like one
+        return revision
+    found = {path.name for path in (cache / "snapshots").glob(f"{revision}*")}
+    if not found and not constants.HF_HUB_OFFLINE:
+        commits = HfApi().list_repo_commits(repository)
+        found = {commit.commit_id for commit in commits if commit.commit_id.startswith(revision)}
+    return found.pop() if len(found) == 1 else revision

@@ -237,6 +237,8 @@ def _compare(first: Checkpoint, others: Sequence[Member], warnings: list[str], n
     for member in others:
         theirs = member.checkpoint.config
         found = compare_configs(first.config or {}, theirs) if theirs and first.config else ()
+        # Whether the output's head is its own is decided by the weights, and said there.
+        found = [x for x in found if x.key != "tie_word_embeddings"]
         counts = [x for x in found if x.kind == "computation" or (x.kind == "length" and _longer(x.theirs, x.ours))]
         if counts:
             warnings.append(

@@ -14,6 +14,8 @@ from rlmerge.kernels.dtypes import FLOAT16, DType, decode
 from rlmerge.kernels.rounding import encode
 from rlmerge.progress import Progress
 
+from .place import check_space
+
 _TILE = 1 << 20
 """Elements that are read and written at once."""
 
@@ -32,12 +34,14 @@ def write_composed(
     """Write weights and side files to ``out``, sealed with a manifest; bytes of the weights.
 
     ``dtypes`` are the types to store tensors in; others keep the one their model is stored in. ``job`` says in a
-    partial directory what was being written. RunError, with nothing left behind, for a finite value that float16
-    cannot hold.
+    partial directory what was being written. RequestError if it would not fit on the disk; RunError, with nothing left
+    behind, for a finite value that float16 cannot hold.
     """
     wanted = dtypes or {}
     outputs = [OutputTensor(name, wanted.get(name, tensor.nominal), tensor.shape) for name, tensor in tensors.items()]
     shards = plan_shards(outputs, shard_size)
+    beside = sum(len(content) if isinstance(content, bytes) else content.size for content in files.values())
+    check_space(out, sum(shard.size for shard in shards) + beside, "this")
     progress.start("write", sum(output.nbytes for output in outputs))
     with PartialDirectory(out, job, force=force) as partial:
         try:

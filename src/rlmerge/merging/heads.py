@@ -8,6 +8,7 @@ import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, Source
 from rlmerge.checkpoint.compose import Renamed, same_place
+from rlmerge.checkpoint.formats import ADAPTER
 
 HEAD = "lm_head.weight"
 _EMBEDDINGS = (
@@ -50,10 +51,12 @@ def settle_heads(models: Sequence[Checkpoint], seen: Sequence[dict[str, Source]]
     ]
     if not diverged:
         return False
-    warnings.append(
-        f"output heads that differ from the embedding: {', '.join(dict.fromkeys(diverged))}; '{name}' is merged and "
-        f"written, with tie_word_embeddings: false ({models[0].reference} ties them)"
-    )
+    # An adapter that trained the two tables apart says so itself.
+    if any(model.format != ADAPTER for model in models if model.reference in diverged):
+        warnings.append(
+            f"output heads that differ from the embedding: {', '.join(dict.fromkeys(diverged))}; '{name}' is merged "
+            f"and written, with tie_word_embeddings: false ({models[0].reference} ties them)"
+        )
     return True
 
 

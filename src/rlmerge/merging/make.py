@@ -12,6 +12,7 @@ import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, InputFile, Source, plan_shards
 from rlmerge.checkpoint.config import read_config, with_dtype, with_quantization, with_tied, without_drafts
+from rlmerge.checkpoint.formats import ADAPTER
 from rlmerge.checkpoint.identity import CONFIG, Identity, plan_identity
 from rlmerge.checkpoint.license import read_license
 from rlmerge.checkpoint.module_kinds import ROUTER, place
@@ -34,7 +35,7 @@ from .locked import check_files, check_locked
 from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
 from .opening import Models, models_of, open_models
-from .place import check_place, free_space
+from .place import check_place, check_space
 from .plan import Beside, Plan, is_like_base
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _plan(models: Models, out: Path | None, options: Options, inputs: Inputs, id
     check_files(plan)
     _ = plan.sizing
     if out is not None:
-        _check_disk(plan, out)
+        check_space(out, plan.bytes_written)
     return plan
 
 
@@ -275,7 +276,7 @@ def _check_scope(plan: Plan) -> None:
 def _rounded_adapters(models: Models, jobs: Iterable[Job]) -> list[str]:
     """Adapters move weights by less than a narrow type can hold, where an adapter could hold them all."""
     linear = models.recipe.is_whole and models.recipe.method.name in LINEAR
-    if not linear or not all(expert.format == "adapter" for expert in models.experts):
+    if not linear or not all(expert.format == ADAPTER for expert in models.experts):
         return []
     narrow = sorted(
         {job.output.dtype.name for job in jobs if job.method and job.output.dtype.itemsize < FLOAT32.itemsize}
@@ -289,13 +290,3 @@ def _unused(recipe: Recipe, tensors: Mapping[str, object]) -> Sequence[str]:
         f"the filter '{pattern}' matches no tensor"
         for pattern in recipe.unused_filters(tensors, any(place(name).kind == ROUTER for name in tensors))
     ]
-
-
-def _check_disk(plan: Plan, out: Path) -> None:
-    free = free_space(out)
-    if free < plan.bytes_written:
-        raise RequestError(
-            f"the merge writes {plan.bytes_written:,} bytes, but only {free:,} are free there",
-            where=str(out),
-            hint="Free some space, or write to another disk with -o.",
-        )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
-from rlmerge.checkpoint import Checkpoint, open_checkpoint
+from rlmerge.checkpoint import Checkpoint, hub, open_checkpoint
 from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.fingerprint import same_weights
-from rlmerge.errors import RecipeError, RequestError
+from rlmerge.errors import CheckpointError, RecipeError, RequestError
 from rlmerge.methods import Method
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
 from rlmerge.recipe.reference import existing
@@ -114,6 +114,7 @@ class _Opening:
         """What a directory of changes belongs to: the recipe's base, else the model that the directory names."""
         base, place = self.recipe.base, existing(model.reference)
         if base is None or base.identity in self.underway:
+            place = place or on_hub(model)
             named = None if place is None else named_base(Path(place))
             base = None if named is None else ModelRef.parse(named)
         if base is None or base.identity in self.underway:
@@ -122,6 +123,15 @@ class _Opening:
         if found is None and place is not None and named_base(Path(place)) is not None:
             raise self.failed[base.identity]
         return found
+
+
+def on_hub(model: ModelRef) -> str | None:
+    """The directory of a model's Hub id in the cache, downloaded if need be; None where there is none."""
+    found = hub.parse_id(model.reference)
+    try:
+        return None if found is None else str(hub.fetch(found[0], model.revision or found[1])[0])
+    except CheckpointError:  # Opening it says why.
+        return None
 
 
 def named_base(root: Path) -> str | None:

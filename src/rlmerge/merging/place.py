@@ -24,6 +24,17 @@ def free_space(out: Path) -> int:
     return shutil.disk_usage(_existing(out)).free + held
 
 
+def check_space(out: Path, needed: int, what: str = "the merge") -> None:
+    """RequestError if ``needed`` bytes are not free where ``out`` goes."""
+    free = free_space(out)
+    if free < needed:
+        raise RequestError(
+            f"{what} writes {needed:,} bytes, but only {free:,} are free there",
+            where=str(out),
+            hint="Free some space, or write to another disk with -o.",
+        )
+
+
 def check_place(out: Path, models: Iterable[Checkpoint], force: bool) -> None:
     """RequestError if ``out`` exists without ``force``, cannot be created, or would be in, hold or replace an input."""
     target = Path(os.path.abspath(out))  # noqa: PTH100 - a link at the target itself must stay visible

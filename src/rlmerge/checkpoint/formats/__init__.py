@@ -23,6 +23,10 @@ _MODULES: tuple[str, ...] = (
 )  # fmt: skip
 
 
+ADAPTER = "a LoRA adapter"
+"""What a checkpoint is called that is an adapter on its base."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a directory of some format holds.

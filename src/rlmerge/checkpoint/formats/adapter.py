@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint.config import with_tied
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.formats import Format, Opened
+from rlmerge.checkpoint.formats import ADAPTER, Format, Opened
 from rlmerge.checkpoint.formats.adapter_config import NAME, AdapterConfig, read_adapter_config
 from rlmerge.checkpoint.formats.adapter_keys import Module, group
 from rlmerge.checkpoint.formats.adapter_names import BaseNames
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
-FORMAT = "a LoRA adapter"
 
 
 def is_adapter(root: Path, names: Sequence[str]) -> bool:
@@ -81,7 +80,7 @@ def apply_adapter(tensors: Mapping[str, Source], where: str, config: AdapterConf
     changed, settings, warnings = assembly.finish()
     found = {name: changed.get(name, source) for name, source in base.tensors.items()}
     found |= {name: source for name, source in changed.items() if name not in found}
-    return Opened(FORMAT, found, tuple(warnings), base.side_root, settings)
+    return Opened(ADAPTER, found, tuple(warnings), base.side_root, settings)
 
 
 class _Assembly:
@@ -274,4 +273,4 @@ def _outer(b: Source) -> int:
     return b.shape[0] if math.prod(b.shape[2:]) == 1 else -1
 
 
-FORMATS = (Format(FORMAT, is_adapter, open_adapter, needs_base=True),)
+FORMATS = (Format(ADAPTER, is_adapter, open_adapter, needs_base=True),)
