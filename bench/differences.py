@@ -3,8 +3,8 @@
     python bench/differences.py --parameters 5M
 
 Each recipe runs as it is in rlmerge, and in mergekit 0.1.5 with `dtype: float32` and with the `dtype: bfloat16` that
-most recipes say; all outputs are stored in bfloat16 and compared entry by entry. mergekit is installed as peers.py does.
-docs/from-mergekit.md shows the table that this prints.
+most recipes say; all outputs are stored in bfloat16 and compared entry by entry. mergekit is installed as peers.py
+does. docs/from-mergekit.md shows the table that this prints.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import pytest
 
 import rlmerge
 from rlmerge.methods import get, names
+from support.attacks.places import MODELS, OUTPUTS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_page_of_methods_is_up_to_date():
@@ -40,6 +41,24 @@ def test_the_report_of_the_laboratory_is_what_its_study_prints(tmp_path):
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_guarantees_name_tests_that_exist():
+    named = re.findall(r"`(?:python )?((?:tests|bench)/[\w/]+\.py)", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+    assert f"{len(MODELS)} models, {len(OUTPUTS)} places, " in (ROOT / "docs" / "guarantees.md").read_text()
+
+
+def test_the_differences_from_mergekit_are_those_that_were_measured():
+    rows = re.findall(r"^\| `[^|]*(?:\|[^|\n]*){7}\|$", (ROOT / "docs" / "from-mergekit.md").read_text(), re.MULTILINE)
+    kept = _cells((ROOT / "bench" / "RESULTS.md").read_text())
+    assert len(rows) > 15
+    assert [row for row in rows if tuple(_cells(row.replace("`", ""))[0]) not in {tuple(each) for each in kept}] == []
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines() if row.startswith("|")]
 
 
 def test_the_methods_of_ones_own_work_as_shown(monkeypatch):

@@ -218,6 +218,18 @@ def test_abandon_leaves_nothing(tmp_path, plan, write_shards):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_abandon_takes_back_the_parents_that_were_made(tmp_path, plan, write_shards):
+    shards, values = plan
+    (tmp_path / "a").mkdir()
+    for left, expected in (("", ["a"]), ("a/b/mine", ["a", "a/b", "a/b/mine"])):
+        with PartialDirectory(tmp_path / "a/b/c/out", "plan") as unfinished:
+            write_shards(unfinished, shards[:1], values)
+            if left:
+                (tmp_path / left).write_text("precious")
+            unfinished.abandon()
+        assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == expected
+
+
 def test_parents_are_created(tmp_path, plan, write_shards):
     shards, values = plan
     with PartialDirectory(tmp_path / "a/b/out", "plan") as unfinished:

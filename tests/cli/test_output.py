@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -89,3 +90,13 @@ def test_a_result_is_written_whatever_the_names_in_it(tmp_path):
     assert (tmp_path / "new" / "file").read_text() == "τ \\udcff"
     with pytest.raises(RunError, match="cannot be written"):
         write_file(Path("/dev/full"), "x")
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunError, match="cannot be written"):
+        write_file(tmp_path / "pipe", "x")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(tmp_path / "pipe", "x")
+    assert os.read(reader, 9) == b"x"
+    os.close(reader)

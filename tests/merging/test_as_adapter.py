@@ -166,3 +166,13 @@ def test_types_and_the_output_directory(folder):
         merge_as_adapter(recipe(folder), folder / "out", Options())
     merge_as_adapter(recipe(folder), folder / "out", Options(force=True))
     assert {str(x.dtype) for x in read_model(folder / "out").values()} == {"float32"}
+
+
+def test_full_weights_of_16_bits_are_said_to_lose_what_an_adapter_would_keep(folder):
+    said = "rounding adapters to bfloat16 takes back most of a small update"
+    found = rlmerge.plan(recipe(folder), out_dtype="bfloat16").warnings
+    assert [warning.startswith(said) for warning in found if "--as adapter" in warning] == [True]
+    assert not any(said in warning for warning in rlmerge.plan(recipe(folder)).warnings)
+    assert not any(
+        said in warning for warning in rlmerge.plan(recipe(folder, method="ties"), out_dtype="bfloat16").warnings
+    )

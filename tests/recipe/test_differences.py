@@ -59,3 +59,16 @@ def test_compat_leaves_no_value_to_differ():
     assert not any("gives mergekit's" in why for _, why in found(text))
     text = text.replace("compat: mergekit\n", "").replace("weight: 1", "weight: 1, rescale: l1, rank_nonzero: false")
     assert not any("gives mergekit's" in why for _, why in found(text))
+
+
+def test_a_filter_of_all_routers_is_ours():
+    rules = "[{filter: router, value: 0}, {value: 1}]"
+    text = f"merge_method: ties\nbase_model: b\nmodels: [a]\nparameters: {{weight: {rules}}}\n"
+    assert any(line is None and "speaks of all routers" in why for line, why in found(text))
+    assert not any("routers" in why for _, why in found(text + "compat: mergekit\n"))
+
+
+def test_a_method_of_a_module_is_ours():
+    text = "merge_method: ties\nbase_model: b\nparameters: {weight: 1}\nmodules:\n  x:\n    models: [a]\n"
+    text += "  y:\n    merge_method: slerp\n    models: [a]\n    parameters: {t: 0.5}\n"
+    assert (8, "module 'y' is merged by slerp; mergekit has one method for all modules") in found(text)

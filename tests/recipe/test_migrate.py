@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import yaml
 
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.recipe import load_recipe, load_recipes
@@ -126,3 +127,14 @@ def test_the_explicit_recipe_has_the_same_values_and_needs_no_default(form, comp
     missing = set(recipe.method.names) - set(spelled.parameters)
     assert all(f"{name}:" in spelled.text for name in missing)
     assert explicit(spelled) == spelled
+
+
+def test_every_value_of_a_module_with_a_method_of_its_own(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "merge_method: ties\nbase_model: b\nmodules:\n  x: {models: [a]}\n  y: {merge_method: dare_ties, models: [a]}\n"
+    )
+    written = yaml.safe_load(migrate(file).text)
+    assert written["parameters"]["density"] == 1.0
+    assert written["modules"]["y"]["merge_method"] == "dare_ties"
+    assert written["modules"]["y"]["parameters"]["density"] == 1.0 and "parameters" not in written["modules"]["x"]

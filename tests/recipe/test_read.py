@@ -1,9 +1,10 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from rlmerge.errors import RecipeError, RequestError
-from rlmerge.recipe.read import decode, read_text
+from rlmerge.recipe.read import decode, read_file, read_text
 
 
 def test_utf8_with_and_without_a_mark():
@@ -57,3 +58,19 @@ def test_a_file_without_an_end_is_larger_than_a_recipe(tmp_path):
     (tmp_path / "endless.yaml").symlink_to("/dev/zero")
     with pytest.raises(RecipeError, match="larger than 1 MB"):
         read_text(tmp_path / "endless.yaml")
+
+
+def test_a_pipe_is_read_and_one_without_a_writer_is_empty(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert read_text(tmp_path / "pipe") == ""
+    reader, writer = os.pipe()
+    os.write(writer, b"merge_method: ties")
+    os.close(writer)
+    assert read_file(Path(f"/dev/fd/{reader}")) == b"merge_method: ties"
+    os.close(reader)
+
+
+def test_a_device_has_no_end(tmp_path):
+    assert read_file(Path("/dev/zero"), 3) == bytes(3)
+    with pytest.raises(OSError, match="it is a device"):
+        read_file(Path("/dev/zero"))

@@ -108,7 +108,9 @@ def _of_arithmetic(recipe: Recipe, root: Node) -> Lines:
 
 
 def _of_values(recipe: Recipe) -> Lines:
-    """Values that mergekit asks for."""
+    """Values that mergekit asks for, and filters that mean more than parts of a name."""
+    if any(rule.is_router for rule in recipe.rules):
+        yield None, "`filter: router` speaks of all routers; in mergekit, of tensors with `router` in their names"
     if recipe.method.name not in _NEEDS_WEIGHT:
         return
     for module, part in recipe.slices:

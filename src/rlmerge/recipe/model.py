@@ -16,7 +16,7 @@ from rlmerge.recipe.layout import Module, Slice, SliceSource
 from rlmerge.recipe.lock import Locked
 from rlmerge.recipe.parameters import Settings, default_value
 from rlmerge.recipe.reference import ModelRef
-from rlmerge.recipe.setting import Setting, Value
+from rlmerge.recipe.setting import Rule, Setting, Value
 from rlmerge.recipe.tokenizer import TokenizerSpec
 from rlmerge.recipe.tree import failure
 
@@ -147,16 +147,20 @@ class Recipe:
         method, levels = self.method_of(module), self._levels(module, part or module.slices[0])
         return {p.argument: self._value(method, p, levels, "", 0.0) for p in method.parameters if p.is_static}
 
-    def unused_filters(self, tensors: Iterable[str], routers: bool = False) -> tuple[str, ...]:
-        """Filters that match none of these tensors, some of which may be ``routers``: most likely typos."""
-        names = "\n".join(tensors)
+    @property
+    def rules(self) -> list[Rule]:
+        """Every rule of every parameter, wherever it stands."""
         levels: list[Settings] = [self.parameters]
         for module in self.modules:
             levels.append(module.parameters)
             for each in module.slices:
                 levels += [each.parameters, *(source.parameters for source in each.sources)]
-        rules = [rule for level in levels for setting in level.values() for rule in setting.rules]
-        patterns = {rule.pattern: rule for rule in rules if rule.pattern is not None}
+        return [rule for level in levels for setting in level.values() for rule in setting.rules]
+
+    def unused_filters(self, tensors: Iterable[str], routers: bool = False) -> tuple[str, ...]:
+        """Filters that match none of these tensors, some of which may be ``routers``: most likely typos."""
+        names = "\n".join(tensors)
+        patterns = {rule.pattern: rule for rule in self.rules if rule.pattern is not None}
         return tuple(
             pattern for pattern, rule in patterns.items() if "\n" in pattern or not rule.matches(names, routers)
         )
