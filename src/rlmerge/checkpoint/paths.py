@@ -68,8 +68,10 @@ def read_start(path: Path, limit: int) -> bytes:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes; CheckpointError otherwise."""
-    content, size = _read(path, limit + 1)
-    if len(content) > limit:
+    content, size = b"", file_size(path)
+    if size <= limit:
+        content, size = _read(path, limit + 1)  # It may have grown by now.
+    if size > limit:
         raise CheckpointError(f"is {size} bytes long; at most {limit} are read", where=str(path))
     return content
 
