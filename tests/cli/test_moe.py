@@ -49,4 +49,4 @@ def test_a_wrong_configuration_is_exit_code_2(folder, capsys):
 
 def test_merge_points_here(folder, capsys):
     assert run(["merge", "moe.yaml", "-o", "out"]) == 2
-    assert "rlmerge moe CONFIG.yaml -o OUT" in capsys.readouterr().err
+    assert "rlmerge moe moe.yaml -o OUT" in capsys.readouterr().err
