@@ -9,6 +9,7 @@ import pytest
 from support.attacks.places import MODELS, OUTPUTS, furnish, state
 
 TASKS = ("--tasks", "exact:items.jsonl:t")
+PROMPTS = ("--prompts", "{model}=items.jsonl:t", "e1=items.jsonl:t")
 TINY = (*TASKS, "--backend", "tiny", "--store", "store")
 RECIPE = "merge_method: ties\nbase_model: base\nmodels: [{model}, e1]\nparameters: {{density: 0.5}}\n"
 MIXTURE = "base_model: base\ngate_mode: random\nexperts:\n- source_model: {model}\n- source_model: e1\n"
@@ -54,6 +55,8 @@ READERS = {
         "--store",
         "store",
     ),
+    "calibrate": ("calibrate", "recipe.yaml", *PROMPTS, "-o", "out.yaml", "--quiet"),
+    "calibrate what is no recipe": ("calibrate", "{model}", *PROMPTS, "-o", "out.yaml", "--quiet"),
     "sensitivity": ("sensitivity", "--model", "{model}", "--data", "items.jsonl", "-o", "out"),
     "sensitivity on what is no data": ("sensitivity", "--model", "base", "--data", "{model}", "-o", "out"),
 }
@@ -75,6 +78,7 @@ WRITERS = {
     "tune": ("tune", "--base", "base", "e0", "e1", *TASKS, "--trials", "1", "--quiet"),
     "eval": ("eval", "e1", "--base", "base", "--experts", "e0", *TINY),
     "eval to JSON": ("eval", "e1", "--base", "base", "--experts", "e0", *TINY, "--json"),
+    "calibrate": ("calibrate", "recipe.yaml", "--prompts", "e0=items.jsonl:t", "e1=items.jsonl:t", "--quiet"),
     "sensitivity": ("sensitivity", "--model", "base", "--data", "items.jsonl"),
 }
 """Command lines that write; the name to write to is added with ``-o``, or by itself after a last option."""
@@ -116,7 +120,7 @@ def test_hostile_models(place, command, verb):
         done = command(*(part.format(model="m") for part in READERS[verb]))
         assert done.code == 0 or done.err.count("error:") == 1 or "problems; nothing was written" in done.err, kind
         if done.code == 0:
-            away("out", "store")
+            away("out", "out.yaml")
         away("store")
         assert state(place) == before, (kind, done.err)
         away("m")
