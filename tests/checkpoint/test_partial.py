@@ -568,3 +568,14 @@ def test_names_that_no_directory_can_have(tmp_path, name):
     with pytest.raises(RequestError):
         PartialDirectory(tmp_path / name, "plan")
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+def test_a_file_that_cannot_be_closed_does_not_keep_the_lock(tmp_path, plan, write_shards, monkeypatch):
+    shards, values = plan
+    unfinished = PartialDirectory(tmp_path / "out", "plan")
+    write_shards(unfinished, shards[:1], values)
+    with monkeypatch.context() as patch:
+        patch.setattr(unfinished._writers[shards[0].name], "close", lambda: (_ for _ in ()).throw(OSError(5, "x")))
+        with pytest.raises(OSError, match="x"):
+            unfinished.close()
+    PartialDirectory(tmp_path / "out", "plan", resume=True).close()

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rlmerge import __version__
@@ -164,14 +164,18 @@ class PartialDirectory:
 
     def close(self) -> None:
         """Let go of files and lock. What was not sealed stays for a resumed run."""
-        self._syncer.shutdown()
-        self._hasher.shutdown()
-        for writer in self._writers.values():
-            writer.close()
-        self._journal.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        with ExitStack() as undo:  # Whatever fails, the lock is let go of, last of all.
+            undo.callback(self._unlock)
+            undo.callback(self._journal.close)
+            for writer in self._writers.values():
+                undo.callback(writer.close)
+            self._syncer.shutdown()
+            self._hasher.shutdown()
+
+    def _unlock(self) -> None:
+        held, self._lock = self._lock, -1
+        if held >= 0:
+            os.close(held)
 
     def __enter__(self) -> PartialDirectory:
         return self
