@@ -110,4 +110,4 @@ def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
 
 def _public_name(model: Checkpoint) -> str:
     """A Hub id as it is; of a local directory its name alone, since paths mean nothing to readers."""
-    return model.reference if model.revision else model.path.name
+    return model.reference.removeprefix("hf://").partition("@")[0] if model.revision else model.path.name

@@ -143,7 +143,7 @@ class Extent(Source):
     @property
     def scratch(self) -> Scratch:
         size = self.dtype.itemsize
-        return Scratch(per_element=size) if self.start % size else NO_SCRATCH
+        return Scratch(per_element=size) if self.start % size or self.file.is_remote else NO_SCRATCH
 
     @property
     def files(self) -> tuple[InputFile, ...]:
@@ -167,8 +167,9 @@ class Extent(Source):
 
     def fingerprint(self, whole: bool) -> bytes:
         digest = xxhash.xxh3_128()
-        for offset, length in blocks(self.nbytes, whole):
-            digest.update(self.file.copy(self.start + offset, self.start + offset + length))
+        begin = self.start
+        for data in self.file.copies((begin + at, begin + at + length) for at, length in blocks(self.nbytes, whole)):
+            digest.update(data)
         return digest.digest()
 
     def _bytes(self, start: int, stop: int | None) -> tuple[int, int]:

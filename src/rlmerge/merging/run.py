@@ -84,7 +84,7 @@ def run(
         shards=plan.shards,
         accepts=lambda entry: is_claim(plan.job_of.get(entry.tensor), entry),
     ) as partial:
-        with PeakMemory() as memory, Workers(plan.sizing.threads) as workers:
+        with PeakMemory() as memory, Workers(plan.sizing.threads, ahead=plan.sizing.ahead) as workers:
             try:
                 found = [*plan.warnings, *check_base(plan)]
                 for warning in found:
