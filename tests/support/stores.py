@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
@@ -88,10 +90,9 @@ class _Folder(BaseHTTPRequestHandler):
         elif not file.is_file():
             self.answer(404)
         else:
-            self.send_file(file.read_bytes(), fault == "cut")
+            self.send_file(file.read_bytes(), f'"{digests(file)[1]}"', fault == "cut")
 
-    def send_file(self, data: bytes, cut: bool) -> None:
-        tag = f'"{hashlib.sha256(data).hexdigest()}"'
+    def send_file(self, data: bytes, tag: str, cut: bool) -> None:
         if self.headers.get("If-Match", tag) != tag:
             self.answer(412)
             return
@@ -104,9 +105,7 @@ class _Folder(BaseHTTPRequestHandler):
             data, status = data[first : last + 1], 206
         self.answer(status, data, headers, cut)
 
-    def answer(
-        self, status: int, data: bytes = b"", headers: dict[str, str] | None = None, cut: bool = False
-    ) -> None:
+    def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None, cut: bool = False) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -163,14 +162,15 @@ class _Hub(_Folder):
             self.answer(404, headers={"X-Error-Code": "EntryNotFound"})
             return
         data = path.read_bytes()
+        sha1, sha256 = digests(path)
         headers = {"X-Repo-Commit": commit_of(repository)}
         if not name.endswith(".safetensors"):
             self.faults.of(self.command, self.path, self.headers.get("Range"))
-            headers["ETag"] = f'"{hashlib.sha1(data).hexdigest()}"'
+            headers["ETag"] = f'"{sha1}"'
             self.answer(200, data, headers)
             return
         self.faults.of(self.command, self.path, self.headers.get("Range"))
-        headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(len(data)), f'"{hashlib.sha256(data).hexdigest()}"'
+        headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(len(data)), f'"{sha256}"'
         # Another host than the Hub's, as its content servers are.
         place = f"http://localhost:{self.server.server_address[1]}/cdn/{self.made[0]}/{repository}/{name}"
         headers["Location"] = f"{place}?signature=secret"
@@ -178,11 +178,23 @@ class _Hub(_Folder):
 
 
 def _sibling(path: Path, name: str) -> dict[str, object]:
-    data = path.read_bytes()
-    entry: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+    sha1, sha256 = digests(path)
+    entry: dict[str, object] = {"rfilename": name, "size": path.stat().st_size, "blobId": sha1}
     if name.endswith(".safetensors"):
-        entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        entry["lfs"] = {"sha256": sha256, "size": path.stat().st_size, "pointerSize": 130}
     return entry
+
+
+def digests(path: Path) -> tuple[str, str]:
+    """SHA-1 and SHA-256 of a file, taken once of each edition."""
+    status = path.stat()
+    return _digests(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@cache
+def _digests(path: Path, *_: int) -> tuple[str, str]:
+    data = path.read_bytes()
+    return hashlib.sha1(data).hexdigest(), hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
@@ -203,13 +215,25 @@ def hub(root: Path, faults: Faults, made: list[int]) -> Iterator[str]:
 def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
+
+
+def use_hub(monkeypatch: Any, endpoint: str) -> None:
+    """Make huggingface_hub, which reads its environment once, talk to ``endpoint`` with a token."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
 
 @contextmanager
@@ -234,7 +258,7 @@ def s3(faults: Faults) -> Iterator[str]:
         return [body[: len(body) // 2]]
 
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

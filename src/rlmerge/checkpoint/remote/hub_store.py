@@ -36,13 +36,14 @@ class HubStore:
         self.commit = ""
         self._hub: Any = require("huggingface_hub")
         self._utils: Any = require("huggingface_hub.utils")
+        self._api: Any = self._hub.HfApi()
         self._places: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def list(self) -> Mapping[str, ObjectStamp]:
         """The files of the commit."""
         try:
-            info = self._hub.HfApi().model_info(self.repository, revision=self._asked, files_metadata=True)
+            info = self._api.model_info(self.repository, revision=self._asked, files_metadata=True)
         except Exception as error:
             # The HTTP library below, and so its errors, differs between versions.
             known = refused_by_hub(error, self.repository, self._asked, self.address)
@@ -86,14 +87,15 @@ class HubStore:
         if answer.status_code == 200 and (first, last) != (0, stamp.size):
             hint = "Download it first: name the model without hf://."
             raise CheckpointError("cannot be read in ranges", where=f"{self.address}/{name}", hint=hint)
-        if answer.status_code not in (200, 206):
+        total = answer.headers.get("Content-Range", f"/{stamp.size}").rpartition("/")[2]
+        if answer.status_code not in (200, 206) or total not in ("*", str(stamp.size)):
             raise Changed(name)
         if len(answer.content) != last - first:
             raise Transient(f"{len(answer.content)} bytes came of {last - first}")
         return np.frombuffer(answer.content, np.uint8)
 
     def _url(self, name: str) -> str:
-        return self._hub.hf_hub_url(self.repository, name, revision=self.commit)
+        return self._hub.hf_hub_url(self.repository, name, revision=self.commit, endpoint=self._api.endpoint)
 
     def _place(self, name: str, stamp: ObjectStamp) -> str:
         """Where the bytes of a file are served from; Changed if the Hub says that it is another file."""

@@ -219,6 +219,7 @@ class Link:
             span.read += count
             if span.read >= span.size and span in self._spans.get(span.file, ()):
                 self._spent[span] = None
+                self._make_room(0, self._spent)
                 self._pump()
 
     def _serve(self) -> None:
