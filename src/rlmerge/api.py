@@ -55,6 +55,13 @@ def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = N
     return run(plan, Path(out), progress, _documents)
 
 
+def seal_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
+    """Complete the output of ``plan`` whose shares are merged, and write the model card; see ``merging.shares``."""
+    from rlmerge.merging.shares import seal_shares
+
+    return seal_shares(plan, Path(out), progress, _documents)
+
+
 def tune(
     search: str | PathLike[str] | Mapping[str, Any] | None,
     out: str | PathLike[str],

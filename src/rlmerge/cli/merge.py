@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlmerge.cli.arguments import OutputPath
+from rlmerge.cli.arguments import OutputPath, ShareType
 from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT, read_requests, request_options
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from rlmerge.checkpoint.shares import Share
     from rlmerge.merging import MergeResult
     from rlmerge.merging.account import Detail, ExpertSurvival
+    from rlmerge.merging.shares import ShareResult
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe
 
@@ -37,10 +39,24 @@ if TYPE_CHECKING:
     help="Write a whole model, or of adapters an adapter: exact, and nothing is lost to rounding.",
 )
 @click.option("--rank", type=click.IntRange(min=1), help="With --as adapter: bring the adapter to at most this rank.")
+@click.option(
+    "--shards",
+    "share",
+    type=ShareType(),
+    metavar="N/M",
+    help="Merge only the N-th of M shares of the shards, beside other processes; `rlmerge seal` completes the output.",
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
 def command(
-    out: Path, quiet: bool, output_format: str, keep_stages: bool, kind: str, rank: int | None, **request: Any
+    out: Path,
+    quiet: bool,
+    output_format: str,
+    keep_stages: bool,
+    kind: str,
+    rank: int | None,
+    share: Share | None,
+    **request: Any,
 ) -> None:
     """Merge the models of a recipe into a new model directory.
 
@@ -55,6 +71,11 @@ def command(
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging import plan_stages, run_stages
 
+    if share is not None:
+        if kind == "adapter" or keep_stages:
+            raise click.UsageError("--shards goes without --as adapter and --keep-stages")
+        _merge_share(recipes, out, options, share, quiet, output_format)
+        return
     if kind == "adapter":
         _write_adapter(recipes, out, options, rank, quiet, output_format)
         return
@@ -70,6 +91,37 @@ def command(
             emit_json(result.to_dict(), unless=out)
         else:
             emit(merge_text(result, width=width(), color=color()), unless=out)
+
+
+def _merge_share(
+    recipes: Sequence[Recipe], out: Path, options: Options, share: Share, quiet: bool, output_format: str
+) -> None:
+    from rlmerge.cli.progress import show_progress
+    from rlmerge.merging import make_plan
+    from rlmerge.merging.shares import run_share
+    from rlmerge.recipe.load import only
+
+    plan = make_plan(only(tuple(recipes)), out, options)
+    with show_progress(quiet) as progress:
+        result = run_share(plan, out, share, progress)
+    if output_format == "json":
+        emit_json(result.to_dict())
+    else:
+        emit(share_text(result))
+
+
+def share_text(result: ShareResult) -> str:
+    """What one process did of a merge that several share."""
+    from rlmerge.report.console import duration_text, size_text
+
+    resumed = f" ({result.resumed} from before)" if result.resumed else ""
+    peak = "" if result.peak_memory is None else f", peak memory {size_text(result.peak_memory)}"
+    return (
+        f"share {result.share} of {plain(result.out)}: {len(result.shards)} of {result.of_shards} shards, "
+        f"{result.tensors} tensors{resumed}, {size_text(result.bytes_written)} written "
+        f"in {duration_text(result.seconds)}{peak}\n"
+        f"When all shares are merged: rlmerge seal … -o {plain(result.out)}"
+    )
 
 
 def _write_adapter(
