@@ -55,6 +55,13 @@ def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = N
     return run(plan, Path(out), progress, _documents)
 
 
+def run_plan_on(executor: str, plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
+    """Carry out ``plan`` on a cluster and write the model card; see ``merging.on_ray``."""
+    from rlmerge.merging.on_ray import run_on_ray
+
+    return run_on_ray(plan, Path(out), executor, progress, _documents)
+
+
 def seal_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
     """Complete the output of ``plan`` whose shares are merged, and write the model card; see ``merging.shares``."""
     from rlmerge.merging.shares import seal_shares

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     metavar="N/M",
     help="Merge only the N-th of M shares of the shards, beside other processes; `rlmerge seal` completes the output.",
 )
+@click.option(
+    "--executor",
+    metavar="ray | ray://HOST:PORT",
+    help="Let a Ray cluster merge, a task a shard, over a file system that its nodes share.",
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
 def command(
@@ -56,6 +61,7 @@ def command(
     kind: str,
     rank: int | None,
     share: Share | None,
+    executor: str | None,
     **request: Any,
 ) -> None:
     """Merge the models of a recipe into a new model directory.
@@ -71,6 +77,10 @@ def command(
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging import plan_stages, run_stages
 
+    if executor is not None and (executor != "ray" and not executor.startswith("ray://")):
+        raise click.UsageError(f"no executor '{executor}'; known: ray, ray://HOST:PORT")
+    if executor is not None and (kind == "adapter" or keep_stages or share is not None):
+        raise click.UsageError("--executor goes without --as adapter, --keep-stages and --shards")
     if share is not None:
         if kind == "adapter" or keep_stages:
             raise click.UsageError("--shards goes without --as adapter and --keep-stages")
@@ -81,12 +91,22 @@ def command(
         return
     if rank is not None:
         raise click.UsageError("--rank goes with --as adapter")
+    if executor is not None:
+        from functools import partial
+
+        from rlmerge.api import run_plan_on
+        from rlmerge.recipe.load import only
+
+        only(tuple(recipes))
+        run = partial(run_plan_on, executor)
+    else:
+        run = run_plan
     stages = plan_stages(recipes, out, options)
     with interruptible(out):
         with show_progress(quiet) as progress:
             for note in stages[-1].plan.beside.notes:
                 progress.message(f"note: {note}")
-            result = run_stages(stages, options, run_plan, progress, keep_stages)
+            result = run_stages(stages, options, run, progress, keep_stages)
         if output_format == "json":
             emit_json(result.to_dict(), unless=out)
         else:

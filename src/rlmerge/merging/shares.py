@@ -52,10 +52,13 @@ def shards_of(plan: Plan, share: Share) -> tuple[ShardPlan, ...]:
     return share.of([(shard, shard.size + _input_bytes(plan, shard)) for shard in plan.shards])
 
 
-def run_share(plan: Plan, out: Path, share: Share, progress: Progress | None = None) -> ShareResult:
+def run_share(
+    plan: Plan, out: Path, share: Share, progress: Progress | None = None, known: cache.Known | None = None
+) -> ShareResult:
     """Merge one share of ``plan`` into the partial directory of ``out``; ``seal_shares`` completes the output.
 
-    Errors as for ``run``; RequestError also if another process has this share, or others merge something else there.
+    ``known`` takes up statistics over the whole model, for further shares of the same plan. Errors as for ``run``;
+    RequestError also if another process has this share, or others merge something else there.
     """
     began = time.perf_counter()
     progress = progress or Quiet()
@@ -78,16 +81,18 @@ def run_share(plan: Plan, out: Path, share: Share, progress: Progress | None = N
                 warnings = [*plan.warnings, *check_base(plan)] if jobs else []
                 for warning in warnings:
                     progress.message(f"warning: {warning}")
-                known = cache.load(plan)
-                fresh = not known
-                statistics = Statistics(list(plan.jobs.values()), workers, options, plan.sizing, progress, known)
+                found = cache.load(plan) or dict(known or {})
+                fresh = not found
+                statistics = Statistics(list(plan.jobs.values()), workers, options, plan.sizing, progress, found)
                 merge_shards(plan, shards, partial, statistics, workers, progress)
             except RequestError as error:
                 if isinstance(error.__cause__, OSError):
                     raise for_now(error) from error
                 partial.abandon()
                 raise
-        wide = {name: found for name, found in statistics.known.items() if name.startswith(SCOPE) and found}
+        wide = {name: values for name, values in statistics.known.items() if name.startswith(SCOPE) and values}
+        if known is not None:
+            known.update(wide)
         if fresh and wide:
             # What took the whole model to find is found once, where the processes share a cache.
             cache.save(plan, wide)
