@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "rlmerge"
 
 FLOORS = (
-    {"errors", "extras", "jsondata", "progress", "student", "text", "_version"},
+    {"addresses", "errors", "extras", "jsondata", "progress", "student", "text", "_version"},
     {"kernels"},
     {"options"},
     {"checkpoint"},
@@ -35,6 +35,7 @@ FLOORS = (
 
 TORCH_WINGS = {"language", "sensitivity", "evaluate", "calibration", "search", "merging/on_torch.py"}
 HEAVY = {"torch", "transformers", "scipy", "matplotlib", "huggingface_hub", "datasets", "pandas", "jax", "optuna"}
+HEAVY |= {"obstore", "ray"}
 
 
 def modules():

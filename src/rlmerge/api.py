@@ -56,6 +56,20 @@ def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = N
     return run(plan, Path(out), progress, _documents)
 
 
+def run_plan_on(executor: str, plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
+    """Carry out ``plan`` on a cluster and write the model card; see ``merging.on_ray``."""
+    from rlmerge.merging.on_ray import run_on_ray
+
+    return run_on_ray(plan, Path(out), executor, progress, _documents)
+
+
+def seal_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
+    """Complete the output of ``plan`` whose shares are merged, and write the model card; see ``merging.shares``."""
+    from rlmerge.merging.shares import seal_shares
+
+    return seal_shares(plan, Path(out), progress, _documents)
+
+
 def tune(
     search: str | PathLike[str] | Mapping[str, Any] | None,
     out: str | PathLike[str],
@@ -135,4 +149,4 @@ def _documents(plan: Plan, result: MergeResult) -> dict[str, bytes]:
 
 def _public_name(model: Checkpoint) -> str:
     """A Hub id as it is; of a local directory its name alone, since paths mean nothing to readers."""
-    return model.reference if model.revision else model.path.name
+    return model.reference.removeprefix("hf://").partition("@")[0] if model.revision else model.path.name

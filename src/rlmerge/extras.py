@@ -20,6 +20,9 @@ _INSTALL = {
     "optuna": "pip install 'rlmerge[tune]'",
     "sqlalchemy": "pip install 'rlmerge[tune]'",
     "cmaes": "pip install 'rlmerge[tune]'",
+    "obstore": "pip install 'rlmerge[remote]'",
+    "huggingface_hub": "pip install 'rlmerge[hub]'",
+    "ray": "pip install 'rlmerge[ray]'",
     "blake3": "pip install blake3",
 }
 

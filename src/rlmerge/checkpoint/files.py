@@ -12,12 +12,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlmerge.checkpoint import syscalls
 from rlmerge.checkpoint.paths import unreadable
 from rlmerge.errors import CheckpointError, RunError
+
+if TYPE_CHECKING:
+    from rlmerge.checkpoint.remote.store import ObjectStamp
 
 MAX_OPEN = 128
 """Files kept mapped; each holds a descriptor, and 1024 is a common limit for a process."""
@@ -62,6 +66,8 @@ class InputFile:
     CheckpointError when made of something that is no readable regular file.
     """
 
+    stamp: Stamp | ObjectStamp
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -80,6 +86,11 @@ class InputFile:
     def size(self) -> int:
         """Bytes of the file."""
         return self.stamp.size
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading takes memory and a network."""
+        return False
 
     def read(self, first: int, last: int, what: str = "") -> np.ndarray:
         """The bytes [first, last) as a read-only uint8 view of the mapped file, valid as long as it is referenced.
@@ -149,7 +160,7 @@ class InputFile:
         try:
             found = Stamp.of(self.path.stat())
         except OSError as error:
-            raise RunError(f"is no longer there ({error.strerror})", where=str(self), hint=_AGAIN) from error
+            raise RunError(f"is no longer there ({error.strerror})", where=str(self), hint=AGAIN) from error
         if found != self.stamp:
             raise self._changed()
 
@@ -158,7 +169,7 @@ class InputFile:
             raise self._changed()
 
     def _changed(self) -> RunError:
-        return RunError("has changed since it was opened", where=str(self), hint=_AGAIN)
+        return RunError("has changed since it was opened", where=str(self), hint=AGAIN)
 
     def _mapping(self) -> _Mapping:
         with _lock:
@@ -195,4 +206,4 @@ def forget() -> None:
         _mapped.clear()
 
 
-_AGAIN = "Let the writer finish, or restore the file; then run again (a merge goes on with --resume)."
+AGAIN = "Let the writer finish, or restore the file; then run again (a merge goes on with --resume)."

@@ -7,6 +7,7 @@ entry by entry: what a hostile file can make us hold is bounded by the constants
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,9 @@ def read_header(file: Path) -> Header:
     has a key twice, names an unknown element type, has a shape of 2**63 bytes or more, or gives byte ranges that differ
     from the shapes, overlap, leave holes, or do not end where the file ends.
     """
-    input = InputFile(file)
+    input = open_input(file)
     raw = _read_raw(input)
-    where = str(file)
+    where = str(input)
     if not raw.startswith(b"{"):
         raise CheckpointError("does not start with a safetensors header", where=where, hint=_AGAIN)
     begin, metadata = 8 + len(raw), dict[str, str]()
@@ -87,6 +88,12 @@ def read_header(file: Path) -> Header:
     tensors.sort(key=lambda tensor: (tensor.start, tensor.stop))
     _check_layout(tensors, where, begin, input.size)
     return Header(input, {tensor.name: tensor for tensor in tensors}, metadata)
+
+
+def open_input(path: Path) -> InputFile:
+    """The file at ``path``, or the remote one that it stands for; CheckpointError if there is none to be read."""
+    remote = sys.modules.get("rlmerge.checkpoint.remote")
+    return (remote and remote.opened_remotely(path)) or InputFile(path)
 
 
 def check_name(name: str, where: str) -> None:

@@ -37,7 +37,6 @@ def fetch(model: str, revision: str | None) -> tuple[Path, str]:
     inside = f"{folder}/" if folder else ""
     plain, pickled = ([inside + each for each in patterns] for patterns in (PATTERNS, PICKLED))
     try:
-        from huggingface_hub import errors as hub_errors
         from huggingface_hub import snapshot_download
     except ImportError:
         hint = "If it is a directory, check the path; to use the Hub: pip install 'rlmerge[hub]'."
@@ -48,20 +47,10 @@ def fetch(model: str, revision: str | None) -> tuple[Path, str]:
         if not any((path / folder).rglob("*.safetensors")):
             wanted = [*plain, *pickled]
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted)).resolve()
-    except hub_errors.GatedRepoError:
-        hint = f"Accept its terms at https://huggingface.co/{repository} and log in: hf auth login"
-        raise CheckpointError("no such directory, and the Hub repository is gated", where=where, hint=hint) from None
-    except hub_errors.RevisionNotFoundError:
-        hint = "Name a branch, tag or commit of the repository after the @."
-        raise CheckpointError(f"the Hub repository has no revision {revision!r}", where=where, hint=hint) from None
-    except hub_errors.RepositoryNotFoundError:
-        hint = "Check the spelling; for a private repository log in: hf auth login"
-        raise CheckpointError("neither a directory here nor a repository on the Hub", where=where, hint=hint) from None
-    except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled):
-        hint = f"Download it while online: hf download {repository}" + (f" --revision {revision}" if revision else "")
-        what = "no such directory, not in the Hub cache, and the Hub cannot be reached"
-        raise CheckpointError(what, where=where, hint=hint) from None
     except Exception as error:  # The HTTP library below, and so its errors, differs between versions.
+        known = refused_by_hub(error, repository, revision, where)
+        if known is not None:
+            raise known from None
         hint = "Check the id, the network and the free space of the cache, then try again."
         raise CheckpointError(f"the Hub download failed ({error})", where=where, hint=hint) from error
     if folder and not (path / folder).is_dir():
@@ -84,3 +73,25 @@ def _whole_commit(repository: str, revision: str | None) -> str | None:
         commits = HfApi().list_repo_commits(repository)
         found = {commit.commit_id for commit in commits if commit.commit_id.startswith(revision)}
     return found.pop() if len(found) == 1 else revision
+
+
+def refused_by_hub(error: Exception, repository: str, revision: str | None, where: str) -> CheckpointError | None:
+    """What the Hub or its library says in ``error`` that no other try will change; None for anything else."""
+    from huggingface_hub import errors
+
+    local = "" if where.startswith("hf://") else "no such directory, "
+    if isinstance(error, errors.GatedRepoError):
+        hint = f"Accept its terms at https://huggingface.co/{repository} and log in: hf auth login"
+        return CheckpointError(f"{local and local + 'and '}the Hub repository is gated", where=where, hint=hint)
+    if isinstance(error, errors.RevisionNotFoundError):
+        hint = "Name a branch, tag or commit of the repository after the @."
+        return CheckpointError(f"the Hub repository has no revision {revision!r}", where=where, hint=hint)
+    if isinstance(error, errors.RepositoryNotFoundError):
+        what = "neither a directory here nor a repository on the Hub" if local else "no such repository on the Hub"
+        hint = "Check the spelling; for a private repository log in: hf auth login"
+        return CheckpointError(what, where=where, hint=hint)
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        hint = f"Download it while online: hf download {repository}" + (f" --revision {revision}" if revision else "")
+        what = f"{local}not in the Hub cache, and " if local else ""
+        return CheckpointError(f"{what}the Hub cannot be reached", where=where, hint=hint)
+    return None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rlmerge.addresses import is_address
 from rlmerge.checkpoint import hub
 from rlmerge.checkpoint.config import read_config, ties_embeddings
-from rlmerge.checkpoint.directory import INDEX, SINGLE, entries
+from rlmerge.checkpoint.directory import INDEX, SINGLE, entries, has_folder
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
@@ -73,17 +74,39 @@ class Checkpoint:
 def open_checkpoint(
     reference: str | os.PathLike[str], *, revision: str | None = None, base: Checkpoint | None = None
 ) -> Checkpoint:
-    """The checkpoint at a local directory, or else at a Hub id ``org/name[@revision]``.
+    """The checkpoint at a local directory, at an address (see ``rlmerge.addresses``), or else at a Hub id.
 
     ``base`` is the model that a directory of changes (an adapter, a delta) is applied to. CheckpointError if there is
     no such directory, or it is malformed, unsafe, or holds something other than a model's weights.
     """
     text = os.fspath(reference)
+    if is_address(text) and not has_folder(Path(text)):
+        return _open_remote(text, revision, base)
     root, commit = _locate(text, revision)
+    return _open(text, root, commit, base)
+
+
+def _open_remote(text: str, revision: str | None, base: Checkpoint | None) -> Checkpoint:
+    """The checkpoint at an address; messages name that, and not what stands for it here."""
+    from rlmerge.checkpoint.remote import addressed, mirrored
+
+    mirror = mirrored(text, revision)
+    try:
+        found = _open(text, mirror.root, mirror.commit, base, remote=True)
+    except CheckpointError as error:
+        where, hint = (None if x is None else addressed(x) for x in (error.where, error.hint))
+        raise CheckpointError(addressed(error.what), where=where, hint=hint) from error.__cause__
+    return replace(found, warnings=tuple(addressed(warning) for warning in found.warnings))
+
+
+def _open(text: str, root: Path, commit: str | None, base: Checkpoint | None, remote: bool = False) -> Checkpoint:
     names = entries(root)
     kind = None if _is_plain(root, names) else find_format(root, names)
     if kind is None:
         opened = _open_safetensors(root, names)
+    elif remote and not kind.is_safetensors:
+        hint = "Copy it here, and name the copy."
+        raise CheckpointError(f"holds {kind.name}, which is not read remotely", where=str(root), hint=hint)
     else:
         if kind.needs_base and base is None:
             hint = "Name it as BASE+DIRECTORY, or give the recipe a base_model."
@@ -150,7 +173,7 @@ def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
             raise unreadable(path, error) from error
         found = hub.parse_id(text)
         if found is None:
-            hint = "Name a model directory, or a Hub model as org/name[@revision]."
+            hint = "Name a model directory, an address, or a Hub model as org/name[@revision]."
             raise CheckpointError("no such directory", where=text, hint=hint) from None
         return hub.fetch(found[0], revision or found[1])
     if not is_directory:

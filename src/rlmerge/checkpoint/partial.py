@@ -18,6 +18,7 @@ from pathlib import Path
 from rlmerge import __version__
 from rlmerge.checkpoint import journal as journals
 from rlmerge.checkpoint import manifest as manifests
+from rlmerge.checkpoint import shares
 from rlmerge.checkpoint.directory import INDEX
 from rlmerge.checkpoint.durable import copy_file, sync_directory, write_file
 from rlmerge.checkpoint.failures import finishing, preparing, writing
@@ -29,6 +30,7 @@ from rlmerge.checkpoint.manifest import FileRecord, Manifest, TensorRecord
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.recheck import KeptShard, recheck
 from rlmerge.checkpoint.shard_writer import ShardWriter
+from rlmerge.checkpoint.shares import Share
 from rlmerge.checkpoint.target import check_target, lock, partial_path, publish
 from rlmerge.errors import RequestError, RunError
 
@@ -53,11 +55,15 @@ class PartialDirectory:
         advance: Callable[[int], None] = unwatched,
         shards: Sequence[ShardPlan] = (),
         accepts: Callable[[JournalEntry], bool] = lambda entry: True,
+        share: Share | None = None,
+        adopt: Callable[[Path], None] | None = None,
     ) -> None:
         """Create the directory, or with ``resume`` take up what an interrupted run of the same plan left.
 
         What is taken up is read again and compared with its digests; ``advance`` is told the bytes. Of a shard that is
         in ``shards`` nothing is taken up if its layout differs, nor a tensor whose journal entry ``accepts`` denies.
+        With ``share`` it is the directory of one process of several, which ``finish`` ends; ``adopt`` is given the
+        directory once it is locked, to take up what those left.
         RequestError if the target exists and ``force`` is not given, if it cannot be created, if another process is
         writing, if the directory is not ours, or if an interrupted run left finished tensors that would be lost (no
         ``resume``, or another plan) without ``force``.
@@ -68,12 +74,18 @@ class PartialDirectory:
         self._force = force
         self._plan_digest = plan_digest
         check_target(self.target, force)
-        self._home = partial_path(self.target)
-        self.path = self._home / _MODEL
+        self._home = home = partial_path(self.target)
+        self._lock = self._joined = -1
         self._made = [place for place in self.target.parents if not os.path.lexists(place)]
-        self._lock = lock(self._home)
+        if share is not None:
+            self._joined = shares.enter(home, share, plan_digest)
+            self._home = home / share.directory
+        self.path = self._home / _MODEL
+        self._lock = self._take(share)
         fresh = False
         try:
+            if share is None:
+                self._take_up(adopt)
             found = self._own()
             fresh = found is None
             claims = self._claims(found, resume, accepts)
@@ -89,7 +101,7 @@ class PartialDirectory:
             with suppress(OSError):
                 self._home.rmdir()  # if it is empty, as we made it
             self._remove_parents()
-            os.close(self._lock)
+            self._unlock()
             raise
         self._completed = dict(self._journal.entries)
         self._files: dict[str, FileRecord] = {}
@@ -131,12 +143,7 @@ class PartialDirectory:
         leaves the partial directory for a resumed run; a RunError after it says that the output is complete. ValueError
         if a tensor of ``shards`` is still to be written.
         """
-        for shard in shards:
-            writer = self._writers.get(shard.name) or self.shard_writer(shard)
-            if writer.pending:
-                raise ValueError(f"{len(writer.pending)} tensors of {shard.name} have not been written")
-        for sync in self._syncs:
-            sync.result()
+        self._check_written(shards)
         if len(shards) > 1:
             self.write_file(INDEX, index_json(shards))
         manifest = self._manifest(shards)
@@ -156,6 +163,16 @@ class PartialDirectory:
         self._remove()
         return manifest
 
+    def finish(self, shards: Sequence[ShardPlan]) -> None:
+        """Wait until all ``shards`` of a share are on disk; RunError if they do not get there.
+
+        ValueError if a tensor of them is still to be written.
+        """
+        self._check_written(shards)
+        with writing(self.path):
+            sync_directory(self.path)
+            sync_directory(self._home)
+
     def abandon(self) -> None:
         """Remove the directory and everything in it, and the directories above it that were made for it."""
         self.close()
@@ -172,16 +189,49 @@ class PartialDirectory:
             self._syncer.shutdown()
             self._hasher.shutdown()
 
-    def _unlock(self) -> None:
-        held, self._lock = self._lock, -1
-        if held >= 0:
-            os.close(held)
-
     def __enter__(self) -> PartialDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_written(self, shards: Sequence[ShardPlan]) -> None:
+        """ValueError if a tensor of ``shards`` is missing; else waits until they are on disk."""
+        for shard in shards:
+            writer = self._writers.get(shard.name) or self.shard_writer(shard)
+            if writer.pending:
+                raise ValueError(f"{len(writer.pending)} tensors of {shard.name} have not been written")
+        for sync in self._syncs:
+            sync.result()
+
+    def _take(self, share: Share | None) -> int:
+        """The lock of this directory; RequestError if another process holds it."""
+        try:
+            return lock(self._home)
+        except RequestError as error:
+            self._unlock()
+            if share is None or not isinstance(error.__context__, BlockingIOError):
+                raise
+            hint = "Give each process a share of its own, or wait for that one to end."
+            what = f"share {share} is being merged by another process"
+            raise RequestError(what, where=error.where, hint=hint) from None
+
+    def _unlock(self) -> None:
+        for fd in (self._lock, self._joined):
+            if fd >= 0:
+                os.close(fd)
+        self._lock = self._joined = -1
+
+    def _take_up(self, adopt: Callable[[Path], None] | None) -> None:
+        """Adopt the shares that several processes left; RequestError rather than lose them unasked."""
+        if adopt is not None:
+            adopt(self._home)
+        elif found := shares.shares_in(self._home):
+            if not self._force:
+                what = f"a merge shared by {next(iter(found)).count} processes has its work there"
+                hint = "Complete it with rlmerge seal, or discard it with --force."
+                raise RequestError(what, where=str(self._home), hint=hint)
+            shares.discard(self._home)
 
     def _own(self) -> tuple[str, list[JournalEntry]] | None:
         """The journal of an earlier run, None in a new directory; RequestError if the directory is not ours.
@@ -262,6 +312,10 @@ class PartialDirectory:
                 (self._home / journals.NAME).unlink(missing_ok=True)
                 (self._home / journals.FRESH).unlink(missing_ok=True)
                 self._home.rmdir()
+        if self._home.parent == self.target.parent:
+            return
+        with suppress(OSError):
+            self._home.parent.rmdir()  # if it was the last share
 
     def _remove_parents(self) -> None:
         """Remove the directories above the target that were not there, as long as nothing else is in them."""

@@ -143,7 +143,7 @@ class Extent(Source):
     @property
     def scratch(self) -> Scratch:
         size = self.dtype.itemsize
-        return Scratch(per_element=size) if self.start % size else NO_SCRATCH
+        return Scratch(per_element=size) if self.start % size or self.file.is_remote else NO_SCRATCH
 
     @property
     def files(self) -> tuple[InputFile, ...]:

@@ -63,8 +63,10 @@ def _check_existing(target: Path, force: bool) -> None:
         raise RequestError("is not a model directory, and would be deleted", where=where, hint=hint)
 
 
-def lock(directory: Path) -> int:
+def lock(directory: Path, *, shared: bool = False) -> int:
     """Create ``directory`` if needed and lock it for this process; the descriptor that holds the lock.
+
+    A ``shared`` lock is held together with other shared ones.
 
     RequestError if another process holds it. File systems without locks are used without.
     """
@@ -77,7 +79,7 @@ def lock(directory: Path) -> int:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             undo.callback(os.close, fd)
             # Its holder may have removed the directory between our open and our lock.
-            if not _locked(fd, directory) or _is_same(fd, directory):
+            if not _locked(fd, directory, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) or _is_same(fd, directory):
                 undo.pop_all()
                 return fd
 
@@ -87,10 +89,10 @@ def _remove_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _locked(fd: int, directory: Path) -> bool:
+def _locked(fd: int, directory: Path, kind: int) -> bool:
     """Lock a directory; False where the file system has no locks."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         hint = "Wait for it to end, or choose another output directory."
         raise RequestError("another process is writing there", where=str(directory), hint=hint) from None

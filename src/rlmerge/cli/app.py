@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "merge": "Merge the models of a recipe into a new model directory.",
+    "seal": "Complete a merge that several processes shared.",
     "plan": "Say what a merge would read, write and need; write nothing.",
     "convert": "Write what training left (rank files, DCP, adapters, deltas, FP8) as a plain model.",
     "extract-lora": "Write what a fine-tuned model changed of its base as a LoRA adapter.",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rlmerge.options import parse_size
+
+if TYPE_CHECKING:
+    from rlmerge.checkpoint.shares import Share
 
 
 class Size(click.ParamType):
@@ -20,6 +24,22 @@ class Size(click.ParamType):
             return value
         try:
             return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ShareType(click.ParamType):
+    """A click type for the share of one process of several: 3/8."""
+
+    name = "share"
+
+    def convert(self, value: str | Share, param: click.Parameter | None, ctx: click.Context | None) -> Share:
+        from rlmerge.checkpoint.shares import Share
+
+        if isinstance(value, Share):
+            return value
+        try:
+            return Share.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlmerge.cli.arguments import OutputPath
+from rlmerge.cli.arguments import OutputPath, ShareType
 from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT, read_requests, request_options
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from rlmerge.checkpoint.shares import Share
     from rlmerge.merging import MergeResult
     from rlmerge.merging.account import Detail, ExpertSurvival, Routers
+    from rlmerge.merging.shares import ShareResult
     from rlmerge.options import Options
     from rlmerge.recipe import Recipe
 
@@ -38,10 +40,30 @@ if TYPE_CHECKING:
     help="Write a whole model, or of adapters an adapter: exact, and nothing is lost to rounding.",
 )
 @click.option("--rank", type=click.IntRange(min=1), help="With --as adapter: bring the adapter to at most this rank.")
+@click.option(
+    "--shards",
+    "share",
+    type=ShareType(),
+    metavar="N/M",
+    help="Merge only the N-th of M shares of the shards, beside other processes; `rlmerge seal` completes the output.",
+)
+@click.option(
+    "--executor",
+    metavar="ray | ray://HOST:PORT",
+    help="Let a Ray cluster merge, a task a shard, over a file system that its nodes share.",
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
 def command(
-    out: Path, quiet: bool, output_format: str, keep_stages: bool, kind: str, rank: int | None, **request: Any
+    out: Path,
+    quiet: bool,
+    output_format: str,
+    keep_stages: bool,
+    kind: str,
+    rank: int | None,
+    share: Share | None,
+    executor: str | None,
+    **request: Any,
 ) -> None:
     """Merge the models of a recipe into a new model directory.
 
@@ -58,21 +80,71 @@ def command(
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging import plan_stages, run_stages
 
+    if executor is not None and (executor != "ray" and not executor.startswith("ray://")):
+        raise click.UsageError(f"no executor '{executor}'; known: ray, ray://HOST:PORT")
+    if executor is not None and (kind == "adapter" or keep_stages or share is not None):
+        raise click.UsageError("--executor goes without --as adapter, --keep-stages and --shards")
+    if share is not None:
+        if kind == "adapter" or keep_stages:
+            raise click.UsageError("--shards goes without --as adapter and --keep-stages")
+        _merge_share(recipes, out, options, share, quiet, output_format)
+        return
     if kind == "adapter":
         _write_adapter(recipes, out, options, rank, quiet, output_format)
         return
     if rank is not None:
         raise click.UsageError("--rank goes with --as adapter")
+    if executor is not None:
+        from functools import partial
+
+        from rlmerge.api import run_plan_on
+        from rlmerge.recipe.load import only
+
+        only(tuple(recipes))
+        run = partial(run_plan_on, executor)
+    else:
+        run = run_plan
     stages = plan_stages(recipes, out, options)
     with interruptible(out):
         with show_progress(quiet) as progress:
             for note in stages[-1].plan.beside.notes:
                 progress.message(f"note: {note}")
-            result = run_stages(stages, options, run_plan, progress, keep_stages)
+            result = run_stages(stages, options, run, progress, keep_stages)
         if output_format == "json":
             emit_json(result.to_dict(), unless=out)
         else:
             emit(merge_text(result, width=width(), color=color()), unless=out)
+
+
+def _merge_share(
+    recipes: Sequence[Recipe], out: Path, options: Options, share: Share, quiet: bool, output_format: str
+) -> None:
+    from rlmerge.cli.progress import show_progress
+    from rlmerge.merging import make_plan
+    from rlmerge.merging.shares import run_share
+    from rlmerge.recipe.load import only
+
+    plan = make_plan(only(tuple(recipes)), out, options)
+    with show_progress(quiet) as progress:
+        result = run_share(plan, out, share, progress)
+    if output_format == "json":
+        emit_json(result.to_dict())
+    else:
+        emit(share_text(result))
+
+
+def share_text(result: ShareResult) -> str:
+    """What one process did of a merge that several share."""
+    from rlmerge.report.console import duration_text, size_text
+
+    resumed = f" ({result.resumed} from before)" if result.resumed else ""
+    peak = "" if result.peak_memory is None else f", peak memory {size_text(result.peak_memory)}"
+    return (
+        f"share {result.share} of {plain(result.out)}: {len(result.shards)} of {result.of_shards} shards, "
+        f"{result.tensors} tensors{resumed}, {size_text(result.bytes_written)} written "
+        f"in {duration_text(result.seconds)}{peak}\n"
+        f"When all shares are merged: rlmerge seal … -o {plain(result.out)}"
+    )
 
 
 def _write_adapter(

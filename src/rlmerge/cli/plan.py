@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rlmerge.cli.arguments import OutputPath
+from rlmerge.cli.arguments import OutputPath, Size
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT, read_requests, request_options
 from rlmerge.text import displayed
@@ -18,12 +18,18 @@ from rlmerge.text import displayed
 @request_options
 @click.option("-o", "--out", type=OutputPath(), metavar="OUT", help="Where the merge would write.")
 @click.option(
+    "--bandwidth",
+    type=Size(),
+    metavar="SIZE",
+    help="Bytes a second that the link to remote models carries, such as 1.2GB: also say how long they take.",
+)
+@click.option(
     "--graph",
     type=click.Choice(["tree", "mermaid", "svg"]),
     help="Draw the stages of the recipe file on stdout instead of the costs.",
 )
 @FORMAT
-def command(out: Path | None, graph: str | None, output_format: str, **request: Any) -> None:
+def command(out: Path | None, graph: str | None, output_format: str, bandwidth: int | None, **request: Any) -> None:
     """Say what a merge would read, write and need; write nothing.
 
     Takes the arguments of `rlmerge merge` and finds everything that is wrong with them at once.
@@ -37,6 +43,10 @@ def command(out: Path | None, graph: str | None, output_format: str, **request: 
     plan["stages"] = [
         {"name": stage.recipe.name, "out": str(stage.out), **stage.plan.to_dict(digest)} for stage in stages[:-1]
     ]
+    if bandwidth is not None:
+        plan["bandwidth"] = bandwidth
+        stages_of: list[dict[str, Any]] = [plan, *plan["stages"]]
+        plan["link_seconds"] = sum(int(each["bytes_remote"]) for each in stages_of) / bandwidth
     if graph is not None:
         emit(_drawn([*plan["stages"], {"name": stages[-1].recipe.name or str(out or "result"), **plan}], graph))
     elif output_format == "json":
@@ -66,6 +76,7 @@ def plan_text(plan: Mapping[str, Any], *, width: int, color: bool) -> str:
         ("element types", ", ".join(plan["dtypes"])),
         ("passes over the inputs", _passes(plan["statistics"])),
         ("to read", size_text(plan["bytes_read"])),
+        *_link(plan),
         ("to write", size_text(plan["bytes_written"])),
         ("peak memory", size_text(plan["peak_memory"])),
         ("free disk", "unknown" if plan["free_disk"] is None else size_text(plan["free_disk"])),
@@ -73,6 +84,18 @@ def plan_text(plan: Mapping[str, Any], *, width: int, color: bool) -> str:
         made.add_row(label, value)
     notes = [f"note: {note}" for note in plan.get("notes", ())]
     return render([made, *notes, *warning_lines(plan["warnings"])], width, color, apart=True)
+
+
+def _link(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What comes over the network, and the least time that takes where the bandwidth is given."""
+    from rlmerge.report.console import duration_text, size_text
+
+    remote = plan.get("bytes_remote", 0)
+    lines = [("over the network", size_text(remote))] if remote else []
+    if "bandwidth" in plan:
+        rate = f"{size_text(plan['bandwidth'])}/s"
+        lines.append(("at the least", f"{duration_text(plan['link_seconds'])} at {rate}"))
+    return lines
 
 
 def _drawn(stages: Sequence[Mapping[str, Any]], form: str) -> str:

@@ -14,6 +14,7 @@ from rlmerge.checkpoint import Checkpoint, open_checkpoint
 from rlmerge.errors import RequestError
 from rlmerge.geometry.measure import measure
 from rlmerge.geometry.observation import Observation
+from rlmerge.merging.sizing import ahead_of
 from rlmerge.merging.stream import Workers
 from rlmerge.merging.tiles import Tile, cut
 from rlmerge.options import Options
@@ -75,7 +76,8 @@ def inspect(
     dtypes = {model.dtype for model in models}
     collector = Collector(models[1:], dtypes.pop() if len(dtypes) == 1 else "mixed")
     total = sum(info.nbytes for paired in tensors for info in paired.job.sources)
-    with Workers(_threads(options, len(experts))) as workers:
+    ahead = ahead_of((paired.job for paired in tensors), options)
+    with Workers(_threads(options, len(experts)), ahead=ahead) as workers:
         forecaster = Forecaster(checkpoints, tensors, sample, options.seed, recipe)
         progress.start("measure", total)
         begun = time.perf_counter()

@@ -128,7 +128,7 @@ class Executor:
         try:
             with suppress(_Stopped):
                 for task, following in _with_next(tasks):
-                    if following is not None:
+                    if following is not None and following.tiles is None:
                         self.workers.prefetch(following.jobs[0])
                     self._submit(task)
         except BaseException as error:

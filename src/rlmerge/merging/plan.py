@@ -19,7 +19,8 @@ from .code import code_digest, digest_of
 from .job import Job
 from .measured import Inputs
 from .place import free_space
-from .sizing import Sizing, size_of
+from .sizing import Sizing, bytes_remote, size_of
+from .statistics import wide_stages
 
 
 def is_like_base(options: Options, recipe: Recipe) -> bool:
@@ -121,6 +122,20 @@ class Plan:
         """Bytes of all inputs, each read once."""
         return sum(source.nbytes for job in self.jobs.values() for source in job.inputs)
 
+    @cached_property
+    def bytes_remote(self) -> int:
+        """Bytes that come over a network: remote inputs, once for the merge and once more for each pass before it.
+
+        What statistics read of a tensor whose inputs fit into half of ``sizing.ahead`` is still there for its merge.
+        """
+        again = wide_stages(next((job.stages for job in self.merged), ()))
+        total = 0
+        for job in self.jobs.values():
+            once = bytes_remote([job])
+            narrow = len(job.stages) - again if once > self.sizing.ahead // 2 else 0
+            total += once * (1 + (again if job.stages else 0) + narrow)
+        return total
+
     @property
     def bytes_written(self) -> int:
         """Bytes of all output shards."""
@@ -171,6 +186,7 @@ class Plan:
             "shards": [shard.name for shard in self.shards],
             "statistics": [[statistic.name for statistic in stage] for stage in stages],
             "bytes_read": self.bytes_read,
+            "bytes_remote": self.bytes_remote,
             "bytes_written": self.bytes_written,
             "peak_memory": self.peak_memory,
             "free_disk": self.free_disk,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,16 @@ def merge_shard(
 
 
 def run(
-    plan: Plan, out: str | Path, progress: Progress | None = None, documents: Documents = lambda plan, result: {}
+    plan: Plan,
+    out: str | Path,
+    progress: Progress | None = None,
+    documents: Documents = lambda plan, result: {},
+    adopt: Callable[[Path], None] | None = None,
 ) -> MergeResult:
     """Carry out ``plan`` into the directory ``out``, which appears when it is complete.
 
     ``documents`` gives further files, such as the model card, from what happened; their bytes must not depend on time.
+    ``adopt`` takes up what other processes left in the partial directory, which it is given locked.
 
     RequestError (nothing written) if an input turns out to be wrong or ``out`` exists without ``force``; RunError (the
     partial directory is kept for ``resume``) if writing fails or an input changes meanwhile.
@@ -84,8 +89,9 @@ def run(
         advance=progress.advance,
         shards=plan.shards,
         accepts=lambda entry: is_claim(plan.job_of.get(entry.tensor), entry),
+        adopt=adopt,
     ) as partial:
-        with PeakMemory() as memory, Workers(plan.sizing.threads) as workers:
+        with PeakMemory() as memory, Workers(plan.sizing.threads, ahead=plan.sizing.ahead) as workers:
             try:
                 found = [*plan.warnings, *check_base(plan)]
                 for warning in found:
@@ -93,7 +99,7 @@ def run(
                 account = _merge(plan, partial, workers, progress)
             except RequestError as error:
                 if isinstance(error.__cause__, OSError):
-                    raise _for_now(error) from error
+                    raise for_now(error) from error
                 partial.abandon()
                 raise
         routers = measure_routers(plan, partial.path, account.routers)
@@ -119,13 +125,13 @@ def run(
         try:
             write_side_files(plan, partial, documents(plan, result), contents)
         except RequestError as error:
-            raise _for_now(error) from error
+            raise for_now(error) from error
         partial.seal(plan.shards)
         progress.done()
     return replace(result, seconds=time.perf_counter() - began)
 
 
-def _for_now(error: RequestError) -> RunError:
+def for_now(error: RequestError) -> RunError:
     """The failure of a run whose request is right: what the system refuses today it may give tomorrow."""
     hint = "See that it can be read, then run again with --resume to continue."
     return RunError(error.what, where=error.where, hint=hint)
@@ -133,21 +139,33 @@ def _for_now(error: RequestError) -> RunError:
 
 def _merge(plan: Plan, partial: PartialDirectory, workers: Workers, progress: Progress) -> Account:
     """Scan and merge everything that is not completed yet."""
-    jobs = plan.jobs
-    completed = partial.completed()
-    statistics = Statistics(list(jobs.values()), workers, plan.options, plan.sizing, progress, cache.load(plan))
-    statistics.scan_model()
-    left = [job for job in jobs.values() if job.last not in completed]
-    progress.start("merge", sum(source.nbytes for job in left for source in job.inputs))
+    statistics = Statistics(list(plan.jobs.values()), workers, plan.options, plan.sizing, progress, cache.load(plan))
     account = Account([expert.reference for expert in plan.experts])
-    for shard in plan.shards:
-        record = merge_shard(plan, shard, partial, statistics, workers, progress)
+    for record in merge_shards(plan, plan.shards, partial, statistics, workers, progress):
         for name, stats in record.stats.items():
-            account.add(jobs[name], stats)
-    progress.done()
-    if not completed:
+            account.add(plan.jobs[name], stats)
+    if not partial.completed():
         cache.save(plan, statistics.known)
     return account
+
+
+def merge_shards(
+    plan: Plan,
+    shards: Sequence[ShardPlan],
+    partial: PartialDirectory,
+    statistics: Statistics,
+    workers: Workers,
+    progress: Progress,
+) -> list[ShardRecord]:
+    """Merge what the journal of ``partial`` does not hold of ``shards``, after a scan where statistics need one."""
+    completed = partial.completed()
+    left = [job for shard in shards for job in plan.jobs_of(shard) if job.last not in completed]
+    if left:
+        statistics.scan_model()
+    progress.start("merge", sum(source.nbytes for job in left for source in job.inputs))
+    records = [merge_shard(plan, shard, partial, statistics, workers, progress) for shard in shards]
+    progress.done()
+    return records
 
 
 def _result(plan: Plan, out: Path, account: Account, warnings: list[str]) -> MergeResult:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
@@ -40,7 +40,8 @@ _HISTOGRAM = BINS * 8
 @dataclass(frozen=True)
 class Sizing:
     """What the executor may use: ``threads``, elements per ``tile`` and ``scan_tile`` (multiples of ``BLOCK``), output
-    ``buffers`` in flight of ``buffer`` bytes each, and the ``peak`` in bytes that all of it comes to."""
+    ``buffers`` in flight of ``buffer`` bytes each, and the ``peak`` in bytes that all of it comes to, with
+    the ``ahead`` bytes in which remote inputs arrive before they are needed."""
 
     threads: int
     tile: int
@@ -48,6 +49,11 @@ class Sizing:
     buffers: int
     buffer: int
     peak: int
+    ahead: int = 0
+
+
+LARGEST_AHEAD = 128 * 2**20
+"""Bytes under way that fill any link; of a smaller budget it is a quarter."""
 
 
 def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
@@ -60,17 +66,36 @@ def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
     held = sum(_held(job) for job in merged)
     merged = _distinct(merged)
     encoding = _encoding(merged)
+    ahead = ahead_of(jobs, options)
     found: Sizing | None = None
     for threads, tile in _settings(options.threads):
-        found = _setting(merged, threads, tile, lanes, held, encoding)
+        found = _setting(merged, threads, tile, lanes, held, encoding + ahead)
         if found.peak <= options.memory:
-            return found
+            return replace(found, ahead=ahead)
     assert found is not None
     needed = -(-found.peak // 2**20)
     raise RequestError(
         f"this merge needs about {needed} MiB, but the budget is {options.memory // 2**20} MiB",
         hint=f'Give --memory {needed}MiB (memory="{needed}MiB" in Python).',
     )
+
+
+def ahead_of(jobs: Iterable[Job], options: Options) -> int:
+    """Bytes in which remote inputs may arrive before they are needed; 0 where all are here.
+
+    Statistics of single tensors read these twice, so that more room saves traffic.
+    """
+    jobs = list(jobs)
+    if not bytes_remote(jobs):
+        return 0
+    share = options.memory // 4
+    return share if any(job.stages for job in jobs) else min(LARGEST_AHEAD, share)
+
+
+def bytes_remote(jobs: Iterable[Job]) -> int:
+    """Bytes of inputs that come over a network, each read once."""
+    sources = (source for job in jobs for source in job.inputs)
+    return sum(source.nbytes for source in sources if any(file.is_remote for file in source.files))
 
 
 def _settings(threads: int) -> Iterator[tuple[int, int]]:
@@ -97,7 +122,7 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
     return list(found.values())
 
 
-def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, held: int, encoding: int) -> Sizing:
+def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, held: int, beside: int) -> Sizing:
     buffers = threads + QUEUE
     piece = max((_piece(job, tile) for job in jobs), default=0)
     itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
@@ -106,7 +131,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, held: int
     # Whole tensors are computed side by side, one a thread.
     merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
-    peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs) + encoding
+    peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs) + beside
     return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
 
 

@@ -23,9 +23,13 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Threads that compute tiles with one backend."""
+    """Threads that compute tiles with one backend; remote inputs may take ``ahead`` bytes before they are needed."""
 
-    def __init__(self, threads: int, backend: Backend | None = None) -> None:
+    def __init__(self, threads: int, backend: Backend | None = None, *, ahead: int = 0) -> None:
+        if ahead:
+            from rlmerge.checkpoint.remote.link import LINK
+
+            LINK.capacity = ahead
         self.threads = threads
         self.backend: Backend = backend or LlvmBackend()
         self.pool = ThreadPoolExecutor(threads, "rlmerge-worker")

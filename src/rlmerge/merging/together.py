@@ -38,7 +38,7 @@ def merge_together(plans: Sequence[Plan], sinks: Sequence[Sink], progress: Progr
 
 def _merge(plans: Sequence[Plan], sinks: Sequence[Sink], sizing: Sizing, progress: Progress) -> None:
     first, pool = plans[0], Pool()
-    with Workers(sizing.threads) as workers:
+    with Workers(sizing.threads, ahead=sizing.ahead) as workers:
         lanes: list[Lane] = []
         for plan, sink in zip(plans, sinks, strict=True):
             statistics = Statistics(list(plan.jobs.values()), workers, plan.options, sizing, progress, pool=pool)

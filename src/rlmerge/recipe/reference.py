@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from rlmerge.addresses import check_address, is_address
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.tree import Node
 from rlmerge.recipe.vocabulary import MODEL_KEYS
@@ -19,7 +20,7 @@ _SPELL_OUT = "Spell it out: `model: {model: {path: ..., revision: ...}, lora: {p
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A local directory, or a Hub id ``org/name`` or ``org/name/folder``, and the revision of the latter.
+    """A local directory, an address, or a Hub id ``org/name`` or ``org/name/folder``, and the revision of the latter.
 
     ``adapter`` is a LoRA to be added to its weights. ``stage`` says that ``reference`` names another recipe of the
     file, whose result is meant.
@@ -63,12 +64,27 @@ class ModelRef:
 
     @classmethod
     def _plain(cls, text: str) -> ModelRef:
+        if is_address(text) and not existing(text):
+            return cls.of_address(text)
         name, _, revision = text.partition("@")
         if not revision or not _HUB_ID.fullmatch(name) or existing(text):
             return cls(text)
         if not _REVISION.fullmatch(revision):
             raise ValueError(f"'{revision}' is not a revision of '{name}'")
         return cls(name, revision)
+
+    @classmethod
+    def of_address(cls, text: str, revision: str | None = None) -> ModelRef:
+        """A model on another machine; ValueError for an address with credentials, or a revision where there is none."""
+        name = check_address(text)
+        if name.startswith("hf://"):
+            name, _, found = name.partition("@")
+            if found and revision and found != revision:
+                raise ValueError(f"'{name}' is given two revisions, '{found}' and '{revision}'")
+            return cls(name, revision or found or None)
+        if revision:
+            raise ValueError(f"{name} has no revisions; only models of the Hub do")
+        return cls(name)
 
 
 def existing(text: str) -> str | None:
@@ -131,4 +147,10 @@ def _read_path(node: Node, fields: dict[str, Node], problems: Problems) -> Model
         return None
     path = problems.text(fields["path"], "a path")
     revision = problems.text(fields["revision"], "a revision") if "revision" in fields else None
+    if path and path not in problems.stages and is_address(path) and not existing(path):
+        try:
+            return ModelRef.of_address(path, revision)
+        except ValueError as error:
+            problems.add(fields["path"].where, str(error))
+            return None
     return ModelRef(path, revision, stage=revision is None and path in problems.stages) if path else None

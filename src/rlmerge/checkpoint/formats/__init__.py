@@ -48,13 +48,15 @@ class Format:
 
     ``recognises(root, names)`` looks at the sorted names of its entries alone. ``open(root, names, base)`` reads
     headers and metadata, never weights, and executes nothing; CheckpointError if they are malformed or incomplete.
-    With ``needs_base`` the format holds changes of another model, which is given.
+    With ``needs_base`` the format holds changes of another model, which is given. ``is_safetensors`` says that weights
+    are read through ``read_header`` alone, so that they may as well be on another machine.
     """
 
     name: str
     recognises: Callable[[Path, Sequence[str]], bool]
     open: Callable[[Path, Sequence[str], Checkpoint | None], Opened]
     needs_base: bool = False
+    is_safetensors: bool = False
 
 
 def find_format(root: Path, names: Sequence[str]) -> Format | None:

@@ -273,4 +273,4 @@ def _outer(b: Source) -> int:
     return b.shape[0] if math.prod(b.shape[2:]) == 1 else -1
 
 
-FORMATS = (Format(ADAPTER, is_adapter, open_adapter, needs_base=True),)
+FORMATS = (Format(ADAPTER, is_adapter, open_adapter, needs_base=True, is_safetensors=True),)

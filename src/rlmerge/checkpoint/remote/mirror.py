@@ -1,0 +1,140 @@
+"""A remote model directory as a local one: its small files fetched, its weights stood for by empty files.
+
+Whatever reads model directories sees names and small files as usual; only who opens a weights file gets one that reads
+ranges over the network (``opened_remotely``). The mirror is temporary and goes with the process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from rlmerge.addresses import check_address
+from rlmerge.checkpoint.hub import PATTERNS
+from rlmerge.checkpoint.remote.file import RemoteFile
+from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Store, retried
+from rlmerge.errors import CheckpointError, RunError
+
+MAX_SMALL = 256 * 2**20
+"""Bytes of the largest file that is fetched whole."""
+
+MAX_FETCHED = 2**30
+"""Bytes of all files of one model that are fetched whole."""
+
+WEIGHTS = ".safetensors"
+
+_AT_A_TIME = 8
+_remote: dict[Path, RemoteFile] = {}
+_mirrors: dict[Path, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """``root`` stands for ``address``; ``commit`` is that of the Hub."""
+
+    root: Path
+    address: str
+    commit: str | None
+
+
+def mirrored(address: str, revision: str | None) -> Mirror:
+    """List a remote model and fetch its small files.
+
+    CheckpointError if the address is none, holds credentials, cannot be read, or holds no safetensors files.
+    """
+    try:
+        address = check_address(address)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    store = _store(address, revision)
+    files = retried(store.list, store.address)
+    if not any(name.endswith(WEIGHTS) and "/" not in name for name in files):
+        held = f"holds {len(files)} files, but no safetensors weights" if files else "holds nothing that can be read"
+        hint = "Name the folder of one model; weights of other formats must be copied here and converted first."
+        raise CheckpointError(held, where=store.address, hint=hint)
+    root = _root(store.address)
+    _fetch(store, root, {name: stamp for name, stamp in files.items() if _is_small(name)})
+    for name in files:
+        path = root / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        if name.endswith(WEIGHTS):
+            _remote[path] = RemoteFile(path, store, name, files[name])
+    _mirrors[root] = store.address
+    return Mirror(root, store.address, getattr(store, "commit", None))
+
+
+def opened_remotely(path: Path) -> RemoteFile | None:
+    """The remote file that ``path`` stands for; None for a file that is here."""
+    return _remote.get(path)
+
+
+def addressed(text: str) -> str:
+    """``text`` with the paths of mirrors as the addresses that they stand for."""
+    for root, address in _mirrors.items():
+        text = text.replace(str(root), address)
+    return text
+
+
+def _store(address: str, revision: str | None) -> Store:
+    scheme = address.partition("://")[0].lower()
+    if scheme == "hf":
+        from rlmerge.checkpoint.remote.hub_store import HubStore
+
+        return HubStore(address, revision)
+    if revision is not None:
+        raise CheckpointError("has no revisions; only models of the Hub do", where=address)
+    from rlmerge.checkpoint.remote.object_store import ObjectStore, WebServer
+
+    return WebServer(address) if scheme in ("http", "https") else ObjectStore(address)
+
+
+@cache
+def _home() -> tempfile.TemporaryDirectory[str]:
+    """Where this process keeps its mirrors; removed when it ends."""
+    return tempfile.TemporaryDirectory(prefix="rlmerge-remote-")
+
+
+def _root(address: str) -> Path:
+    """A new directory that ends like the address."""
+    number = Path(tempfile.mkdtemp(dir=_home().name)).resolve()
+    scheme, _, rest = address.partition("://")
+    root = number / scheme / rest.partition("@")[0]
+    root.mkdir(parents=True)
+    return root
+
+
+def _is_small(name: str) -> bool:
+    """Whether a file belongs beside weights; those of folders are the templates and parts that models may have."""
+    folder, _, file = name.rpartition("/")
+    return not file.endswith(WEIGHTS) and "/" not in folder and any(fnmatchcase(file, each) for each in PATTERNS)
+
+
+def _fetch(store: Store, root: Path, files: Mapping[str, ObjectStamp]) -> None:
+    for name, stamp in files.items():
+        if stamp.size > MAX_SMALL:
+            what = f"is {stamp.size:,} bytes long; at most {MAX_SMALL:,} of a file beside weights are fetched"
+            raise CheckpointError(what, where=f"{store.address}/{name}")
+    if (total := sum(stamp.size for stamp in files.values())) > MAX_FETCHED:
+        what = f"its files beside the weights take {total:,} bytes; at most {MAX_FETCHED:,} are fetched"
+        raise CheckpointError(what, where=store.address, hint="Name the folder that holds one model.")
+
+    def fetch(name: str) -> None:
+        path, stamp = root / name, files[name]
+        where = f"{store.address}/{name}"
+        try:
+            data = retried(lambda: store.get(name, stamp, 0, stamp.size), where).tobytes() if stamp.size else b""
+        except Changed:
+            hint = "Let its writer finish, then run again."
+            raise RunError("changed while it was fetched", where=where, hint=hint) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    with ThreadPoolExecutor(_AT_A_TIME, "rlmerge-mirror") as pool:
+        list(pool.map(fetch, files))

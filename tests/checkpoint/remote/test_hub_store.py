@@ -1,0 +1,42 @@
+"""What only the Hub does: commits, links that expire, and content servers that must not see the token."""
+
+import numpy as np
+import pytest
+
+from rlmerge.checkpoint import open_checkpoint
+from rlmerge.errors import CheckpointError
+from support.stores import times
+
+
+def read(model):
+    return (model.tensors["model.norm.weight"].read().astype(np.uint32) << 16).view(np.float32).tolist()
+
+
+def test_a_links_end_is_followed_by_a_new_one(hub, faults, made):
+    model = open_checkpoint(f"{hub}/base@main")
+    made[0] += 1
+    assert read(model) == [0.0, 1.0, 2.0, 3.0]
+    assert [path for _, path, _ in faults.log if path.startswith("/cdn/")] == ["/cdn/1/org/base/model.safetensors"]
+    assert resolved(faults) == 2, "and so the first link was refused"
+
+
+def resolved(faults):
+    """How often the Hub was asked where the weights are."""
+    return sum(method == "HEAD" and "/resolve/" in path and "safetensors" in path for method, path, _ in faults.log)
+
+
+def test_a_link_is_asked_for_once(hub, faults):
+    model = open_checkpoint(f"{hub}/base")
+    read(model), read(model)
+    assert resolved(faults) == 1
+
+
+def test_connections_that_break(hub, faults):
+    model = open_checkpoint(f"{hub}/base")
+    faults.plan = times(3, "hang up", "model.safetensors")
+    assert read(model) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_second_revision_of_one_address(hub):
+    with pytest.raises(CheckpointError, match="no revision 'dev'"):
+        open_checkpoint(f"{hub}/base", revision="dev")

@@ -1,0 +1,99 @@
+"""Merges by workers of a real Ray cluster on this machine: the bytes of one run, whoever is killed."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+
+import ray
+
+import rlmerge
+from rlmerge.api import run_plan, run_plan_on
+from rlmerge.errors import RequestError
+from support.family import recipe, tree
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two places for tasks; workers import rlmerge from where this process does."""
+    source = str(Path(rlmerge.__file__).parents[1])
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()
+
+
+def plan_of(family, out, **options):
+    asked = recipe(family, "ties", count=2, density=0.3, scope="global")
+    return rlmerge.plan(asked, out, shard_size=600_000, **options)
+
+
+@pytest.fixture(scope="module")
+def alone(family, tmp_path_factory):
+    place = tmp_path_factory.mktemp("alone") / "out"
+    run_plan(plan_of(family, place), place)
+    return tree(place)
+
+
+def test_the_bytes_are_those_of_one_run(cluster, family, tmp_path, alone):
+    out = tmp_path / "out"
+    result = run_plan_on("ray", plan_of(family, out), out)
+    assert tree(out) == alone and rlmerge.verify(out).ok
+    assert result.tensors == len(plan_of(family, None).jobs)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_workers_change_nothing(cluster, family, tmp_path, alone):
+    """Whoever merges a share is killed again and again until three have died."""
+    out, killed, done = tmp_path / "out", set(), threading.Event()
+
+    def kill():
+        while not done.is_set() and len(killed) < 3:
+            for pid in workers() - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+                break
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        run_plan_on("ray", plan_of(family, out, cache=False), out)
+    finally:
+        done.set()
+        killer.join()
+    assert killed and tree(out) == alone
+
+
+def workers():
+    """Processes that run a task of ours now."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if name.startswith(b"ray::merge_share"):
+                found.add(int(entry.name))
+    return found
+
+
+def test_an_error_of_a_worker_is_the_error_of_the_run(cluster, family, tmp_path):
+    out = tmp_path / "out"
+    plan = plan_of(family, out)
+    (tmp_path / ".out.partial" / "share-1-of-2").mkdir(parents=True)
+    with pytest.raises(RequestError, match="an interrupted merge by several processes is there"):
+        run_plan_on("ray", plan, out)
+    with pytest.raises(RequestError, match="shared by 2 processes, not by"):
+        run_plan_on("ray", plan_of(family, out, resume=True), out)
+    assert not out.exists()
