@@ -1,15 +1,11 @@
 """The study of a search in Optuna's own storage: its dashboard reads it, a killed search goes on, several share it.
 
-Every process holds a lock of its own while it runs, and every trial names its process. One whose lock is free was
-killed: the values of its trials are asked for again.
+Every trial names its process. The values of trials that a killed one left under way are asked for again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import uuid
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +19,7 @@ from rlmerge.recipe.tree import Scalar
 from .results import Trial
 from .settings import Settings
 from .space import METHOD, Space
+from .workers import Workers
 
 NAME = "study.db"
 TITLE = "rlmerge"
@@ -32,7 +29,6 @@ AGAIN = "again"
 """Where a trial is from whose values a killed process left."""
 
 _SIGNATURE, _BASELINE = "rlmerge:search", "rlmerge:baseline"
-_WORKERS = ".workers"
 _STARTUP = 10
 
 
@@ -43,10 +39,8 @@ class Study:
         self.optuna = require("optuna")
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
         self.folder, self.space, self.settings = folder, space, settings
-        self.worker = uuid.uuid4().hex
-        (folder / _WORKERS).mkdir(parents=True, exist_ok=True)
-        self._alive = _locked(folder / _WORKERS / self.worker)
-        with self._exclusive(), self._kept():
+        self.workers = Workers(folder)
+        with self.workers.exclusive(), self._kept():
             self._study = self._open()
             self.is_new = self._sign(signature)
             self._study.sampler = self._sampler()
@@ -54,27 +48,24 @@ class Study:
     @property
     def is_alone(self) -> bool:
         """Whether no other process works, or has worked, on the study."""
-        return self.is_new and {path.name for path in (self.folder / _WORKERS).iterdir()} <= {self.worker, "lock"}
+        return self.is_new and self.workers.are_none_else
 
     def close(self) -> None:
         """Let others know that this process has ended."""
-        if self._alive is not None:
-            (self.folder / _WORKERS / self.worker).unlink(missing_ok=True)
-            os.close(self._alive)
-            self._alive = None
+        self.workers.leave()
 
     # Asking and telling
 
     def ask(self, count: int) -> list[tuple[Any, dict[str, Scalar]]]:
         """Up to ``count`` new trials with their values, as far as the budget of trials goes."""
-        with self._exclusive(), self._kept():
+        with self.workers.exclusive(), self._kept():
             self._recover()
             left = self.settings.trials - self.spent()
             return [self._ask() for _ in range(min(count, left))]
 
     def _ask(self) -> tuple[Any, dict[str, Scalar]]:
         trial = self._study.ask()
-        trial.set_user_attr("worker", self.worker)
+        trial.set_user_attr("worker", self.workers.name)
         values: dict[str, Scalar] = {}
         for dimension in sorted(self.space.dimensions, key=lambda each: each.path != (METHOD,)):
             method = values.get(METHOD)
@@ -252,29 +243,12 @@ class Study:
         """Fail what killed processes left under way, and ask for the same values again."""
         states = self.optuna.trial.TrialState
         for found in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            worker = found.user_attrs.get("worker", "")
-            if worker == self.worker:
+            if self.workers.is_alive(found.user_attrs.get("worker", "")):
                 continue
-            lock = _locked(self.folder / _WORKERS / worker) if worker else None
-            if worker and lock is None:
-                continue
-            if lock is not None:
-                (self.folder / _WORKERS / worker).unlink(missing_ok=True)
-                os.close(lock)
             trial = self.optuna.trial.Trial(self._study, found._trial_id)
             trial.set_user_attr("killed", True)
             self._study.tell(trial, state=states.FAIL)
             self.enqueue(found.params, AGAIN)
-
-    @contextmanager
-    def _exclusive(self) -> Generator[None]:
-        """One process at a time."""
-        handle = os.open(self.folder / _WORKERS / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
     @contextmanager
     def _kept(self) -> Generator[None]:
@@ -306,17 +280,6 @@ def _trial(found: Any) -> Trial:
         proxies=attributes.get("proxies", {}),
         error=attributes.get("error"),
     )
-
-
-def _locked(path: Path) -> int | None:
-    """The open file of a lock that is now held, None while another process holds it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def finished_values(

@@ -1,0 +1,183 @@
+"""Rounds: candidates merged in one read of the models, scored together, their worse halves stopped early."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlmerge.errors import RequestError, RlmergeError, RunError
+from rlmerge.progress import Progress
+from rlmerge.recipe import Recipe
+from rlmerge.recipe.tree import Scalar
+
+from .baseline import baseline_recipes, best_row
+from .candidates import Candidate, Maker
+from .hook import Hook
+from .judging import Judge
+from .settings import Settings
+from .space import Space
+from .study import Study
+
+
+class Rounds:
+    """The rounds of one call."""
+
+    def __init__(
+        self,
+        space: Space,
+        settings: Settings,
+        study: Study,
+        maker: Maker,
+        judge: Judge,
+        progress: Progress,
+        began: float,
+    ) -> None:
+        self.space, self.settings, self.study = space, settings, study
+        self.maker, self.judge, self.progress = maker, judge, progress
+        self.began = began
+        self.hook = Hook(settings.hook) if settings.hook else None
+        self.warnings: list[str] = []
+        self._pace: float | None = None
+        """Seconds a candidate took, in the last round."""
+
+    def baseline(self, recipe: Recipe) -> None:
+        """Score the baseline, unless an earlier call did."""
+        bench = self.judge.bench
+        if self.study.baseline is not None or bench is None:
+            return
+        recipes = baseline_recipes(recipe)
+        rows: list[dict[str, Any]] = []
+        size = self.maker.batch(recipe)
+        names = list(recipes)
+        for start in range(0, len(names), size):
+            made = self.maker.make({name: recipes[name][1] for name in names[start : start + size]})
+            for name, candidate in made.items():
+                if not isinstance(candidate, Candidate):
+                    raise candidate
+                try:
+                    self._announce(candidate)
+                    scores = bench.score(candidate, -1)
+                finally:
+                    candidate.discard()
+                values = self.judge.real(scores, -1)
+                row = {"name": name, "coefficient": recipes[name][0], "values": values}
+                rows.append({**row, "scores": {task: score.value for task, score in scores.items()}})
+        self.study.keep_baseline(rows)
+        best = best_row(rows)
+        text = f"{best['name']}: {self.judge.objectives[0].name} {best['values'][0]:.3f}"
+        self.progress.message(f"to beat: {text}")
+
+    def rounds(self) -> None:
+        """Rounds until the budget is spent."""
+        size = min(self.settings.round, self.maker.batch(self.space.recipe({})))
+        number = 0
+        while (count := self._affordable(size)) and (asked := self.study.ask(count)):
+            number += 1
+            started = time.monotonic()
+            self._round(asked)
+            self._pace = (time.monotonic() - started) / len(asked)
+            self._tell(number)
+            self._give_up()
+
+    def _affordable(self, size: int) -> int:
+        """How many more candidates fit into the hours."""
+        if self.settings.hours is None:
+            return size
+        left = self.settings.hours * 3600 - (time.monotonic() - self.began)
+        if left <= 0:
+            return 0
+        return size if not self._pace else max(1, min(size, int(left / self._pace)))
+
+    def _round(self, asked: Sequence[tuple[Any, dict[str, Scalar]]]) -> None:
+        """Merge the candidates of a round in one read, score them, and stop the worse halves early."""
+        recipes: dict[str, Recipe] = {}
+        trials: dict[str, Any] = {}
+        for trial, values in asked:
+            name = f"trial-{trial.number:05}"
+            trials[name] = trial
+            try:
+                recipes[name] = self.space.recipe(values)
+            except RequestError as error:
+                self._fail(trial, error)
+        made = self.maker.make(recipes)
+        alive: list[Candidate] = []
+        for name, candidate in made.items():
+            if isinstance(candidate, Candidate):
+                self.study.note(trials[name], proxies=dict(candidate.proxies))
+                alive.append(candidate)
+            else:
+                self._fail(trials[name], candidate)
+        try:
+            self._score(alive, trials)
+        finally:
+            for candidate in made.values():
+                if isinstance(candidate, Candidate):
+                    candidate.discard()
+
+    def _score(self, alive: Sequence[Candidate], trials: Mapping[str, Any]) -> None:
+        spent = dict.fromkeys((candidate.name for candidate in alive), 0.0)
+        for level in range(self.judge.levels):
+            last = level == self.judge.levels - 1
+            found: dict[str, list[float]] = {}
+            for candidate in alive:
+                trial, started = trials[candidate.name], time.monotonic()
+                try:
+                    if level == 0:
+                        self._announce(candidate)
+                    values, scores = self.judge.values(candidate, level)
+                except Exception as error:  # whatever a harness raises costs its own candidate
+                    self._fail(trial, error)
+                    continue
+                spent[candidate.name] += time.monotonic() - started
+                self.study.note(trial, scores=scores, seconds=spent[candidate.name])
+                self.study.report(trial, level, values[0])
+                found[candidate.name] = values
+                if last:
+                    self.study.complete(trial, values)
+                    candidate.discard()
+            alive = [candidate for candidate in alive if candidate.name in found]
+            if not last:
+                alive = self._better_half(alive, trials, {name: values[0] for name, values in found.items()}, level)
+
+    def _better_half(
+        self, alive: Sequence[Candidate], trials: Mapping[str, Any], values: Mapping[str, float], level: int
+    ) -> list[Candidate]:
+        """The candidates in the upper half of all that were ever scored on this share of the items."""
+        known = sorted([*self.study.at_level(level)], reverse=True)
+        bar = known[(len(known) - 1) // 2] if known else float("-inf")
+        kept: list[Candidate] = []
+        for candidate in alive:
+            if values[candidate.name] >= bar:
+                kept.append(candidate)
+            else:
+                self.study.stop(trials[candidate.name])
+                candidate.discard()
+        return kept
+
+    def _announce(self, candidate: Candidate) -> None:
+        if self.hook is not None and candidate.directory is not None:
+            self.hook.call(candidate.directory)
+
+    def _fail(self, trial: Any, error: BaseException) -> None:
+        text = str(error) if isinstance(error, RlmergeError) else f"{type(error).__name__}: {error}"
+        self.study.fail(trial, text)
+        self.progress.message(f"trial {trial.number} failed: {text.splitlines()[0] if text else ''}")
+
+    def _tell(self, number: int) -> None:
+        trials, total = self.study.trials(), self.settings.trials
+        done = [trial for trial in trials if trial.values]
+        best = max(done, key=lambda trial: trial.values[0], default=None)
+        told = f"best so far {best.values[0]:.3f} (trial {best.number})" if best else "nothing complete yet"
+        left = (total - len(trials)) * (self._pace or 0.0)
+        if self.settings.hours is not None:
+            left = min(left, max(0.0, self.settings.hours * 3600 - (time.monotonic() - self.began)))
+        self.progress.message(f"round {number}: {len(trials)} of {total} trials, {told}, about {left:.0f} s left")
+
+    def _give_up(self) -> None:
+        """RunError when nothing but failures came of a whole round."""
+        trials = self.study.trials()
+        failed = [trial for trial in trials if trial.state == "fail"]
+        if len(failed) == len(trials) and len(trials) >= min(self.settings.round, self.settings.trials):
+            hint = "Correct what it says, and start the search in a new directory."
+            raise RunError(f"all {len(trials)} candidates failed; the first: {failed[0].error}", hint=hint)
