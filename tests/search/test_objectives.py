@@ -39,6 +39,10 @@ def test_proxies_are_called_proxies():
     found = read_objective({"proxy:survival": 1, "proxy:retention": 2}, "objective")
     assert found.is_proxy and "a proxy, not a score" in found.describe()
     assert found.of_proxies({"proxy:survival": 0.5, "proxy:retention": 0.25}) == 1.0
+    assert not found.needs_prompts
+    divergence = read_objective("proxy:kl=2,proxy:survival=1", "objective")
+    assert divergence.is_proxy and divergence.needs_prompts
+    assert divergence.of_proxies({"proxy:survival": 0.5, "proxy:kl": -0.125}) == 0.25
 
 
 @pytest.mark.parametrize(

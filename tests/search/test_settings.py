@@ -38,6 +38,14 @@ def test_the_section_and_what_is_given_over_it():
         ("evaluate: {backand: vllm}", "Did you mean 'backend'"),
         ("own: [rev]", "`own` maps experts to tasks"),
         ("round: [3]", "this is one plain value"),
+        ("objective: proxy:kl", "'proxy:kl' needs prompts of each expert\n  Add --prompts EXPERT=FILE.jsonl"),
+        ("prompts: [a.jsonl]", "`prompts` is a mapping"),
+        ("prompts: {rev: [a.jsonl]}", "s.yaml:2: the prompts of 'rev' are no file"),
+        ("divergence: {sequencse: 3}", "`divergence` has no 'sequencse'\n  Did you mean 'sequences'"),
+        ("divergence: {sequences: many}", "s.yaml:2: sequences must be a whole number, not 'many'"),
+        ("divergence: {top: 0}", "s.yaml:2: top must be at least 1, not 0"),
+        ("divergence: {dtype: float8}", "unknown dtype 'float8'"),
+        ("divergence: {ridge: 1}", "`divergence` has no 'ridge'"),
     ],
 )
 def test_wrong_sections(text, message):
@@ -50,3 +58,11 @@ def test_scores_need_tasks_and_proxies_do_not():
     with pytest.raises(RequestError, match="no tasks to score candidates on"):
         read("trials: 3\n")
     assert read("objective: proxy:survival\n").tasks == ()
+
+
+def test_what_is_said_of_prompts():
+    found = read("objective: proxy:kl\nprompts: {rev: 'dev.jsonl:rev', cnt: cnt.txt}\ndivergence: {top: 4}\n")
+    assert found.prompts == {"rev": "dev.jsonl:rev", "cnt": "cnt.txt"}
+    # Nothing is fitted, so no prompt need be held out.
+    assert (found.divergence.top, found.divergence.sequences, found.divergence.held_out) == (4, 64, 0)
+    assert found.needs_prompts and not read("objective: proxy:survival\n").needs_prompts

@@ -32,9 +32,8 @@ def test_a_lock_that_nobody_holds_is_of_a_killed_process(tmp_path):
 def test_one_process_at_a_time(tmp_path):
     mine = Workers(tmp_path)
     handle = os.open(tmp_path / FOLDER / "lock", os.O_RDWR | os.O_CREAT)
-    with mine.exclusive():
-        with pytest.raises(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with mine.exclusive(), pytest.raises(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(handle)
     mine.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,4 +64,21 @@ def save(directory: Path, model: Any, *, chat: bool = False) -> Path:
     """The model and a tokenizer as a Hub directory."""
     model.save_pretrained(directory)
     tokenizer(chat=chat).save_pretrained(directory)
+    return directory
+
+
+def family(directory: Path) -> Path:
+    """``base``, two experts ``plus`` and ``letters`` of it, ``plus.jsonl`` with responses and ``letters.txt``."""
+    import torch
+
+    save(directory / "base", llama())
+    for seed, name in enumerate(("plus", "letters")):
+        model = llama()
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+        save(directory / name, model)
+    rows = [{"prompt": f"{n % 10}+{n // 2}=", "response": str(n % 10 + n // 2)} for n in range(10)]
+    (directory / "plus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory / "letters.txt").write_text("".join(f"{'abcdefghijklm'[n:]}\n" for n in range(10)))
     return directory

@@ -75,11 +75,7 @@ class Merged:
 
     def divergence(self, voice: Voice) -> float:
         """Mean nats a token of KL(expert ‖ merged) on a voice's targets, at the weights as they are."""
-        total = 0.0
-        with failures(self.causal.path, _MEMORY_HINT), torch.no_grad():
-            for batch in batches(voice.targets, self.options):
-                total += float(self._sum(batch).double())
-        return _finite(total, voice) / voice.tokens
+        return mean_divergence(self.causal, voice, self.options)
 
     def slope(
         self, values: np.ndarray, voices: Sequence[Voice], advance: Callable[[int], None] = lambda done: None
@@ -95,7 +91,7 @@ class Merged:
             with failures(self.causal.path, _MEMORY_HINT):
                 for voice in voices:
                     for batch in batches(voice.targets, self.options):
-                        share = voice.weight / voice.tokens * self._sum(batch)
+                        share = voice.weight / voice.tokens * _sum(self.causal, batch)
                         share.backward()
                         objective += _finite(float(share.detach().double()), voice)
                         advance(len(batch))
@@ -110,10 +106,6 @@ class Merged:
         if not np.isfinite(slopes).all():
             raise _not_finite("the gradient", None)
         return objective, slopes
-
-    def _sum(self, batch: Sequence[Target]) -> Tensor:
-        found = next_logits(self.causal.model, [target.sequence for target in batch], self.causal.device)
-        return torch.stack([divergences(row, target).sum() for row, target in zip(found, batch, strict=True)]).sum()
 
     def _watch(self, slopes: np.ndarray) -> list[Any]:
         def hook(name: str) -> Callable[[Any], None]:
@@ -131,6 +123,23 @@ class Merged:
             changes = torch.from_numpy(self.directions.changes[name]).to(gradient.device)
             slopes[:, self.groups.group_of[name]] += (changes @ gradient).double().cpu().numpy()
         parameter.grad = None
+
+
+def mean_divergence(causal: Causal, voice: Voice, options: CalibrationOptions) -> float:
+    """Mean nats a token of KL(expert ‖ model) on a voice's targets, for the weights that ``causal`` has by now.
+
+    RunError when it is not finite, or memory runs out.
+    """
+    total = 0.0
+    with failures(causal.path, _MEMORY_HINT), torch.no_grad():
+        for batch in batches(voice.targets, options):
+            total += float(_sum(causal, batch).double())
+    return _finite(total, voice) / voice.tokens
+
+
+def _sum(causal: Causal, batch: Sequence[Target]) -> Tensor:
+    found = next_logits(causal.model, [target.sequence for target in batch], causal.device)
+    return torch.stack([divergences(row, target).sum() for row, target in zip(found, batch, strict=True)]).sum()
 
 
 def divergences(logits: Tensor, target: Target) -> Tensor:

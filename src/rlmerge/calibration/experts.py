@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
 from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.checkpoint.model import Checkpoint
-from rlmerge.errors import RequestError
+from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.kernels.dtypes import decode
 from rlmerge.language.data import Dataset
 from rlmerge.language.generation import refuse_nan
 from rlmerge.language.model import Causal, failures, load_tokenizer
 from rlmerge.language.tokens import Encoded, TokenSequence, encode_references
+from rlmerge.merging.plan import Plan
+from rlmerge.progress import Progress
 from rlmerge.sensitivity.options import SensitivityOptions
 from rlmerge.sensitivity.sampling import sample_responses
 
@@ -85,6 +89,45 @@ def hear(
         )
     truncated, dropped = (sum(getattr(each, name) for each in encoded) for name in ("truncated", "dropped"))
     return Heard(parts[0], parts[1], truncated, dropped)
+
+
+def check_places(plan: Plan, parameters: Mapping[str, Any]) -> None:
+    """CheckpointError for a merged tensor that the base's model has no parameter for."""
+    lost = [name for name, job in plan.jobs.items() if job.method is not None and name not in parameters]
+    if lost:
+        hint = "Calibration runs the merge in the base's architecture: calibrate experts that share it."
+        what = f"the merge makes a tensor that the base's model has no place for ({len(lost)} in all)"
+        raise CheckpointError(what, where=lost[0], hint=hint)
+
+
+def listen(
+    causal: Causal,
+    plan: Plan,
+    parameters: Mapping[str, Any],
+    sets: Sequence[Dataset],
+    general: Dataset | None,
+    options: CalibrationOptions,
+    progress: Progress,
+) -> Iterator[Heard]:
+    """What each expert says, and last the base where it is asked; the model has one's weights after the other's."""
+    total = sum(len(each.examples) for each in sets) + (len(general.examples) if general else 0)
+    progress.start("Listening to the experts", total, "prompts")
+    drift = None if general is None else hear(causal, general, options, progress.advance)
+    for k, (expert, dataset) in enumerate(zip(plan.experts, sets, strict=True)):
+        with failures(causal.path), torch.no_grad():
+            for name, job in plan.jobs.items():
+                if job.method is not None:
+                    source = job.experts[k]
+                    weights = torch.from_numpy(np.array(decode(source.read(), source.dtype)))
+                    parameters[name].copy_(weights.view(parameters[name].shape))
+        speaking = voice(causal, expert)
+        heard = hear(speaking, dataset, options, progress.advance)
+        if k == 0:
+            check_causal(speaking, heard.fitted[0].sequence)
+        yield heard
+    if drift is not None:
+        yield drift
+    progress.done()
 
 
 def fitting_share(count: int, options: CalibrationOptions) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rlmerge.calibration.options import CalibrationOptions
+from rlmerge.checkpoint import Checkpoint
 from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.evaluate.tokenizers import vocabulary_difference
 from rlmerge.language.data import Dataset, read_data
-from rlmerge.merging.plan import Plan
 from rlmerge.recipe import Recipe
 
 Prompts = Mapping[str, str] | Sequence[str]
@@ -66,11 +66,10 @@ def read_prompts(data: str, options: CalibrationOptions) -> Dataset:
     return read_data(data, options.sequences + options.held_out, options.seed)
 
 
-def check_vocabularies(plan: Plan) -> None:
+def check_vocabularies(base: Checkpoint, experts: Iterable[Checkpoint]) -> None:
     """RequestError when an expert's token ids do not mean what the base's do."""
-    assert plan.base is not None, "calibrated recipes have a base"
-    for expert in plan.experts:
-        if difference := vocabulary_difference(plan.base, expert):
+    for expert in experts:
+        if difference := vocabulary_difference(base, expert):
             what = f"its tokenizer is not the base's ({difference}), so their distributions do not compare"
             hint = "Give it the base's with `rlmerge tokens`, or leave it out."
             raise RequestError(what, where=expert.reference, hint=hint)

@@ -6,10 +6,9 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ import transformers
 from rlmerge._version import __version__
 from rlmerge.calibration.directions import Directions, Store, along, find_directions, with_values
 from rlmerge.calibration.divergence import Merged
-from rlmerge.calibration.experts import Heard, check_causal, hear, voice
+from rlmerge.calibration.experts import check_places, listen
 from rlmerge.calibration.fit import Fitted, minimise
 from rlmerge.calibration.groups import make_groups, rounded
 from rlmerge.calibration.options import CalibrationOptions
@@ -26,13 +25,10 @@ from rlmerge.calibration.request import Prompts, check_recipe, check_vocabularie
 from rlmerge.calibration.results import Calibration, Divergence
 from rlmerge.calibration.stages import STARTS, Speaker, beside, compare, divergence, means
 from rlmerge.calibration.written import with_provenance
-from rlmerge.errors import CheckpointError, RequestError, RunError
+from rlmerge.errors import RequestError, RunError
 from rlmerge.jsondata import write_text
-from rlmerge.kernels.dtypes import decode
-from rlmerge.language.data import Dataset
-from rlmerge.language.model import Causal, failures, find_device, load_causal, match_parameters
+from rlmerge.language.model import Causal, find_device, load_causal, match_parameters
 from rlmerge.merging.make import Opened, open_recipe
-from rlmerge.merging.plan import Plan
 from rlmerge.options import Options
 from rlmerge.progress import Progress, Quiet
 from rlmerge.recipe import Recipe
@@ -74,15 +70,15 @@ def calibrate(
     data = data_of(prompts, names, [expert.reference for expert in plan.experts])
     sets = [read_prompts(each, options) for each in data]
     general = None if drift is None else read_prompts(drift, options)
-    check_vocabularies(plan)
+    assert plan.base is not None, "calibrated recipes have a base"
+    check_vocabularies(plan.base, plan.experts)
     device = find_device(options.device)
     directions = _directions(recipe, opened, options, merging, progress)
     groups = make_groups(directions.changes, options.layer_groups, options.kinds)
-    assert plan.base is not None, "calibrated recipes have a base"
     causal = load_causal(plan.base.path, device, options.dtype)
     parameters, _ = match_parameters(causal.model, plan.base)
-    _check_places(plan, parameters)
-    heard = list(_listen(causal, plan, parameters, sets, general, options, progress))
+    check_places(plan, parameters)
+    heard = list(listen(causal, plan, parameters, sets, general, options, progress))
     asked = [("expert", 1.0, name, each, dataset) for name, each, dataset in zip(names, data, sets, strict=True)]
     if drift is not None and general is not None:
         asked.append(("drift", options.drift_weight, BASE, drift, general))
@@ -140,45 +136,6 @@ def _directions(
         what = "the merge is the base whatever the coefficients: the experts do not differ from it"
         raise RequestError(what, where=recipe.origin or "recipe", hint="Check the models, and lambda if there is one.")
     return found
-
-
-def _check_places(plan: Plan, parameters: Mapping[str, Any]) -> None:
-    """CheckpointError for a merged tensor that the base's model has no parameter for."""
-    lost = [name for name, job in plan.jobs.items() if job.method is not None and name not in parameters]
-    if lost:
-        hint = "Calibration runs the merge in the base's architecture: calibrate experts that share it."
-        what = f"the merge makes a tensor that the base's model has no place for ({len(lost)} in all)"
-        raise CheckpointError(what, where=lost[0], hint=hint)
-
-
-def _listen(
-    causal: Causal,
-    plan: Plan,
-    parameters: Mapping[str, Any],
-    sets: Sequence[Dataset],
-    general: Dataset | None,
-    options: CalibrationOptions,
-    progress: Progress,
-) -> Iterator[Heard]:
-    """What each expert says, and last the base where it is asked; the model has one's weights after the other's."""
-    total = sum(len(each.examples) for each in sets) + (len(general.examples) if general else 0)
-    progress.start("Listening to the experts", total, "prompts")
-    drift = None if general is None else hear(causal, general, options, progress.advance)
-    for k, (expert, dataset) in enumerate(zip(plan.experts, sets, strict=True)):
-        with failures(causal.path), torch.no_grad():
-            for name, job in plan.jobs.items():
-                if job.method is not None:
-                    source = job.experts[k]
-                    weights = torch.from_numpy(np.array(decode(source.read(), source.dtype)))
-                    parameters[name].copy_(weights.view(parameters[name].shape))
-        speaking = voice(causal, expert)
-        heard = hear(speaking, dataset, options, progress.advance)
-        if k == 0:
-            check_causal(speaking, heard.fitted[0].sequence)
-        yield heard
-    if drift is not None:
-        yield drift
-    progress.done()
 
 
 def _fit(

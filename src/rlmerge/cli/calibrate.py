@@ -86,7 +86,7 @@ def command(
 
     check_writable(out, report, json_file)
     with show_progress(quiet) as progress:
-        found = calibrate(recipe, out, _read(prompts), drift=drift, progress=progress, **options)
+        found = calibrate(recipe, out, read_prompts(prompts), drift=drift, progress=progress, **options)
     result = found.to_dict()
     if json_file is not None:
         write_file(json_file, found.to_json() + "\n")
@@ -100,7 +100,7 @@ def command(
         emit(calibration_text(result, width=width(), color=color()))
 
 
-def _read(given: Sequence[str]) -> dict[str, str]:
+def read_prompts(given: Sequence[str]) -> dict[str, str]:
     """Data by expert."""
     found: dict[str, str] = {}
     for text in given:

@@ -25,6 +25,7 @@ _DIR = OutputPath()
 @click.option("--test", multiple=True, metavar="TASK...", help="Items to confirm the winner on; none of --tasks.")
 @click.option("--objective", multiple=True, metavar="NAME", help="Or NAME=WEIGHT,...; several make a Pareto front.")
 @click.option("--own", multiple=True, metavar="EXPERT=TASK,...", help="What an expert was trained for.  [found]")
+@click.option("--prompts", multiple=True, metavar="EXPERT=DATA...", help="Prompts of an expert's kind, for proxy:kl.")
 @click.option("--trials", type=int, metavar="N", help="Budget of candidates.  [32]")
 @click.option("--hours", type=float, metavar="H", help="Budget of time of this call.")
 @click.option("--sampler", metavar="NAME", help="tpe, cmaes, nsga2 or random.  [by the space]")
@@ -48,6 +49,7 @@ def command(
     base: str | None,
     methods: tuple[str, ...],
     own: tuple[str, ...],
+    prompts: tuple[str, ...],
     from_inspect: bool,
     warm: Path | None,
     merge: bool,
@@ -68,6 +70,7 @@ def command(
     rlmerge tune --base BASE MATH CODE --tasks exact:dev.jsonl --test exact:test.jsonl -o found
     """
     from rlmerge.api import tune
+    from rlmerge.cli.calibrate import read_prompts
     from rlmerge.cli.eval import read_own
     from rlmerge.cli.progress import show_progress
     from rlmerge.options import Options
@@ -89,7 +92,13 @@ def command(
             merge=merge,
             options=Options(memory=memory, workers=workers),
             progress=progress,
-            **{**given, **chosen, "own": read_own(own), "memory": candidate_memory},
+            **{
+                **given,
+                **chosen,
+                "own": read_own(own),
+                "prompts": read_prompts(prompts) or None,
+                "memory": candidate_memory,
+            },
         )
     result = found.to_dict()
     if output_format == "json":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.checkpoint import PartialDirectory
+from rlmerge.checkpoint import PartialDirectory, open_checkpoint
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import DType, decode
 from rlmerge.merging.account import Account, ExpertSurvival
@@ -35,7 +35,8 @@ State = Mapping[str, tuple[np.ndarray, DType, tuple[int, ...]]]
 class Candidate:
     """One merge to be scored: a ``state`` in memory, or a sealed model ``directory``.
 
-    ``proxies`` are what the merge itself measured. ``scored`` holds the scores of items seen so far, by task.
+    ``proxies`` are what the merge itself measured, and ``proxy:kl`` where it is asked for. ``scored`` holds the scores
+    of items seen so far, by task.
     """
 
     name: str
@@ -53,6 +54,18 @@ class Candidate:
             for name, (flat, dtype, shape) in self.state.items()
             if dtype.is_float
         }
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Names and values of the float tensors, in memory or on disk, one at a time; values are flat for the latter.
+
+        CheckpointError when a directory cannot be read.
+        """
+        if self.directory is None:
+            yield from self.weights().items()
+            return
+        for name, source in open_checkpoint(self.directory).tensors.items():
+            if source.dtype.is_float:
+                yield name, np.array(decode(source.read(), source.dtype), np.float32)
 
     def discard(self) -> None:
         """Give back memory and disk."""
@@ -169,7 +182,7 @@ def _account(plan: Plan, stats: Mapping[str, Mapping[str, Any]]) -> Account:
 
 
 def _proxies(account: Account) -> dict[str, float]:
-    """What a merge says of itself by the names of ``objectives.PROXIES``; nothing where there is no base."""
+    """What a merge says of itself by names of ``objectives.PROXIES``; nothing where there is no base."""
     experts = account.survival()
     if not experts:
         return {}

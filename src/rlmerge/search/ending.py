@@ -258,4 +258,5 @@ def _plain(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names} | {
         "tasks": list(settings.tasks),
         "test": list(settings.test),
+        "prompts": dict(settings.prompts or {}),
     }

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rlmerge.checkpoint import Checkpoint
 from rlmerge.errors import RunError
 from rlmerge.progress import Progress
 
 from .candidates import Candidate
-from .objectives import Objective, Standards
+from .objectives import KL, Objective, Standards
 from .scoring import CANDIDATE, Bench, Scores, Subject
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .kl import ExpertDivergence
 
 FALLBACK = Objective((("gain_kept", 1.0),))
 """The real objective beside proxies, where there are tasks."""
@@ -25,10 +29,17 @@ class Judge:
     proxy.
     """
 
-    def __init__(self, settings: Settings, subjects: Sequence[Subject], progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        subjects: Sequence[Subject],
+        progress: Progress,
+        divergence: ExpertDivergence | None = None,
+    ) -> None:
         self.objectives = settings.objectives
         self.subjects = subjects
         self.own = settings.own
+        self.divergence = divergence
         real = tuple(objective for objective in self.objectives if not objective.is_proxy)
         prune = settings.prune and bool(real) and not settings.is_multiple
         self.bench = (
@@ -66,6 +77,17 @@ class Judge:
         self._standards = self.bench.standards(self.own)
         for objective in self.real_objectives:
             objective.check(self.standards, self.bench.labels)
+
+    def listen(self) -> None:
+        """Hear the experts, where an objective compares with what they say; before ``proxies``."""
+        if self.divergence is not None:
+            self.divergence.listen()
+
+    def proxies(self, candidate: Candidate) -> dict[str, float]:
+        """What a candidate measured when it was merged, and ``proxy:kl`` where an objective asks for it."""
+        if self.divergence is None:
+            return dict(candidate.proxies)
+        return {**candidate.proxies, KL: -self.divergence.of(candidate)}
 
     def values(self, candidate: Candidate, level: int) -> tuple[list[float], dict[str, float]]:
         """The objectives of a candidate and its scores by task. RunError for one that is not finite."""

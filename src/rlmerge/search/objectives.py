@@ -93,11 +93,15 @@ FIGURES: dict[str, tuple[Figure, str]] = {
 }
 """Figures of real scores, by the name an objective calls them."""
 
+KL = "proxy:kl"
+"""The proxy that needs prompts, torch and a pass of the merged model."""
+
 PROXIES = {
     "proxy:survival": "share of the experts' changes that are still there in the stored weights, mean over experts",
     "proxy:retention": "coefficient at which an expert's own changes are stored, at most 1, mean over experts",
+    KL: "minus KL(expert ‖ merged) in nats a token on what an expert says to its prompts, mean over experts",
 }
-"""Figures of the merge itself, which need no scoring. None of them is a score."""
+"""Figures of the merge itself, which need no answers to score by. None of them is a score."""
 
 TASK = "task:"
 """What the score of a single task is called: ``task:NAME``."""
@@ -120,6 +124,11 @@ class Objective:
     def is_proxy(self) -> bool:
         """Whether it is computed from the merge alone."""
         return all(name in PROXIES for name, _ in self.terms)
+
+    @property
+    def needs_prompts(self) -> bool:
+        """Whether it compares what experts and merge say."""
+        return any(name == KL for name, _ in self.terms)
 
     def describe(self) -> str:
         """What its figures mean."""

@@ -104,16 +104,28 @@ class Rounds:
         alive: list[Candidate] = []
         for name, candidate in made.items():
             if isinstance(candidate, Candidate):
-                self.study.note(trials[name], proxies=dict(candidate.proxies))
                 alive.append(candidate)
             else:
                 self._fail(trials[name], candidate)
         try:
-            self._score(alive, trials)
+            self._score(self._measured(alive, trials), trials)
         finally:
             for candidate in made.values():
                 if isinstance(candidate, Candidate):
                     candidate.discard()
+
+    def _measured(self, alive: Sequence[Candidate], trials: Mapping[str, Any]) -> list[Candidate]:
+        """The candidates with their proxies, without those whose proxies cannot be taken."""
+        found: list[Candidate] = []
+        for candidate in alive:
+            try:
+                candidate.proxies = self.judge.proxies(candidate)
+            except RlmergeError as error:
+                self._fail(trials[candidate.name], error)
+                continue
+            self.study.note(trials[candidate.name], proxies=dict(candidate.proxies))
+            found.append(candidate)
+        return found
 
     def _score(self, alive: Sequence[Candidate], trials: Mapping[str, Any]) -> None:
         spent = dict.fromkeys((candidate.name for candidate in alive), 0.0)

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint import Checkpoint
 from rlmerge.errors import RequestError
-from rlmerge.merging.make import open_recipe
+from rlmerge.extras import require
+from rlmerge.merging.make import Opened, open_recipe
 from rlmerge.options import Options
 from rlmerge.progress import Progress, Quiet
-from rlmerge.recipe import load_recipe
+from rlmerge.recipe import Recipe, load_recipe
 from rlmerge.recipe.tree import Scalar
 
 from .candidates import Maker
@@ -24,11 +25,14 @@ from .judging import Judge
 from .request import default_search, read_search
 from .results import Tuning
 from .rounds import Rounds
-from .scoring import Bench, open_models
+from .scoring import open_models
 from .settings import Settings
 from .space import Space
 from .study import Study, finished_values
 from .workers import FOLDER as WORKERS
+
+if TYPE_CHECKING:
+    from .kl import ExpertDivergence
 
 WARM = 5
 """Best trials of an earlier search that a new one starts from."""
@@ -73,11 +77,16 @@ def tune(
         raise RequestError(what, where=first.origin or "search", hint="Add base_model, and leave slices out.")
     opened = open_recipe(first, options)
     subjects, warnings = open_models(str(first.base), [str(source.model) for source in first.experts])
-    judge = Judge(settings, subjects, progress)
     assert opened.models.base is not None, "it was asked for above"
+    divergence: ExpertDivergence | None = None
+    if settings.needs_prompts:
+        divergence = _divergence(opened, first, settings, options, progress)
+    elif settings.prompts:
+        warnings.append("the prompts are for nothing: no objective is proxy:kl, which compares with what experts say")
+    judge = Judge(settings, subjects, progress, divergence)
     in_memory = settings.hook is None and judge.accepts_memory(opened.models.base)
     starts = [*_inspected(from_inspect, space, options, progress), *_warm(warm, space)]
-    signature = _signature(space, settings, judge.bench, list(opened.models.opened.values()))
+    signature = _signature(space, settings, judge, list(opened.models.opened.values()))
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(folder, space, settings, signature)
@@ -86,6 +95,8 @@ def tune(
         run = Rounds(space, settings, study, maker, judge, progress, began)
         try:
             judge.prepare()
+            if study.spent() < settings.trials:
+                judge.listen()
         except RequestError:
             study.close()
             if study.is_alone:
@@ -96,6 +107,9 @@ def tune(
                 study.enqueue(values, origin)
         run.baseline(first)
         run.rounds()
+        if divergence is not None:
+            divergence.close()
+            warnings += divergence.warnings
         ending = Ending(space, settings, study, maker, judge, progress)
         return ending.finish(folder, first, subjects, write, began, [*warnings, *run.warnings])
     finally:
@@ -145,6 +159,19 @@ def _folder(out: Path) -> Path:
     return out
 
 
+def _divergence(
+    opened: Opened, recipe: Recipe, settings: Settings, options: Options, progress: Progress
+) -> ExpertDivergence:
+    """What the experts are to be asked; RequestError where torch is missing."""
+    require("torch")
+    require("transformers")
+    from .kl import ExpertDivergence
+
+    assert opened.models.base is not None and settings.prompts is not None, "both were asked for"
+    plan = opened.plan(recipe, None, options)
+    return ExpertDivergence(opened.models.base, plan, settings.prompts, settings.divergence, progress)
+
+
 def _inspected(wanted: bool, space: Space, options: Options, progress: Progress) -> list[tuple[dict[str, Scalar], str]]:
     """Where ``rlmerge inspect`` would start, and at smaller weights."""
     if not wanted:
@@ -181,9 +208,10 @@ def _warm(warm: str | PathLike[str] | None, space: Space) -> list[tuple[dict[str
     return [(values, "warm") for values in finished_values(Path(warm), WARM, locate)]
 
 
-def _signature(space: Space, settings: Settings, bench: Bench | None, models: Sequence[Checkpoint]) -> dict[str, Any]:
+def _signature(space: Space, settings: Settings, judge: Judge, models: Sequence[Checkpoint]) -> dict[str, Any]:
     """What must be the same for a study to go on: budgets may grow, all that decides a score may not change."""
-    return {
+    bench = judge.bench
+    found = {
         "ranges": [dimension.to_dict() for dimension in space.dimensions],
         "recipe": space.recipe({}).text,
         "methods": list(space.methods),
@@ -195,3 +223,4 @@ def _signature(space: Space, settings: Settings, bench: Bench | None, models: Se
         "own": {name: list(tasks) for name, tasks in (settings.own or {}).items()},
         "pruning": settings.prune,
     }
+    return found if judge.divergence is None else {**found, "prompts": judge.divergence.identity()}

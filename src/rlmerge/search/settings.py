@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.recipe.tree import Node
 
 from .objectives import Objective, read_objective
 from .scoring import EvalOptions
+
+_DIVERGENCE = CalibrationOptions(held_out=0)
+
+DIVERGENCE = (
+    "sequences",
+    "responses",
+    "samples",
+    "max_length",
+    "max_new_tokens",
+    "top",
+    "batch_size",
+    "dtype",
+    "device",
+)
+"""What may be said of how ``proxy:kl`` is taken: options of ``rlmerge calibrate``."""
 
 SAMPLERS = ("auto", "tpe", "cmaes", "nsga2", "random")
 
@@ -25,7 +41,7 @@ class Settings:
     how many candidates are merged in one read of the models. ``limit`` is the items of each task, ``test_limit`` those
     of each test task. ``prune`` stops the worse half of a round on the first quarter, then half, of the items. ``own``
     gives the tasks each expert was trained for. ``memory`` is what candidates may hold in memory, in bytes; beyond it
-    they are written to disk.
+    they are written to disk. ``prompts`` are data by expert for ``proxy:kl``, and ``divergence`` says how it is taken.
     """
 
     tasks: tuple[str, ...] = ()
@@ -43,6 +59,8 @@ class Settings:
     memory: int = 2 * 2**30
     hook: str | None = None
     evaluate: EvalOptions = field(default_factory=EvalOptions)
+    prompts: Mapping[str, str] | None = None
+    divergence: CalibrationOptions = _DIVERGENCE
 
     def __post_init__(self) -> None:
         """RequestError for values no search could use."""
@@ -62,10 +80,18 @@ class Settings:
         if not self.tasks and not all(objective.is_proxy for objective in self.objectives):
             hint = "Name tasks to choose by, such as --tasks exact:dev.jsonl, or take a proxy as the objective."
             raise RequestError("the search has no tasks to score candidates on", hint=hint)
+        if self.needs_prompts and not self.prompts:
+            hint = "Add --prompts EXPERT=FILE.jsonl for each; a few dozen unlabelled prompts are enough."
+            raise RequestError("'proxy:kl' needs prompts of each expert", where="objective", hint=hint)
         shared = next((task for task in self.test if task in self.tasks), None)
         if shared is not None:
             hint = "Confirm the winner on items that did not choose it."
             raise RequestError(f"'{shared}' is both what the search chooses by and its test", hint=hint)
+
+    @property
+    def needs_prompts(self) -> bool:
+        """Whether an objective compares what experts and merge say."""
+        return any(objective.needs_prompts for objective in self.objectives)
 
     @property
     def is_multiple(self) -> bool:
@@ -96,6 +122,8 @@ def read_settings(node: Node | None, given: Mapping[str, Any]) -> Settings:
             found[name] = tuple(found[name])
     if isinstance(found.get("evaluate"), Mapping):
         found["evaluate"] = _evaluation(found["evaluate"], node)
+    if isinstance(found.get("divergence"), Mapping):
+        found["divergence"] = _divergence(found["divergence"], node)
     try:
         return Settings(**found)
     except RequestError as error:
@@ -110,6 +138,21 @@ def _evaluation(given: Mapping[str, Any], node: Node | None) -> EvalOptions:
         where = node.fields["evaluate"].where if node and "evaluate" in node.fields else None
         raise RequestError(f"`evaluate` has no '{unknown}'", where=where, hint=did_you_mean(unknown, known))
     return replace(EvalOptions(), **given)
+
+
+def _divergence(given: Mapping[str, Any], node: Node | None) -> CalibrationOptions:
+    where = node.fields["divergence"].where if node and "divergence" in node.fields else None
+    for name, value in given.items():
+        if name not in DIVERGENCE:
+            raise RequestError(f"`divergence` has no '{name}'", where=where, hint=did_you_mean(name, DIVERGENCE))
+        kind = type(getattr(_DIVERGENCE, name))
+        if type(value) is not kind:
+            what = f"{name} must be {'a whole number' if kind is int else 'a word'}, not {value!r}"
+            raise RequestError(what, where=where, hint="Its values are those of `rlmerge calibrate`.")
+    try:
+        return replace(_DIVERGENCE, **given)
+    except RequestError as error:
+        raise RequestError(error.what, where=where, hint=error.hint) from None
 
 
 def plain(node: Node) -> Any:
@@ -138,10 +181,24 @@ def _own(node: Node) -> dict[str, list[str]]:
     return {name: _words(entry) for name, entry in node.fields.items()}
 
 
-def _mapping(node: Node) -> dict[str, Any]:
-    if not isinstance(node.value, dict):
-        raise RequestError("`evaluate` is a mapping", where=node.where, hint="Write evaluate: {backend: vllm}.")
-    return plain(node)
+def _mapping(example: str) -> Callable[[Node], dict[str, Any]]:
+    name = example.partition(":")[0]
+
+    def read(node: Node) -> dict[str, Any]:
+        if not isinstance(node.value, dict):
+            raise RequestError(f"`{name}` is a mapping", where=node.where, hint=f"Write {example}.")
+        return plain(node)
+
+    return read
+
+
+def _prompts(node: Node) -> dict[str, str]:
+    found = _mapping("prompts: {rl-rev: rev.jsonl}")(node)
+    for name, entry in node.fields.items():
+        if not isinstance(found[name], str) or not found[name]:
+            hint = "Write FILE.jsonl, FILE.jsonl:TASK, a text file, or reasoning-gym:TASK."
+            raise RequestError(f"the prompts of '{name}' are no file", where=entry.where, hint=hint)
+    return found
 
 
 def _is_number(value: object) -> bool:
@@ -153,5 +210,7 @@ _READERS: dict[str, Any] = {
     "test": _words,
     "objective": plain,
     "own": _own,
-    "evaluate": _mapping,
+    "evaluate": _mapping("evaluate: {backend: vllm}"),
+    "prompts": _prompts,
+    "divergence": _mapping("divergence: {sequences: 32}"),
 }

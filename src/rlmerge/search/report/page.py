@@ -233,5 +233,5 @@ def _definitions(result: Result) -> str:
         ["importance", "PED-ANOVA, arXiv 2304.10255"],
     ]  # fmt: skip
     if best is None:
-        rows.append(["proxy", "computed from the merge alone; no score"])
+        rows.append(["proxy", "computed from the merge, not from answers; no score"])
     return panel(table("How each figure is defined", ["figure", "definition"], rows, "wrap"))
