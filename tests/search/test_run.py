@@ -77,6 +77,7 @@ def test_a_search_by_a_proxy_needs_no_tasks_and_says_so(toy):
     assert [trial.state for trial in found.trials] == ["complete"] * 6
     assert found.reads == 2
     assert any("a proxy, which is no score" in warning for warning in found.warnings)
+    assert "Why trials failed" not in (toy / "found" / "report.html").read_text()
     best = found.trials[found.best]
     assert best.values[0] == max(trial.values[0] for trial in found.trials)
     # e1 is added whole; what e0 keeps of its own changes is the weight itself.
@@ -147,6 +148,8 @@ def test_a_candidate_that_fails_costs_itself_alone(toy, monkeypatch):
     assert found.trials[1].error == "ValueError: the harness crashed"
     assert found.trials[2].error == "the objective proxy:retention is nan"
     assert any("2 of 6 trials failed" in warning for warning in found.warnings)
+    page = (toy / "found" / "report.html").read_text()
+    assert "Why trials failed" in page and page.count("the harness crashed") >= 1
 
 
 def test_a_search_whose_every_candidate_fails_stops(toy, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,7 +11,7 @@ from rlmerge.report.page import Section, capital, finding, findings, grid, page,
 from rlmerge.report.rows import Dot, Dots, dot_plot
 from rlmerge.report.tables import plot, share, table
 
-from .words import coefficient_rows, ends, fixed, headline, history, told, verdicts, winner
+from .words import coefficient_rows, ends, failed, fixed, headline, history, is_proxy, told, verdicts, winner
 
 Result = Mapping[str, Any]
 
@@ -74,6 +74,7 @@ def _confirmed(result: Result) -> str:
         labels,
         [Dots("test", 0, test, False), Dots("dev", 1, dev, False)],
         x_label=name,
+        label_width=_room(labels),
     )
     tasks = list(rows[0]["scores"])
     head = ["model", "is", "dev", "test, 95 %", *tasks]
@@ -81,7 +82,7 @@ def _confirmed(result: Result) -> str:
         [r["name"], r["role"], fixed(r["dev"]), ends(r["test"]), *(fixed(r["scores"][task]) for task in tasks)]
         for r in rows
     ]
-    note = "Round and filled as in the other charts: the first mark of a row is test with its interval, the second dev."
+    note = "Circle: test, with its interval. Square: dev, where the models were chosen."
     return grid(plot(title, note, chart, table("Scores of the finalists", head, body)))
 
 
@@ -90,22 +91,24 @@ def _history(result: Result) -> str:
     name = result["objectives"][0]["name"]
     each = Curve("best so far", 0, [Point(number, best) for number, _, best in rows], toggled=False)
     trials = Curve("trial", 1, [Point(number, value) for number, value, _ in rows], dashed=True, toggled=False)
-    references = [max(row["values"][0] for row in result["baseline"])] if result["baseline"] else []
+    level = max((row["values"][0] for row in result["baseline"]), default=None) if _is_scored(result) else None
     chart = curve_plot(
         "Objective over trials",
         f"{name} of every candidate that was scored to the end, and the best so far.",
         [each, trials],
         x_label="trial",
         y_label=name,
-        references=references if _is_scored(result) else (),
+        references=() if level is None else (level,),
     )
     body = [[str(number), fixed(value), fixed(best)] for number, value, best in rows]
-    note = "Solid: the best so far. Dashed: each trial. The level line is tuned task arithmetic, on the same items."
+    note = "Solid: the best so far. Dashed: each trial that was scored to the end."
+    if level is not None:
+        note += " The level line is tuned task arithmetic, on the same items."
     return plot("Objective over trials", note, chart, table("Complete trials", ["trial", name, "best so far"], body))
 
 
 def _is_scored(result: Result) -> bool:
-    return not result["objectives"][0]["name"].startswith("proxy:")
+    return not is_proxy(result["objectives"][0]["name"])
 
 
 def _stopped(result: Result) -> str:
@@ -132,7 +135,7 @@ def _stopped(result: Result) -> str:
         for t in result["trials"]
         if t["at_levels"]
     ]
-    note = "A line that ends before the right edge was stopped: others were better on as many items."
+    note = "Squares: scored to the end. Diamonds: stopped, since others were better on as many items."
     return plot("Stopped early", note, chart, table("Objective by share of the items", head, body))
 
 
@@ -154,7 +157,10 @@ def _front(result: Result) -> str:
         y_label=names[1],
     )
     body = [[str(t["number"]), *(fixed(value) for value in t["values"])] for t in chosen]
-    return plot("Pareto front", "Joined: the front.", chart, table("The front", ["trial", *names], body))
+    note = "Circles, joined: the front. Squares: the other trials."
+    if len(names) > 2:
+        note += f" Drawn by the first two of {len(names)} objectives."
+    return plot("Pareto front", note, chart, table("The front", ["trial", *names], body))
 
 
 def _values(result: Result) -> str:
@@ -169,7 +175,7 @@ def _values(result: Result) -> str:
         labels,
         [Dots("", 0, dots, False)],
         x_label="value",
-        label_width=200,
+        label_width=_room(labels),
     )
     body = [
         [label, told(best), told(low), told(high)] for label, (_, best, low, high) in zip(labels, rows, strict=True)
@@ -178,6 +184,11 @@ def _values(result: Result) -> str:
         "Dot: the winner's value. Line: where the best quarter of the complete trials lies. A long line matters little."
     )
     return plot("Coefficients", note, chart, table("Values", ["parameter", "best", "from", "to"], body))
+
+
+def _room(labels: Sequence[str]) -> int:
+    """Width for the labels of rows, at most a little over half of a chart."""
+    return min(240, max(120, 8 * max(map(len, labels))))
 
 
 def _importance(result: Result) -> str:
@@ -193,7 +204,7 @@ def _importance(result: Result) -> str:
         x_label="importance",
         percent=True,
         within=(0.0,),
-        label_width=200,
+        label_width=_room(list(found)),
     )
     body = [[name, share(value)] for name, value in found.items()]
     note = "PED-ANOVA over the complete trials; few trials make it rough."
@@ -216,9 +227,11 @@ def _trials(result: Result) -> str:
         values = trial["values"] or [None] * len(objectives)
         chosen = [told(trial["parameters"][name]) if name in trial["parameters"] else "–" for name in names]
         shown = [fixed(value) for value in values]
-        rows.append([str(trial["number"]), trial["state"], trial["origin"], *shown, *chosen, trial["error"] or ""])
-    head = ["trial", "state", "from", *objectives, *names, "error"]
-    return panel(table("Every trial of the study", head, rows, "names wrap"))
+        rows.append([str(trial["number"]), trial["state"], trial["origin"], *shown, *chosen])
+    head = ["trial", "state", "from", *objectives, *names]
+    every = panel(table("Every trial of the study", head, rows, "wrap"))
+    errors = [[str(trial["number"]), trial["error"] or ""] for trial in failed(result)]
+    return every + (panel(table("Why trials failed", ["trial", "error"], errors, "names wrap")) if errors else "")
 
 
 def _definitions(result: Result) -> str:

@@ -42,15 +42,35 @@ def verdicts(result: Result) -> list[Verdict]:
     found = [_comparison(result, pair) for pair in result["comparisons"]]
     best = winner(result)
     if best is not None and best["test"] is not None:
-        gap = best["dev"] - best["test"]["value"]
-        trials = len(result["trials"]) + len(result["baseline"])
-        title = f"{fixed(best['dev'])} on the items it was chosen by, {ends(best['test'])} on test"
-        text = (
-            f"The best of {trials} scored recipes looks better than it is where it was chosen: by {fixed(gap)} here. "
-            "Trust the test score alone."
-        )
-        found.append(Verdict("info", title, text))
+        found.append(_choice(result, best))
     return found
+
+
+def _choice(result: Result, best: Result) -> Verdict:
+    """The winner's score where it was chosen beside that on test."""
+    dev, test = fixed(best["dev"]), ends(best["test"])
+    if by_proxy(result):
+        text = "The winner is the best by a proxy, which saw none of these scores."
+        return Verdict("info", f"{dev} on the items of the search, {test} on test", text)
+    gap = best["dev"] - best["test"]["value"]
+    scored = f"The best of {len(result['trials']) + len(result['baseline'])} scored recipes"
+    here = (
+        f"looks better than it is where it was chosen: by {fixed(gap)} here"
+        if gap > 0
+        else f"tends to look better than it is where it was chosen, although test is {fixed(-gap)} higher here"
+    )
+    text = f"{scored} {here}. Trust the test score alone."
+    return Verdict("info", f"{dev} on the items it was chosen by, {test} on test", text)
+
+
+def by_proxy(result: Result) -> bool:
+    """Whether nothing but proxies chose the winner."""
+    return all(is_proxy(objective["name"]) for objective in result["objectives"])
+
+
+def is_proxy(objective: str) -> bool:
+    """Whether an objective, by its name such as ``proxy:kl + 0.5 proxy:survival``, adds up proxies."""
+    return all(term.split(" ")[-1].startswith("proxy:") for term in objective.split(" + "))
 
 
 def _comparison(result: Result, pair: Result) -> Verdict:
@@ -60,7 +80,7 @@ def _comparison(result: Result, pair: Result) -> Verdict:
     name = winner(result)["name"]
     words = {"better": "is better than", "worse": "is worse than", "undecided": "is not shown to be better than"}
     difference = pair["difference"]
-    text = f"{pair['objective']}: {ends(difference)} more, 95 % interval over the same test items."
+    text = f"{pair['objective']} differs by {ends(difference)}, 95 % interval over the same test items."
     return Verdict(level, f"{name} {words[pair['verdict']]} {other}", text)
 
 
