@@ -61,6 +61,8 @@ def test_what_is_wrong_is_said_with_exit_code_2(here):
     for arguments, message in (
         (["-o", "found"], "no search file is given"),
         (["search.yaml", "-o", "found", "--trials", "0"], "trials must be a whole number of 1 or more"),
+        (["search.yaml", "-o", "found", "--objective", "proxy:kl"], "'proxy:kl' needs prompts of each expert"),
+        (["search.yaml", "-o", "found", "--prompts", "rl-rev"], "write --prompts EXPERT=DATA"),
         (["search.yaml", "-o", "base"], "holds something else than a search"),
         (["none.yaml", "-o", "found"], "none.yaml"),
     ):
