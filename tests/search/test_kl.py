@@ -11,6 +11,7 @@ import rlmerge  # noqa: E402
 from rlmerge.calibration import divergence  # noqa: E402
 from rlmerge.errors import RequestError  # noqa: E402
 from rlmerge.search import kl  # noqa: E402
+from rlmerge.search.study import Study  # noqa: E402
 from support import tiny  # noqa: E402
 
 END = 2
@@ -95,6 +96,23 @@ def test_experts_are_heard_once_and_a_finished_study_hears_none(family, monkeypa
         rlmerge.tune(search(divergence={"max_new_tokens": 7}), "found")
 
 
+def test_what_a_kill_left_last_is_made_again(family, monkeypatch):
+    """The killed trial is under way until others see that it is not, and the budget looks spent until then."""
+    complete = Study.complete
+
+    def killed(self, trial, values):
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        complete(self, trial, values)
+
+    monkeypatch.setattr(Study, "complete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        rlmerge.tune(search(trials=2, round=2), "found")
+    monkeypatch.setattr(Study, "complete", complete)
+    found = rlmerge.tune(search(trials=2, round=2), "found")
+    assert [trial.state for trial in found.trials] == ["complete"] * 2
+
+
 def test_a_candidate_whose_divergence_is_not_finite_fails_alone(family, monkeypatch):
     taken = []
     mean = divergence.mean_divergence
@@ -138,3 +156,11 @@ def test_prompts_for_nothing_are_warned_of(toy):
     recipe = {"merge_method": "task_arithmetic", "base_model": "base", "models": [free, {"model": "e1"}]}
     found = rlmerge.tune({**recipe, "tune": asked}, "found")
     assert any("no objective is proxy:kl" in warning for warning in found.warnings)
+
+
+def test_prompts_that_no_response_follows_leave_nothing_behind(family):
+    """Responses that are to be given, and are not: it is only told when the experts are heard."""
+    (family / "bare.jsonl").write_text('{"prompt": "1+1="}\n')
+    with pytest.raises(RequestError, match="response"):
+        rlmerge.tune(search(prompts={"plus": "bare.jsonl", "letters": "bare.jsonl"}), "deep/found")
+    assert not (family / "deep").exists()

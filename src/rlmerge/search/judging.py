@@ -79,7 +79,7 @@ class Judge:
             objective.check(self.standards, self.bench.labels)
 
     def listen(self) -> None:
-        """Hear the experts, where an objective compares with what they say; before ``proxies``."""
+        """Hear the experts, where an objective compares with what they say."""
         if self.divergence is not None:
             self.divergence.listen()
 

@@ -26,8 +26,9 @@ from .candidates import Candidate
 class ExpertDivergence:
     """What the experts of ``plan`` say to their ``prompts``, and how far a candidate is from that.
 
-    The request is checked at once; the experts are heard by ``listen``, which comes before ``of``. RequestError for an
-    expert without prompts, prompts of no expert, data that cannot be read, and experts of another vocabulary.
+    The request is checked at once; the experts are heard by ``listen``, or before the first candidate is looked at.
+    RequestError for an expert without prompts, prompts of no expert, data that cannot be read, and experts of another
+    vocabulary.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ExpertDivergence:
 
         RunError when it is not finite, or a weight has no place in the base's model.
         """
-        assert self._voices, "listen comes first"
+        self.listen()
         with failures(self._causal.path), torch.no_grad():
             for name, weights in candidate.tensors():
                 parameter = self._parameters.get(name)
