@@ -75,6 +75,9 @@ def test_it_is_minus_the_mean_over_experts(family):
     assert found.trials[found.best].values[0] == max(trial.values[0] for trial in found.trials)
     assert any("a proxy, which is no score" in warning for warning in found.warnings)
     assert "a proxy, not a score" in found.objectives[0]["meaning"]
+    page = (family / "found" / "report.html").read_text()
+    # What was never scored has no items and no grid to explain.
+    assert "computed from the merge, not from answers" in page and "tuned task arithmetic" not in page
     written = rlmerge.tune(search(hook="true {model}"), "written")
     assert [trial.values for trial in written.trials] == [trial.values for trial in found.trials]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlmerge.search.report.words import is_proxy, verdicts
+from rlmerge.search.report.words import headline, is_proxy, verdicts
 
 
 def result(dev, test, objective="gain_kept"):
@@ -51,3 +51,9 @@ def test_a_proxys_winner_was_not_chosen_by_scores():
     *_, last = verdicts(result(0.8, 0.75, "proxy:kl"))
     assert last.title.startswith("0.800 on the items of the search")
     assert "saw none of these scores" in last.text
+
+
+def test_a_search_without_scores_says_so():
+    trials = [{"state": "complete"}] * 6
+    blind = {**result(0, 0, "proxy:kl"), "finalists": [], "comparisons": [], "trials": trials}
+    assert headline(blind) == "Best of 6 candidates (6 complete) by proxy:kl; nothing was scored"

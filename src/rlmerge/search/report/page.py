@@ -48,7 +48,7 @@ def _verdict(result: Result) -> str:
 
 
 def _warnings(result: Result) -> str:
-    return findings(finding("warning", text, "") for text in result["warnings"]) if result["warnings"] else ""
+    return findings(finding("warning", capital(text), "") for text in result["warnings"]) if result["warnings"] else ""
 
 
 def _recipe(result: Result) -> str:
@@ -175,6 +175,7 @@ def _values(result: Result) -> str:
         labels,
         [Dots("", 0, dots, False)],
         x_label="value",
+        within=[end for _, _, low, high in rows for end in (low, high)],
         label_width=_room(labels),
     )
     body = [
@@ -235,16 +236,21 @@ def _trials(result: Result) -> str:
 
 
 def _definitions(result: Result) -> str:
-    rows = [[objective["name"], objective["meaning"]] for objective in result["objectives"]]
-    best = winner(result)
-    rows += [
-        ["dev", "items that candidates were chosen by; the best of many is too high there"],
-        ["test", "items that chose nothing; 95 % bootstrap intervals over items, the same items drawn for all models"],
-        ["tuned task arithmetic", "one coefficient for all experts, the best on dev of a grid of "
-         f"{len(result['baseline'])}"],
-        ["better, worse", "the interval of the paired difference excludes 0; not shown otherwise"],
-        ["importance", "PED-ANOVA, arXiv 2304.10255"],
-    ]  # fmt: skip
-    if best is None:
+    names = [objective["name"] for objective in result["objectives"]]
+    rows = [
+        [name, objective["meaning"].removeprefix(f"{name}: ")]
+        for name, objective in zip(names, result["objectives"], strict=True)
+    ]
+    if winner(result) is not None:
+        grid = len(result["baseline"])
+        rows += [
+            ["dev", "items that candidates were chosen by; the best of many is too high there"],
+            ["test", "items that chose nothing; 95 % bootstrap intervals over items, the same items for all models"],
+            ["tuned task arithmetic", f"one coefficient for all experts, the best on dev of a grid of {grid}"],
+            ["better, worse", "the interval of the paired difference excludes 0; not shown otherwise"],
+        ]
+    if result["importance"]:
+        rows.append(["importance", "PED-ANOVA, arXiv 2304.10255"])
+    if result["correlations"] or any(map(is_proxy, names)):
         rows.append(["proxy", "computed from the merge, not from answers; no score"])
     return panel(table("How each figure is defined", ["figure", "definition"], rows, "wrap"))

@@ -26,6 +26,9 @@ def headline(result: Result) -> str:
     searched = f"{len(result['trials'])} candidates ({counts})"
     better = [pair["against"] for pair in first_comparisons(result) if pair["verdict"] == "better"]
     rivals = [pair["against"] for pair in first_comparisons(result) if role(result, pair["against"]) != "base"]
+    if winner(result) is None:
+        names = " and ".join(objective["name"] for objective in result["objectives"])
+        return f"Best of {searched} by {names}; nothing was scored"
     if not result["comparisons"]:
         return f"Best of {searched} on the items it was chosen by; not confirmed"
     if result["best"] is None:
