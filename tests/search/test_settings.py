@@ -66,3 +66,16 @@ def test_what_is_said_of_prompts():
     # Nothing is fitted, so no prompt need be held out.
     assert (found.divergence.top, found.divergence.sequences, found.divergence.held_out) == (4, 64, 0)
     assert found.needs_prompts and not read("objective: proxy:survival\n").needs_prompts
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"prompts": ["a.jsonl"]}, "prompts map each expert to its data"),
+        ({"prompts": {"rev": 3}}, "prompts map each expert to its data"),
+        ({"divergence": 3}, "divergence is a mapping, not 3"),
+    ],
+)
+def test_what_python_may_give(given, message):
+    with pytest.raises(RequestError, match=message):
+        read("objective: proxy:kl\nprompts: {rev: a.jsonl}\n", **given)

@@ -80,6 +80,14 @@ class Settings:
         if not self.tasks and not all(objective.is_proxy for objective in self.objectives):
             hint = "Name tasks to choose by, such as --tasks exact:dev.jsonl, or take a proxy as the objective."
             raise RequestError("the search has no tasks to score candidates on", hint=hint)
+        prompts: object = self.prompts
+        if prompts is not None and not _are_words(prompts):
+            hint = "Write prompts: {rl-rev: rev.jsonl}."
+            raise RequestError(f"prompts map each expert to its data, and are not {prompts!r}", hint=hint)
+        divergence: object = self.divergence
+        if not isinstance(divergence, CalibrationOptions):
+            hint = "Write divergence: {sequences: 32}."
+            raise RequestError(f"divergence is a mapping, not {divergence!r}", hint=hint)
         if self.needs_prompts and not self.prompts:
             hint = "Add --prompts EXPERT=FILE.jsonl for each; a few dozen unlabelled prompts are enough."
             raise RequestError("'proxy:kl' needs prompts of each expert", where="objective", hint=hint)
@@ -199,6 +207,13 @@ def _prompts(node: Node) -> dict[str, str]:
             hint = "Write FILE.jsonl, FILE.jsonl:TASK, a text file, or reasoning-gym:TASK."
             raise RequestError(f"the prompts of '{name}' are no file", where=entry.where, hint=hint)
     return found
+
+
+def _are_words(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    found: Mapping[object, object] = value
+    return all(isinstance(each, str) and each for pair in found.items() for each in pair)
 
 
 def _is_number(value: object) -> bool:
