@@ -84,10 +84,6 @@ class Settings:
         if prompts is not None and not _are_words(prompts):
             hint = "Write prompts: {rl-rev: rev.jsonl}."
             raise RequestError(f"prompts map each expert to its data, and are not {prompts!r}", hint=hint)
-        divergence: object = self.divergence
-        if not isinstance(divergence, CalibrationOptions):
-            hint = "Write divergence: {sequences: 32}."
-            raise RequestError(f"divergence is a mapping, not {divergence!r}", hint=hint)
         if self.needs_prompts and not self.prompts:
             hint = "Add --prompts EXPERT=FILE.jsonl for each; a few dozen unlabelled prompts are enough."
             raise RequestError("'proxy:kl' needs prompts of each expert", where="objective", hint=hint)
@@ -130,7 +126,7 @@ def read_settings(node: Node | None, given: Mapping[str, Any]) -> Settings:
             found[name] = tuple(found[name])
     if isinstance(found.get("evaluate"), Mapping):
         found["evaluate"] = _evaluation(found["evaluate"], node)
-    if isinstance(found.get("divergence"), Mapping):
+    if "divergence" in found:
         found["divergence"] = _divergence(found["divergence"], node)
     try:
         return Settings(**found)
@@ -148,8 +144,11 @@ def _evaluation(given: Mapping[str, Any], node: Node | None) -> EvalOptions:
     return replace(EvalOptions(), **given)
 
 
-def _divergence(given: Mapping[str, Any], node: Node | None) -> CalibrationOptions:
+def _divergence(given: Any, node: Node | None) -> CalibrationOptions:
     where = node.fields["divergence"].where if node and "divergence" in node.fields else None
+    if not isinstance(given, Mapping):
+        hint = "Write divergence: {sequences: 32}."
+        raise RequestError(f"divergence is a mapping, not {given!r}", where=where, hint=hint)
     for name, value in given.items():
         if name not in DIVERGENCE:
             raise RequestError(f"`divergence` has no '{name}'", where=where, hint=did_you_mean(name, DIVERGENCE))
