@@ -70,9 +70,8 @@ def test_what_a_tensors_statistics_read_is_not_fetched_again(org, models, tmp_pa
     before = faults.bytes_of("e0/model.safetensors")
     rlmerge.merge(recipe(org, "ties"), tmp_path / "out")
     fetched = faults.bytes_of("e0/model.safetensors") - before
-    # Once for the fingerprint, whole as the model is small, the first part of each tensor to see what base it has, and
-    # once to be merged.
-    assert fetched < 3.2 * size and plan.sizing.ahead == 128 * 2**20
+    # Once for the fingerprint, whole as the model is small, and once for its statistics and the merge together.
+    assert 1.9 * size < fetched < 2.2 * size and plan.sizing.ahead == 128 * 2**20
     assert LINK.held <= plan.sizing.ahead
 
 
@@ -105,6 +104,7 @@ def test_a_model_that_changes_during_the_run(org, models, tmp_path, faults, monk
 def test_a_store_that_goes_away_leaves_work_to_resume(org, models, tmp_path, faults):
     asked = recipe(org, "task_arithmetic")
     plan = rlmerge.plan(asked, tmp_path / "out", memory="64MiB")
+    assert plan.digest, "what it was planned from is known"
     faults.plan = times(10**6, "500", "e1/model.safetensors")
     with pytest.raises(RunError, match="8 requests failed") as error:
         rlmerge.api.run_plan(plan, tmp_path / "out")

@@ -9,7 +9,7 @@ import stat
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,6 +137,10 @@ class InputFile:
             parts.append(part)
             first += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def remembered(self, key: Hashable, find: Callable[[], bytes]) -> bytes:
+        """What ``find`` gives, which depends on the file's bytes and ``key`` alone; here it is cheap to find again."""
+        return find()
 
     def prefetch(self, first: int, last: int) -> None:
         """Have the kernel start to read a range that will be needed; returns without waiting for it."""

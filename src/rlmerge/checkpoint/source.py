@@ -166,6 +166,9 @@ class Extent(Source):
         self.file.release(*self._bytes(start, stop))
 
     def fingerprint(self, whole: bool) -> bytes:
+        return self.file.remembered((self.start, self.stop, whole), lambda: self._digest(whole))
+
+    def _digest(self, whole: bool) -> bytes:
         digest = xxhash.xxh3_128()
         ranges = ((self.start + offset, self.start + offset + length) for offset, length in blocks(self.nbytes, whole))
         for piece in self.file.copies(ranges):

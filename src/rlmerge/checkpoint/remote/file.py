@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +37,7 @@ class RemoteFile(InputFile):
         self.store = store
         self.name = name
         self._seen = time.monotonic()
+        self._known: dict[Hashable, bytes] = {}
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -64,6 +65,12 @@ class RemoteFile(InputFile):
             for start in range(0, len(ranges), _SAMPLERS):
                 part = ranges[start : start + _SAMPLERS]
                 yield from (data.tobytes() for data in pool.map(lambda each: self.fetch(*each), part))
+
+    def remembered(self, key: Hashable, find: Callable[[], bytes]) -> bytes:
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = find()
+        return found
 
     def prefetch(self, first: int, last: int) -> None:
         if first < last:
