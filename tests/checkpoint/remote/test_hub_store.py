@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
+from rlmerge.checkpoint.remote.hub_store import HubStore
 from rlmerge.errors import CheckpointError
 from support.stores import times
 
@@ -40,3 +41,9 @@ def test_connections_that_break(hub, faults):
 def test_a_second_revision_of_one_address(hub):
     with pytest.raises(CheckpointError, match="no revision 'dev'"):
         open_checkpoint(f"{hub}/base", revision="dev")
+
+
+@pytest.mark.parametrize("address", ["hf://org", "hf://org/name/folder", "hf://org/name/folder@main", "hf://"])
+def test_an_address_names_one_repository(address):
+    with pytest.raises(CheckpointError, match="is no address of a Hub repository"):
+        HubStore(address, None)

@@ -29,7 +29,7 @@ class HubStore:
 
     def __init__(self, address: str, revision: str | None) -> None:
         found = parse_id(address.removeprefix("hf://"))
-        if found is None:
+        if found is None or found[0].count("/") > 1:
             raise CheckpointError("is no address of a Hub repository", where=address, hint="Write hf://org/name@rev.")
         self.repository, self._asked = found[0], revision or found[1]
         self.address = f"hf://{self.repository}" + (f"@{self._asked}" if self._asked else "")
