@@ -53,8 +53,8 @@ def _covariance(evidence: Evidence, chosen: list[int], reasons: dict[str, str]) 
     unchanged = min(evidence.experts[k].figures["unchanged_bits"].value for k in chosen)
     reasons["merge_method"] = (
         "what one expert's change does to the inputs of another's is taken back. Of the small experts that ship with "
-        "rlmerge it kept 88 % of the gain as it is, task arithmetic 76 % (bench/calibrate.py); but their vocabulary has "
-        "32 characters, and nearly all of the difference comes from layer 0. Of real 7B RL experts its published "
+        "rlmerge it kept 88 % of the gain as it is, task arithmetic 76 % (bench/calibrate.py); but their vocabulary "
+        "has 32 characters, and nearly all of the difference comes from layer 0. Of real 7B RL experts its published "
         "relative ACTMat kept 68 %, task arithmetic 51 %. Score task_arithmetic beside it on dev data"
     )
     if unchanged >= _SPARSE:

@@ -307,8 +307,8 @@ COVARIANCE = Method(
         "estimate, for tensors that have them.",
         "Coordinates that no expert changed move too, where their row changed.",
         "Of the gain of the shipped experts it keeps 88 % as it is, where task arithmetic keeps 76 % "
-        "(bench/calibrate.py), but nearly all of that comes from layer 0, whose inputs are 32 token embeddings: unproven "
-        "on a real vocabulary.",
+        "(bench/calibrate.py), but nearly all of that comes from layer 0, whose inputs are 32 token embeddings: "
+        "unproven on a real vocabulary.",
     ),
 )
 
