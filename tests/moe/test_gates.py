@@ -83,7 +83,7 @@ def test_prompts_and_tokenizers_that_cannot_be_read(tmp_path):
     with pytest.raises(RequestError, match="has no tokens"):
         embedding_states(base, 1)([" "])
     (tmp_path / "base" / "tokenizer.json").write_text("[]")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: is no tokenizer that can be read"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: the tokenizer cannot be read"):
         embedding_states(base, 1)
     (tmp_path / "base" / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):

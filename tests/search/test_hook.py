@@ -27,7 +27,7 @@ def test_a_command_that_fails_says_what_it_said(tmp_path):
 def test_hooks_that_make_no_sense():
     with pytest.raises(RequestError, match="does not name the model"):
         Hook("reload.sh")
-    with pytest.raises(RequestError, match="is no command line"):
+    with pytest.raises(RequestError, match="cannot be read as a command line"):
         Hook("reload.sh '{model}")
 
 

@@ -106,4 +106,4 @@ def _load(path: str) -> Any:
         raise
     except BaseException as error:  # the library is written in Rust, whose panics derive from BaseException
         hint = "The file is damaged or is something else; download or save the tokenizer again."
-        raise CheckpointError(f"is no tokenizer that can be read ({error})", where=path, hint=hint) from None
+        raise CheckpointError(f"the tokenizer cannot be read ({error})", where=path, hint=hint) from None

@@ -154,7 +154,7 @@ class Objective:
                 raise RequestError("'off_task' needs a task that is no expert's own", where="objective", hint=hint)
             if name.startswith(TASK) and name.removeprefix(TASK) not in tasks:
                 task = name.removeprefix(TASK)
-                raise RequestError(f"there is no task '{task}'", where="objective", hint=did_you_mean(task, tasks))
+                raise RequestError(f"unknown task '{task}'", where="objective", hint=did_you_mean(task, tasks))
             if name == "mean" and all(task in standards.falling for task in tasks):
                 hint = "Take 'gain_kept', or a task by its name: task:NAME."
                 raise RequestError("'mean' needs a task where higher is better", where="objective", hint=hint)
