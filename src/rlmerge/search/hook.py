@@ -30,7 +30,9 @@ class Hook:
         try:
             self.words = [] if self.is_url else shlex.split(command)
         except ValueError as error:
-            raise RequestError(f"cannot be read as a command line ({error})", where="--hook", hint="Check its quotes.") from None
+            raise RequestError(
+                f"cannot be read as a command line ({error})", where="--hook", hint="Check its quotes."
+            ) from None
         if not self.is_url and not any("{model}" in word for word in self.words):
             hint = "Write --hook 'reload.sh {model}', or a URL."
             raise RequestError("the hook does not name the model", where="--hook", hint=hint)
