@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from rlmerge.errors import RequestError, nearest
 from rlmerge.recipe.tree import failure
 from rlmerge.recipe.words import printable
 from rlmerge.recipe.yaml_text import MAX_BYTES
+
+_TURN = 0.2
+"""Seconds that a wait for a pipe takes at most before interrupts are looked at."""
+
+_PIECE = 1 << 16
 
 _MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
@@ -49,10 +55,31 @@ def read_file(path: Path, limit: int = -1) -> bytes:
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:  # noqa: PTH123 - of a descriptor
-        os.set_blocking(handle, True)
-        if limit < 0 and stat.S_ISCHR(os.fstat(handle).st_mode):
+        kind = os.fstat(handle).st_mode
+        if limit < 0 and stat.S_ISCHR(kind):
             raise OSError(errno.EINVAL, "it is a device")
+        if stat.S_ISFIFO(kind):
+            return _read_pipe(handle, limit)
+        os.set_blocking(handle, True)
         return file.read(limit)
+
+
+def _read_pipe(handle: int, limit: int) -> bytes:
+    """What comes out of a pipe until its end, or up to ``limit`` bytes.
+
+    Waits in short turns: an interrupt that comes just before a wait is acted upon after it.
+    """
+    data = bytearray()
+    while limit < 0 or len(data) < limit:
+        try:
+            part = os.read(handle, _PIECE if limit < 0 else min(_PIECE, limit - len(data)))
+        except BlockingIOError:  # somebody may still write
+            select.select([handle], [], [], _TURN)
+            continue
+        if not part:
+            break
+        data += part
+    return bytes(data)
 
 
 def decode(data: bytes, where: str) -> str:
