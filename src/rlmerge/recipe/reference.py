@@ -115,7 +115,7 @@ def read_model(node: Node, problems: Problems, what: str = "a model") -> ModelRe
     try:
         return ModelRef.parse(text, problems.stages) if text else None
     except ValueError as error:
-        problems.add(node.where, str(error), _SPELL_OUT)
+        problems.add(node.where, str(error), None if text and is_address(text) else _SPELL_OUT)
         return None
 
 
