@@ -18,8 +18,9 @@ from rlmerge.language.tiny import TinyConfig, TinyLlama
 from rlmerge.progress import Progress
 from rlmerge_lab.store import partial_directory
 
+from .arms import Arm
 from .environment import SPLITS
-from .profiles import Arm, Profile
+from .profiles import Profile
 from .tasks import FILLER, LETTERS, CharacterQuestion, task
 
 PAD = "~"

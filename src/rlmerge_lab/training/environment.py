@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from rlmerge.progress import Progress
 
-from .profiles import Arm, Profile
+from .arms import Arm
+from .profiles import Profile
 
 
 class Question(Protocol):

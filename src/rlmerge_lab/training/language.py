@@ -18,10 +18,11 @@ from rlmerge.language.tokens import encode_references
 from rlmerge.progress import Progress
 from rlmerge_lab.store import partial_directory
 
+from .arms import Arm
 from .base_model import find_source, make_source, source_identity
 from .environment import SPLITS
 from .gym import SIDE_BY_SIDE, GymQuestion, GymTasks, Sampler
-from .profiles import Arm, Profile
+from .profiles import Profile
 
 _NO_LIMIT = 10**9
 

@@ -16,8 +16,8 @@ from rlmerge.jsondata import digest
 from rlmerge.progress import Progress, Quiet
 from rlmerge_lab.jobs import THREADS, processes
 
+from .arms import ARMS
 from .directory import Lab
-from .profiles import ARMS
 
 CODE = 1
 """Raised when training changes, so that older experts are trained anew."""

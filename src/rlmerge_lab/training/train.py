@@ -13,9 +13,10 @@ from typing import Any
 
 from rlmerge.errors import RunError
 
+from .arms import ARMS, Arm
 from .directory import Lab
 from .environment import Environment, Question
-from .profiles import ARMS, Arm, Profile
+from .profiles import Profile
 from .trainers import train_reinforced, train_supervised
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from rlmerge.errors import RunError
 from rlmerge.extras import require
 
+from .arms import Arm
 from .environment import Environment, Question
-from .profiles import Arm, Profile
+from .profiles import Profile
 
 Watch = Callable[[int], bool]
 """Called after each optimizer step with its number; True ends the training."""

@@ -13,8 +13,9 @@ import pytest
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.errors import RequestError, RunError
 from rlmerge_lab.study import StudyBudget, run_study
+from rlmerge_lab.training.arms import ARMS
 from rlmerge_lab.training.directory import Lab
-from rlmerge_lab.training.profiles import ARMS, PROFILES, Profile
+from rlmerge_lab.training.profiles import PROFILES, Profile
 from rlmerge_lab.training.queue import jobs_of, missing, train_all
 from support.language import make_language_model
 

@@ -15,8 +15,9 @@ from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.exact import read_items, score
 from rlmerge.language.characters import read_vocabulary
 from rlmerge.language.tiny import load
+from rlmerge_lab.training.arms import ARMS
 from rlmerge_lab.training.directory import Lab
-from rlmerge_lab.training.profiles import ARMS, PROFILES, Profile
+from rlmerge_lab.training.profiles import PROFILES, Profile
 from rlmerge_lab.training.queue import jobs_of, missing, train_all
 
 pytest.importorskip("trl")
