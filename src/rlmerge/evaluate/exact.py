@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.evaluate.answers import AnswerTree, pack
 from rlmerge.evaluate.evaluator import Score
 from rlmerge.language import tiny
-from rlmerge.language.characters import END, decode, encode, read_vocabulary
+from rlmerge.language.characters import END, Encode, decode, encode, read_encoder
 from rlmerge.language.data import json_object, read_lines
 from rlmerge.language.tiny import TinyLlama
 
@@ -79,18 +80,17 @@ def _item(fields: dict[str, Any], where: str) -> Item:
         raise RequestError(error.what, where=where, hint=error.hint) from None
 
 
-def score(model: TinyLlama, items: Sequence[Item], vocabulary: dict[str, int]) -> ItemScores:
+def score(model: TinyLlama, items: Sequence[Item], vocabulary: dict[str, int] | Encode) -> ItemScores:
     """Teacher-force every valid answer and read off the probability of giving any of them, Σ exp(Σ log p(token)).
 
-    Each answer is closed by ``$``, and prefixes that answers share are computed once. The greedy answer is right
-    exactly when the most likely token at each step spells one of them, so the same pass decides it. RequestError when
-    an item holds a character the model has no token for.
+    ``vocabulary`` has a token for each character, or is a function from text to tokens. Each answer is closed by ``$``,
+    and prefixes that answers share are computed once. The greedy answer is right exactly when the most likely token at
+    each step spells one of them, so the same pass decides it. RequestError when an item holds a character the model has
+    no token for.
     """
+    spell = vocabulary if callable(vocabulary) else partial(encode, vocabulary=vocabulary)
     trees = [
-        AnswerTree.build(
-            encode(item.prompt, vocabulary),
-            [encode(answer + END, vocabulary) for answer in dict.fromkeys(item.answers)],
-        )
+        AnswerTree.build(spell(item.prompt), [spell(answer + END) for answer in dict.fromkeys(item.answers)])
         for item in items
     ]
     loss, greedy = np.zeros(len(items)), np.zeros(len(items), bool)
@@ -114,7 +114,7 @@ def answer(model: TinyLlama, prompt: str, vocabulary: dict[str, int], limit: int
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """Scores small character-level Llama models on the items of one JSON Lines file.
+    """Scores small Llama models on the items of one JSON Lines file.
 
     The first score of a task is ``pass@1``: the mean probability that a sample at temperature 1 is a valid answer,
     which is the exact value that sampling estimates. The second, ``greedy``, is the share of right greedy answers.
@@ -149,11 +149,11 @@ class Exact:
         if unknown is not None:
             raise RequestError(f"unknown task {unknown!r}", where=str(self.file), hint=did_you_mean(unknown, known))
         network = tiny.load(model)
-        vocabulary = read_vocabulary(model, network.config.vocabulary)
+        spell = read_encoder(model, network.config.vocabulary)
         scores: list[Score] = []
         for task in tasks:
             items = [item for item in self.items if item.task == task][: self.limit]
-            found = score(network, items, vocabulary)
+            found = score(network, items, spell)
             scores.append(Score.of_items(task, "pass@1", found.probability.tolist()))
             scores.append(Score.of_items(task, "greedy", found.greedy.astype(float).tolist()))
         return scores

@@ -1,12 +1,15 @@
-"""Character-level tokenizers: every token of a model is one character."""
+"""How texts are spelled in tokens: character-level tokenizers, of which every token is one character, and others."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.extras import require
 
 END = "$"
 """The character that ends an answer; an answer counts only if the model stops after it."""
@@ -36,6 +39,35 @@ def read_vocabulary(model: Path, size: int | None = None) -> dict[str, int]:
     return vocabulary
 
 
+Encode = Callable[[str], list[int]]
+"""Gives the token ids of a text, of which ``END`` ends an answer."""
+
+
+def read_encoder(model: Path, size: int | None = None) -> Encode:
+    """How the tokenizer of a model directory spells a text: one character a token, or as ``tokenizers`` says.
+
+    An answer of several characters a token may have other spellings; the one that counts is the tokenizer's own.
+    CheckpointError when there is no ``tokenizer.json`` that can be read, when it has no token for ``END``, or when an
+    id lies beyond the ``size`` of the model's embedding.
+    """
+    path = model / "tokenizer.json"
+    try:
+        return partial(encode, vocabulary=read_vocabulary(model, size))
+    except CheckpointError as error:
+        if not _spells_end(path):
+            raise
+        words = _load(path, error)
+    beyond = next((token for token, index in words.get_vocab().items() if index >= (size or index + 1)), None)
+    if beyond is not None:
+        what = f"the id of token {beyond!r} is not in the model's embedding of {size} rows"
+        raise CheckpointError(what, where=str(path), hint="Copy tokenizer.json and config.json from the base.")
+
+    def spell(text: str) -> list[int]:
+        return words.encode(text, add_special_tokens=False).ids
+
+    return spell
+
+
 def encode(text: Iterable[str], vocabulary: dict[str, int]) -> list[int]:
     """Token ids of the characters of ``text``; RequestError names one the model has no token for."""
     try:
@@ -49,3 +81,21 @@ def decode(ids: Iterable[int], vocabulary: dict[str, int]) -> str:
     """The characters of ``ids``; ids that the vocabulary does not know are left out."""
     characters = {index: character for character, index in vocabulary.items()}
     return "".join(characters.get(token, "") for token in ids)
+
+
+def _spells_end(path: Path) -> bool:
+    """Whether a tokenizer file adds ``END`` as a token of its own."""
+    try:
+        added = json.loads(path.read_text(encoding="utf-8"))["added_tokens"]
+        return any(token["content"] == END for token in added)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _load(path: Path, cause: CheckpointError) -> Any:
+    try:
+        return require("tokenizers").Tokenizer.from_file(str(path))
+    except RequestError:
+        raise
+    except Exception as error:  # the library has no error of its own
+        raise CheckpointError(f"cannot be read ({error})", where=str(path), hint="Copy it from the base.") from cause

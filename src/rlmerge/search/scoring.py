@@ -19,7 +19,7 @@ from rlmerge.evaluate.subjects import Subject, open_subjects
 from rlmerge.evaluate.task_specs import Job, read_tasks
 from rlmerge.evaluate.task_specs import Options as EvalOptions
 from rlmerge.evaluate.tokenizers import check_tokenizers
-from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.characters import read_encoder
 from rlmerge.language.tiny import MAX_PARAMETERS, TinyConfig, TinyLlama, load
 from rlmerge.progress import Progress
 
@@ -171,7 +171,7 @@ class Bench:
     def _exact(self, candidate: Candidate, jobs: Sequence[Job], count: int | None) -> dict[str, Score]:
         """Exact scores, of which only items that were not seen yet are computed."""
         network: TinyLlama | None = None
-        vocabulary = read_vocabulary(self._subjects[0].path)
+        spell = read_encoder(self._subjects[0].path)
         found: dict[str, Score] = {}
         for job in jobs:
             known = candidate.scored.setdefault(job.label, [])
@@ -180,7 +180,7 @@ class Bench:
                 network = network or self._network(candidate)
                 # Far from every trained model weights overflow; what is then not finite is no score.
                 with np.errstate(over="ignore", invalid="ignore"):
-                    known += score(network, new, vocabulary).probability.tolist()
+                    known += score(network, new, spell).probability.tolist()
             found[job.label] = Score.of_items(job.label, "pass@1", known[:count])
         return found
 

@@ -15,7 +15,7 @@ import xxhash
 
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.exact import Item, read_items, score
-from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.characters import Encode, read_encoder
 from rlmerge.language.model import find_device
 from rlmerge_lab.training.directory import Lab
 from rlmerge_lab.training.gym import SIDE_BY_SIDE, GymQuestion, GymTasks, Sampler
@@ -71,7 +71,7 @@ class Evaluation:
         Weights far from every trained model may overflow; where logits are no numbers, no answer is right.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            found = score(model, self.items(tasks), _vocabulary(home))
+            found = score(model, self.items(tasks), _encoder(home))
         own = {task: found.on(task) for task in tasks}
         sampled = {task: float(np.nan_to_num(scores.probability).mean()) for task, scores in own.items()}
         return sampled, {task: float(scores.greedy.mean()) for task, scores in own.items()}
@@ -92,8 +92,8 @@ def _items(file: Path, digest: str, limit: int | None, tasks: tuple[str, ...]) -
 
 
 @lru_cache(maxsize=16)
-def _vocabulary(home: Path) -> dict[str, int]:
-    return read_vocabulary(home)
+def _encoder(home: Path) -> Encode:
+    return read_encoder(home)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Lab:
     def create(cls, root: Path, profile: Profile) -> Lab:
         """The laboratory in ``root`` for ``profile``, with its questions written, new or as it was left.
 
-        One of fewer seeds grows. RequestError when the directory belongs to another profile or to something else.
+        One of fewer seeds or arms grows. RequestError when the directory is of another profile or of something else.
         """
         if (root / MANIFEST).exists():
             return cls.open(root)._grow(profile)
@@ -62,13 +62,16 @@ class Lab:
             raise CheckpointError(f"cannot be understood ({error!r})", where=str(file), hint=hint) from error
 
     def _grow(self, profile: Profile) -> Lab:
-        """This laboratory with the seeds of ``profile`` as well, which must be the same but for words and seeds."""
+        """This laboratory with the seeds and arms of ``profile`` as well; all else but words must be the same."""
         seeds = tuple(sorted({*self.seeds, *profile.seeds}))
-        if replace(self.profile, about=profile.about, seeds=profile.seeds) != profile:
+        arms = tuple(dict.fromkeys((*self.arms, *profile.arms)))
+        if replace(self.profile, about=profile.about, seeds=profile.seeds, arms=profile.arms) != profile:
             hint = "Give each profile its own directory with -o."
             what = f"holds the laboratory of another profile, '{self.profile.name}'"
             raise RequestError(what, where=str(self.root), hint=hint)
-        return self if seeds == self.seeds else replace(self, profile=replace(profile, seeds=seeds))._sign()
+        if (seeds, arms) == (self.seeds, self.arms):
+            return self
+        return replace(self, profile=replace(profile, seeds=seeds, arms=arms))._sign()
 
     def _sign(self) -> Lab:
         content = {"schema": SCHEMA, "profile": self.profile.to_dict()}
@@ -108,7 +111,7 @@ class Lab:
 
     def questions(self, split: str) -> dict[str, list[Any]]:
         """The questions of a split, by task; see ``environment.Question``."""
-        found: dict[str, list[Any]] = {name: [] for name in self.tasks}
+        found: dict[str, list[Any]] = {name: [] for name in (*self.tasks, *self.profile.held)}
         environment: Environment[Question] = self.environment()
         for line in self.items(split).read_text(encoding="utf-8").splitlines():
             question = environment.parse_question(json.loads(line))

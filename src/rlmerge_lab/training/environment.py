@@ -97,6 +97,10 @@ class Environment(Protocol[Q]):
         """An answer for the base to learn, right or not."""
         ...
 
+    def text_example(self, random: Random) -> dict[str, list[int]] | None:
+        """A piece of plain text for a base to learn, as ``example`` gives them; None where there is none."""
+        ...
+
     def example(self, question: Q, answer: str) -> dict[str, list[int]]:
         """``input_ids`` and ``labels`` of a supervised example: only the answer and its end are learnt."""
         ...
@@ -124,6 +128,10 @@ def environment_of(profile: Profile, root: Path, device: str = "auto") -> Enviro
         from .language import LanguageEnvironment
 
         return LanguageEnvironment(profile, root, device)
+    if profile.vocabulary:
+        from .words import WordEnvironment
+
+        return WordEnvironment(profile, root)
     from .characters import CharacterEnvironment
 
-    return CharacterEnvironment(profile)
+    return CharacterEnvironment(profile, root)

@@ -126,6 +126,9 @@ class LanguageEnvironment:
     def base_answer(self, question: GymQuestion, random: Random) -> str:
         return question.teacher
 
+    def text_example(self, random: Random) -> dict[str, list[int]] | None:
+        return None
+
     def example(self, question: GymQuestion, answer: str) -> dict[str, list[int]]:
         turn = self.prompt(question)
         where = f"task '{question.task}'"

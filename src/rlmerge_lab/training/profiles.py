@@ -9,7 +9,10 @@ from typing import Any
 from rlmerge.errors import RequestError, did_you_mean
 
 from .arms import ARMS
-from .tasks import TASKS
+from .tasks import CHARACTER_TASKS
+
+TEXT = "text"
+"""Stands among the shares of a base's tasks for plain English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Profile:
     name: str
     about: str
     seeds: tuple[int, ...]
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = CHARACTER_TASKS
     arms: tuple[str, ...] = tuple(ARMS)
     # The base: a Llama decoder, trained on all tasks in these shares, with some slips, and stopped early.
     hidden: int = 64
@@ -33,6 +36,10 @@ class Profile:
     shares: Mapping[str, float] = field(
         default_factory=lambda: {"reverse": 0.12, "shift": 0.14, "steps": 0.4, "make": 0.25, "brackets": 0.09}
     )
+    # Tasks that the base knows and no expert is trained on, and tokens of a vocabulary of English, learnt by byte-pair
+    # encoding, in which the tasks are put into words (None: characters). `text` among the shares is plain English.
+    held: tuple[str, ...] = ()
+    vocabulary: int | None = None
     # Experts.
     rate: float = 2e-4
     rl_steps: int = 120
@@ -62,6 +69,28 @@ class Profile:
         """The profile ``to_dict`` described."""
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         return cls(**values)
+
+
+def _words(name: str, hidden: int) -> Profile:
+    """The tasks in English at one width. Learning rates fall with the square root of the width."""
+    slower = (hidden / 64) ** -0.5
+    first = hidden == 64
+    return Profile(
+        name,
+        f"tasks in English over a BPE vocabulary, width {hidden}" + ", every new arm" * first,
+        seeds=(0, 1, 2, 3, 4) if first else (0, 1, 2),
+        tasks=("reverse", "shift", "steps", "make"),
+        arms=("rl",),
+        held=("sort", "largest"),
+        vocabulary=2048,
+        shares={"reverse": 0.14, "shift": 0.16, "steps": 0.2, "make": 0.2, "sort": 0.1, "largest": 0.05, TEXT: 0.15},
+        hidden=hidden,
+        heads=hidden // 16,
+        mlp=hidden * 11 // 4,
+        base_steps=4000,
+        base_rate=3e-3 * slower,
+        rate=2e-4 * slower,
+    )
 
 
 PROFILES = {
@@ -95,6 +124,7 @@ PROFILES = {
             rl_steps=60,
         ),
         Profile("full", "five seeds, every arm", seeds=(0, 1, 2, 3, 4)),
+        *(_words(*size) for size in (("words", 64), ("words-128", 128), ("words-256", 256), ("words-512", 512))),
         Profile(
             "gpu",
             "SmolLM2 or your own model on tasks of reasoning-gym",

@@ -148,6 +148,20 @@ def _completions(open_: str, length: int) -> Iterator[str]:
         yield from (kind + rest for rest in _completions(open_ + kind, length - 1))
 
 
+def _sort(random: Random) -> Iterator[tuple[str, list[str], str]]:
+    while True:
+        word = "".join(random.sample(LETTERS, 4))
+        ordered = "".join(sorted(word))
+        yield f"O{word}=", [ordered], ordered[1] + ordered[0] + ordered[2:]
+
+
+def _largest(random: Random) -> Iterator[tuple[str, list[str], str]]:
+    while True:
+        numbers = random.sample(range(1, 100), 3)
+        low, middle, high = sorted(numbers)
+        yield f"L{','.join(map(str, numbers))}=", [str(high)], str(random.choice((low, middle)))
+
+
 def _gym(name: str, random: Random, **config: object) -> Iterator[dict]:
     """Entries of a reasoning-gym dataset, without end."""
     from reasoning_gym import create_dataset  # its generators take a while to import
@@ -164,9 +178,14 @@ TASKS = {
         Task("steps", "a sum by way of a partial sum: S3+4+5= → 7,12 or 8,12 or 9,12", True, _steps),
         Task("make", "reach a number: M2,7,4=9 → 7+4-2 or 4+7-2 or …", True, _make),
         Task("brackets", "complete to twelve balanced brackets: B([()[{= → }]]){} or …", True, _brackets),
+        Task("sort", "four letters in order: Odbca= → abcd", False, _sort),
+        Task("largest", "the largest of three numbers: L7,21,4= → 21", False, _largest),
     )
 }
 """Every task by name."""
+
+CHARACTER_TASKS = ("reverse", "shift", "steps", "make", "brackets")
+"""Those that are written in single characters: each has a letter of the vocabulary before its prompts."""
 
 
 def task(name: str) -> Task:

@@ -16,7 +16,7 @@ from rlmerge.errors import RunError
 from .arms import ARMS, Arm
 from .directory import Lab
 from .environment import Environment, Question
-from .profiles import Profile
+from .profiles import TEXT, Profile
 from .trainers import train_reinforced, train_supervised
 
 
@@ -106,11 +106,15 @@ def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, devic
 def _base_examples(
     environment: Environment[Any], profile: Profile, questions: dict[str, list[Any]], seed: int
 ) -> list[Any]:
-    """What a base is trained on: questions of all tasks in the profile's shares, answered."""
+    """What a base is trained on: questions of all tasks in the profile's shares, answered, and perhaps plain text."""
     random = Random(f"base {seed}")
-    weights = [profile.shares.get(name, 1.0) for name in profile.tasks]
+    kinds = [*profile.tasks, *profile.held, *([TEXT] if TEXT in profile.shares else [])]
+    weights = [profile.shares.get(name, 1.0) for name in kinds]
     rows: list[Any] = []
-    for name in random.choices(profile.tasks, weights, k=profile.base_steps * profile.base_batch):
+    for name in random.choices(kinds, weights, k=profile.base_steps * profile.base_batch):
+        if name == TEXT:
+            rows.append(environment.text_example(random))
+            continue
         question = random.choice(questions[name])
         rows.append(environment.example(question, environment.base_answer(question, random)))
     return rows

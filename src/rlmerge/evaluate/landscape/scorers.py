@@ -20,7 +20,7 @@ from rlmerge.evaluate.landscape.loss import Point
 from rlmerge.evaluate.landscape.weights import Weights, shapes_of
 from rlmerge.evaluate.predict import CELLS
 from rlmerge.extras import require
-from rlmerge.language.characters import read_vocabulary
+from rlmerge.language.characters import Encode, read_encoder
 from rlmerge.language.model import Causal, failures, find_device, load_causal, match_parameters
 from rlmerge.language.tiny import TinyConfig, TinyLlama
 from rlmerge.language.tokens import encode_text
@@ -30,17 +30,17 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class TinyScorer:
-    """Scores character-level Llamas of one configuration on ``items``."""
+    """Scores small Llamas of one configuration on ``items``."""
 
     config: TinyConfig
-    vocabulary: dict[str, int]
+    spell: Encode
     items: tuple[Item, ...]
 
     @classmethod
     def of(cls, model: Path, items: Sequence[Item]) -> TinyScorer:
         """The scorer for models with the configuration and vocabulary of ``model``; RequestError without items."""
         config = TinyConfig.parse(open_checkpoint(model).config or {}, str(model / "config.json"))
-        return cls(config, read_vocabulary(model, config.vocabulary), _some(items))
+        return cls(config, read_encoder(model, config.vocabulary), _some(items))
 
     def __call__(self, weights: Weights) -> Point:
         shapes = self.config.shapes()
@@ -52,7 +52,7 @@ class TinyScorer:
         network = TinyLlama(self.config, {name: weights[name] for name in shapes})
         # Far from every trained model weights overflow; the loss is then NaN, and a picture shows it.
         with np.errstate(over="ignore", invalid="ignore"):
-            result = score(network, self.items, self.vocabulary)
+            result = score(network, self.items, self.spell)
         return _by_task(result.tasks, result.loss)
 
 
