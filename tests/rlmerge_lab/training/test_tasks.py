@@ -5,8 +5,9 @@ import pytest
 
 from rlmerge.errors import RequestError
 from rlmerge.language.characters import END
-from rlmerge_lab.training.characters import ANSWER, CHARACTERS
-from rlmerge_lab.training.tasks import FILLER, LETTERS, PROMPT, TASKS, task
+from rlmerge_lab.training.characters import CHARACTERS
+from rlmerge_lab.training.small import ANSWER
+from rlmerge_lab.training.tasks import CHARACTER_TASKS, FILLER, LETTERS, PROMPT, TASKS, task
 
 DRAWN = {name: task(name).questions(60, 7) for name in TASKS}
 ALL = [question for questions in DRAWN.values() for question in questions]
@@ -45,7 +46,7 @@ def test_questions_are_short_different_and_spelled_in_the_vocabulary(name):
         assert question.teacher == question.answers[0]
         assert question.slip not in question.answers
         assert len(set(question.answers)) == len(question.answers)
-        for text in (question.prompt, question.slip, *question.answers):
+        for text in (question.prompt, question.slip, *question.answers) if name in CHARACTER_TASKS else ():
             assert set(text) <= set(CHARACTERS) - {END}
         # One more token than the answer is left for the end, so that a cut answer is never taken for a valid one.
         assert max(map(len, question.answers)) < ANSWER
@@ -115,3 +116,15 @@ def test_an_unknown_task_and_too_many_questions_are_refused():
 def test_drawing_never_ends_by_itself():
     draw = TASKS["make"].draw(Random(0))
     assert len({next(draw)[0] for _ in range(700)}) > 500  # reasoning-gym gives 500 at a time
+
+
+def test_sort_puts_four_different_letters_in_order():
+    for question in DRAWN["sort"]:
+        assert sorted(set(body(question))) == list(question.teacher) and len(question.teacher) == 4
+
+
+def test_largest_is_the_largest_of_three_different_numbers():
+    for question in DRAWN["largest"]:
+        numbers = [int(number) for number in body(question).split(",")]
+        assert len(set(numbers)) == 3
+        assert question.answers == (str(max(numbers)),) and int(question.slip) in numbers

@@ -39,7 +39,7 @@ def _change(rng: random.Random, root: Any) -> Any:
     """``root`` with one value replaced, taken away, doubled, wrapped, or moved."""
     path = rng.choice(_places(root))
     if not path:
-        return rng.choice(ODD) if rng.random() < 0.2 else root
+        return copy.deepcopy(rng.choice(ODD)) if rng.random() < 0.2 else root
     parent = root
     for key in path[:-1]:
         parent = parent[key]
