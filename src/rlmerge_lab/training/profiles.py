@@ -71,25 +71,25 @@ class Profile:
         return cls(**values)
 
 
-def _words(name: str, hidden: int) -> Profile:
+def _words(name: str, hidden: int, base_steps: int) -> Profile:
     """The tasks in English at one width. Learning rates fall with the square root of the width."""
     slower = (hidden / 64) ** -0.5
-    first = hidden == 64
     return Profile(
         name,
-        f"tasks in English over a BPE vocabulary, width {hidden}" + ", every new arm" * first,
-        seeds=(0, 1, 2, 3, 4) if first else (0, 1, 2),
+        f"tasks in English over a BPE vocabulary, models {hidden} wide",
+        seeds=(0, 1, 2, 3, 4) if hidden == 64 else (0, 1, 2),
         tasks=("reverse", "shift", "steps", "make"),
         arms=("rl",),
         held=("sort", "largest"),
         vocabulary=2048,
-        shares={"reverse": 0.14, "shift": 0.16, "steps": 0.2, "make": 0.2, "sort": 0.1, "largest": 0.05, TEXT: 0.15},
+        shares={"reverse": 0.1, "shift": 0.15, "steps": 0.34, "make": 0.2, "sort": 0.07, "largest": 0.05, TEXT: 0.09},
         hidden=hidden,
         heads=hidden // 16,
         mlp=hidden * 11 // 4,
-        base_steps=4000,
+        base_steps=base_steps,
         base_rate=3e-3 * slower,
-        rate=2e-4 * slower,
+        rate=3e-4 * slower,
+        rl_steps=100,
     )
 
 
@@ -124,7 +124,10 @@ PROFILES = {
             rl_steps=60,
         ),
         Profile("full", "five seeds, every arm", seeds=(0, 1, 2, 3, 4)),
-        *(_words(*size) for size in (("words", 64), ("words-128", 128), ("words-256", 256), ("words-512", 512))),
+        _words("words", 64, 4000),
+        _words("words-128", 128, 3000),
+        _words("words-256", 256, 2000),
+        _words("words-512", 512, 1200),
         Profile(
             "gpu",
             "SmolLM2 or your own model on tasks of reasoning-gym",
