@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import explanations, geometry, merging, methods
+from . import explanations, geometry, merging, methods, rotations, students
 from .cells import Study
 from .figure import Figure, Margin, Outcome, Side
 from .summary import summarize
 from .verdict import ADJUSTMENT, RULE, UNTESTED, Verdict, adjust
 
-SCHEMA = "rlmerge.lab.verdicts/1"
+SCHEMA = "rlmerge.lab.verdicts/2"
 
 __all__ = ["SCHEMA", "Figure", "Judgement", "Margin", "Outcome", "Side", "Verdict", "judge"]
 
@@ -26,15 +26,22 @@ class Judgement:
     summary: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data with finite numbers and None only; schema ``rlmerge.lab.verdicts/1``."""
+        """Plain data with finite numbers and None only; schema ``rlmerge.lab.verdicts/2``.
+
+        ``untested`` are claims without a figure, each with the reason; they are not among ``verdicts``.
+        """
+        untested = [
+            {"claim": verdict.claim, "reason": verdict.reason} for verdict in self.verdicts if not verdict.tested
+        ]
+        untested += [{"claim": claim, "reason": "No study of the laboratory measures it."} for claim in UNTESTED]
         return {
             "schema": SCHEMA,
             "rule": RULE,
             "adjustment": ADJUSTMENT,
             "comparisons": self.comparisons,
-            "verdicts": [verdict.to_dict() for verdict in self.verdicts],
+            "verdicts": [verdict.to_dict() for verdict in self.verdicts if verdict.tested],
             "summary": dict(self.summary),
-            "untested": list(UNTESTED),
+            "untested": untested,
         }
 
 
@@ -51,7 +58,9 @@ def judge(study: Mapping[str, Any]) -> Judgement:
         merging.verdicts,
         explanations.verdicts,
         explanations.factor_verdicts,
+        rotations.verdicts,
         methods.verdicts,
+        students.verdicts,
         methods.repetition_verdicts,
     )
     found = [verdict for group in groups for verdict in group(rows)]

@@ -8,6 +8,8 @@ from itertools import pairwise
 from statistics import stdev
 from typing import Any
 
+from rlmerge import methods
+
 Row = Mapping[str, Any]
 Cells = dict[tuple[int, str], float]
 """(seed, unit) to value; what a study lacks, or could not compute, is absent."""
@@ -91,6 +93,41 @@ class Study:
         rows = (row for row in self._list("health") if row["arm"] == arm)
         found = ((row["seed"], *row["model"].partition(":")[::2], row.get(field)) for row in rows)
         return _cells((seed, name, value) for seed, head, name, value in found if head == kind)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Tokens that a model of the study knows, where the study says so."""
+        return self.rows.get("vocabulary")
+
+    def looking_at(self, *kinds: str) -> tuple[str, ...]:
+        """The study's methods that decide by one of ``kinds``, as ``rlmerge methods`` groups them."""
+        known = {name: methods.get(name).looks_at for name in methods.names()}
+        return tuple(name for name in self.methods if known.get(name.partition(":")[0]) in kinds)
+
+    def part(self, arm: str, method: str, part: str, layer: int | None = None, field: str = "gain_kept") -> Cells:
+        """A figure of merges of all experts of which one ``part`` is the method's and the rest task arithmetic's."""
+        rows = (
+            row for row in self._list("ablation") if (row["arm"], row["method"], row["part"]) == (arm, method, part)
+        )
+        return _cells((row["seed"], ALL, row.get(field)) for row in rows if row.get("layer") == layer)
+
+    def student(self, arm: str) -> dict[int, list[tuple[float, float]]]:
+        """(generated tokens, mean pass@1 over tasks on dev) of each seed's distilled student, in order."""
+        found: dict[int, list[tuple[float, float]]] = {}
+        for row in self._list("students"):
+            looks = ((finite(tokens), [finite(one) for one in dev.values()]) for tokens, dev in row.get("curve") or ())
+            known = [(t, [s for s in scores if s is not None], len(scores)) for t, scores in looks if t is not None]
+            points = [
+                (tokens, sum(scores) / count) for tokens, scores, count in known if scores and len(scores) == count
+            ]
+            if row["arm"] == arm and points:
+                found[row["seed"]] = sorted(points)
+        return found
+
+    def student_score(self, arm: str) -> Cells:
+        """Mean pass@1 over tasks on test of each seed's distilled student."""
+        rows = [row for row in self._list("students") if row["arm"] == arm]
+        return {(seed, ALL): value for seed, value in seed_means(_tests(rows)).items()}
 
     def pictures(self, arm: str) -> list[Row]:
         """The landscape pictures of an arm."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .cells import AVERAGING, TUNABLE, Cells, Study, at_equal_scale, seed_means, spreads
 from .figure import Figure, Margin, Side, difference, from_seeds, level
-from .geometry import accuracy, conflict, norm, pairs_of, unchanged
+from .geometry import accuracy, conflict, forgetting, norm, pairs_of, unchanged
 from .merging import gain
 from .verdict import CANDIDATE, DTYPE, ENOUGH, GAIN, RAM, SIZE, Verdict
 
@@ -134,6 +134,31 @@ def factor_verdicts(study: Study) -> tuple[Verdict, ...]:
             conflict(study, "rl", "rl-positive"),
             "The same RL with and without its negative samples.",
             "Without negatives fewer samples push the weights, so the step of an update changes along with its sign.",
+        ),
+        _factor(
+            study, "constant-advantage", "rl", "rl-constant",
+            "An advantage that follows the group's reward, and not a constant one, keeps updates small and so lets "
+            "experts merge better.",
+            norm(study, "rl", "rl-constant", Side.BELOW),
+            "The same RL with advantages of +1 and −1 for right and wrong samples of every mixed group.",
+            "A constant advantage differs in size from the first step on, not only once the model has learnt.",
+        ),
+        _kl(study),
+    )  # fmt: skip
+
+
+def _kl(study: Study) -> Verdict:
+    return Verdict(
+        "kl-penalty", "factors", "A KL penalty to the base keeps RL experts mergeable: they keep more of their gain.",
+        CANDIDATE, (gain(study, "rl-kl", "rl", "tuned", Side.ABOVE),),
+        "The same RL with and without the penalty; every method tuned on dev with one budget, the mean over methods.",
+        f"One coefficient of the penalty, and it may also hold back what is learnt, which the control shows. {SIZE}",
+        (accuracy(study, "rl-kl", "rl"),),
+        (
+            gain(study, "rl-kl", "rl", "default", Side.ABOVE),
+            norm(study, "rl-kl", "rl", Side.BELOW),
+            conflict(study, "rl-kl", "rl"),
+            forgetting(study, "rl-kl", "rl"),
         ),
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ class Side(StrEnum):
     ABOVE = "above 0"
     BELOW = "below 0"
     NEAR = "near 0"
+    NOT_ABOVE = "not above 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Figure:
         found = self.outcome
         if self.bounds is None or self.wide is None or self.p_holm is None:
             return Outcome.UNDECIDED
-        if self.side is Side.NEAR or self.within_margin:
+        if self.side in (Side.NEAR, Side.NOT_ABOVE) or self.within_margin:
             return found if _judge(*self.wide, self.side, self.margin.value) is found else Outcome.UNDECIDED
         return found if self.p_holm < 1 - LEVEL else Outcome.UNDECIDED
 
@@ -173,6 +174,10 @@ def _judge(low: float, high: float, side: Side, margin: float) -> Outcome:
         if _within(low, high, margin):
             return Outcome.SUPPORTED
         return Outcome.NOT_SUPPORTED if low > margin or high < -margin else Outcome.UNDECIDED
+    if side is Side.NOT_ABOVE:
+        if high < margin:
+            return Outcome.SUPPORTED
+        return Outcome.NOT_SUPPORTED if low > 0 else Outcome.UNDECIDED
     if side is Side.BELOW:
         low, high = -high, -low
     if high < 0 or _within(low, high, margin):

@@ -13,6 +13,7 @@ CURSE = "“Sparsity Curse” (arXiv 2606.18521)"
 RAM = "RAM (arXiv 2601.13572)"
 SCF = "SCF-RKL (arXiv 2602.11717)"
 SCALE = "“Does Sparsity Persist?”"
+OURS = "the hypothesis of this laboratory's second edition, no source's own claim"
 CANDIDATE = "a candidate explanation of the contradiction, no source's own claim"
 
 GAIN = Margin(0.02, "share")
@@ -24,6 +25,8 @@ MATCHED_SCORE = Margin(0.02, "share")
 UNCHANGED = Margin(0.02, "share")
 CONFLICT = Margin(0.02, "share")
 REPETITION = Margin(0.01, "share")
+TOKENS = Margin(0.05, "share")
+"""Of the tokens that distillation from the base generates."""
 COSINE = Margin(0.1)
 COSINE_GAP = Margin(0.02)
 RELATIVE_NORM = 0.1
@@ -37,12 +40,12 @@ RECONSTRUCTED = (
 )
 
 UNTESTED = (
-    "that RL updates avoid the base's principal directions",
-    "that sparsity grows with model size",
-    "that the attention updates are sparser than those of the feed-forward layers",
-    "that merging saves training cost",
+    "RL updates avoid the base's principal directions.",
+    "Sparsity grows with model size.",
+    "The attention updates are sparser than those of the feed-forward layers.",
+    "Merging saves training cost.",
 )
-"""What the sources also claim and this study holds no figure for."""
+"""What the sources also claim and no study of the laboratory holds a figure for."""
 
 
 RULE = (
@@ -50,7 +53,10 @@ RULE = (
     "supported when the interval of each of its deciding figures lies on the claimed side of 0. It is not supported "
     "when one of them lies on the other side of 0, or wholly within the stated margin of 0, where a difference is too "
     "small to count. A figure that is claimed to be near 0 is judged by its margin alone: within it, outside it, or "
-    f"across it. Everything else, and fewer than {MIN_SEEDS} seeds, is undecided here."
+    "across it. A figure that is claimed not to be above 0 is supported when its interval ends below the margin, and "
+    "not supported when it lies above 0 and reaches beyond the margin. Everything else, and fewer than "
+    f"{MIN_SEEDS} seeds, is undecided here. Claims whose deciding figures hold nothing, or 0 on both sides "
+    "everywhere, are not judged but listed as not tested."
 )
 ADJUSTMENT = (
     "These verdicts take every claim by itself. The adjusted ones take all deciding figures together: a difference "
@@ -76,6 +82,11 @@ class Verdict:
     controls: tuple[Figure, ...] = ()
     beside: tuple[Figure, ...] = ()
     moot: str = ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether a deciding figure holds anything; where none does, or all of it is 0, there is nothing to judge."""
+        return any(figure.differences for figure in self.decides)
 
     @property
     def outcome(self) -> Outcome:
@@ -152,6 +163,12 @@ def _reason(figure: Figure) -> str:
             Outcome.SUPPORTED: "The interval lies within the margin of 0.",
             Outcome.NOT_SUPPORTED: "The interval lies outside the margin of 0.",
             Outcome.UNDECIDED: "The interval crosses the margin of 0.",
+        }[figure.outcome]
+    if figure.side is Side.NOT_ABOVE:
+        return {
+            Outcome.SUPPORTED: "The interval ends below the margin.",
+            Outcome.NOT_SUPPORTED: "The interval lies above 0 and reaches beyond the margin.",
+            Outcome.UNDECIDED: "The interval holds 0 and reaches beyond the margin.",
         }[figure.outcome]
     if figure.outcome is Outcome.SUPPORTED:
         return "The interval lies on the claimed side of 0."

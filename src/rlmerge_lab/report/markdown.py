@@ -55,7 +55,6 @@ def study_markdown(study: Result, judged: Result) -> dict[str, str]:
         *_section("The open question", *answers(judged)),
         text(judged["rule"]),
         text(f"{judged['adjustment']} {many(judged)}"),
-        text(f"Not tested here: {'; '.join(judged['untested'])}."),
         *_section("Verdicts", *_tables(_overview(judged))),
         *_section("What was run", *_tables(Sheet("", ["what", "value"], facts(study)), sheets.arms(study))),
         *_section("The experts", *_tables(sheets.experts(judged)), *_images(pictures["experts"])),
@@ -71,6 +70,7 @@ def study_markdown(study: Result, judged: Result) -> dict[str, str]:
         *_section("Landscape", *_images(pictures["landscape"])),
         *_section("Generated text", *_tables(sheets.health(judged))),
         *_section("Every claim in full", *_claims(judged)),
+        *_section("Not tested here", *_tables(sheets.untested(judged))),
     ]
     drawn = {
         _file(picture): standalone(picture.svg, picture.legend) for found in pictures.values() for picture in found

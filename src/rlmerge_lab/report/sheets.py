@@ -36,6 +36,12 @@ def arms(study: Result) -> Sheet:
     return Sheet("Arms", ["arm", "training"], [[arm, ARMS.get(arm, "–")] for arm in study.get("arms") or ()])
 
 
+def untested(judged: Result) -> Sheet:
+    """The claims that this study holds nothing for, and why."""
+    rows = [[row["claim"], row["reason"]] for row in judged["untested"]]
+    return Sheet("", ["claim", "why it is not tested"], rows)
+
+
 def gains(judged: Result, rule: str) -> Sheet:
     """Gain kept by method and arm under one rule."""
     methods = judged["summary"]["methods"]

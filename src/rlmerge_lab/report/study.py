@@ -89,6 +89,7 @@ def study_html(study: Result, judged: Result) -> str:
         ("rounding", "What rounding takes", html_sheets(rounding)),
         ("landscape", "Landscape", html_pictures(plots.landscapes(study))),
         ("health", "Generated text", html_sheets([sheets.health(judged)])),
+        ("untested", "Not tested here", html_sheets([sheets.untested(judged)], "wrap")),
     ]
     arms = [(arm, color) for arm, color in plots.colors(study).items()]
     rules = [(title, (len(arms) + k) % plots.COLORS) for k, title in enumerate(RULES.values())]
@@ -106,9 +107,8 @@ def study_html(study: Result, judged: Result) -> str:
 def _answer(judged: Result) -> str:
     lines = answers(judged) or ["This study holds no RL and SFT merges to compare."]
     said = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    untested = f"<p class=soft>Not tested here: {escape('; '.join(judged['untested']))}.</p>"
     rule = f"<p class=soft>{escape(judged['rule'])} {escape(judged['adjustment'])} {escape(many(judged))}</p>"
-    return panel(said) + rule + untested
+    return panel(said) + rule
 
 
 def _verdicts(judged: Result) -> str:

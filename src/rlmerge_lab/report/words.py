@@ -24,7 +24,9 @@ GROUPS = {
     "factors": "The three factors",
     "geometry": "The updates themselves",
     "landscape": "The score around an expert",
-    "methods": "Methods on RL experts",
+    "rotations": "Coordinates or rotations: methods on RL experts",
+    "methods": "Single methods on RL experts",
+    "students": "Merge or distil?",
     "health": "Repetition",
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from rlmerge_lab.claims import judge
 from rlmerge_lab.claims.figure import Outcome, Side
+from rlmerge_lab.claims.verdict import UNTESTED
 from support.studies import ARMS, DRIFT, HIGH, LOW, SPLIT, study
 
 KEYS = {
@@ -15,7 +16,9 @@ KEYS = {
     "better-averaging", "worse-averaging", "better-tuned", "worse-tuned", "better-matched-norm", "worse-matched-norm",
     "better-unmatched", "dilution", "dilution-explains", "scale-ranks", "rounding", "bf16-weights",
     "sft-high-lr", "sft-long", "on-policy", "shrinking-advantage", "negatives",
-    "ram-averaging", "ram-tuned", "sar-merging", "scf-rkl",
+    "constant-advantage", "kl-penalty",
+    "entrywise", "rotations", "own-arithmetic", "own-tsv", "own-regmean", "own-actmat", "own-vocabulary", "own-layers",
+    "own-drift", "distil-sooner", "distil-overtakes", "ram-averaging", "ram-tuned", "sar-merging", "scf-rkl",
     "repetition-amplified", "repetition-scf", "repetition-rl",
 }  # fmt: skip
 
@@ -179,6 +182,11 @@ def test_models_that_never_repeat_leave_repetition_undecided():
     found = verdicts(rows | {"health": silent})
     for key in ("repetition-amplified", "repetition-scf", "repetition-rl"):
         assert found[key].outcome == "undecided here" and "both sides are 0" in found[key].reason
+    shown = judge(rows | {"health": silent}).to_dict()
+    assert not any(verdict["group"] == "health" for verdict in shown["verdicts"])
+    assert [row["claim"] for row in shown["untested"] if "both sides are 0" in row["reason"]] == [
+        found[key].claim for key in ("repetition-amplified", "repetition-scf", "repetition-rl")
+    ]
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 2])
@@ -207,7 +215,8 @@ def test_a_missing_arm_leaves_its_claims_undecided_and_the_others_as_they_were(a
 @pytest.mark.parametrize("gone", [[], None])
 def test_a_missing_part_is_no_error(part, gone):
     rows = judge(study(**{part: gone})).to_dict()
-    assert len(rows["verdicts"]) == len(KEYS)
+    assert len(rows["verdicts"]) + len(rows["untested"]) == len(KEYS) + len(UNTESTED)
+    assert len(rows["verdicts"]) < len(judge(study()).to_dict()["verdicts"])
 
 
 def test_nan_null_and_infinity_count_as_missing_and_are_never_passed_on():
@@ -239,7 +248,7 @@ def test_controls_are_all_claimed_to_be_near_zero():
 def test_as_data():
     rows = judge(study()).to_dict()
     json.dumps(rows, allow_nan=False)
-    assert rows["schema"] == "rlmerge.lab.verdicts/1" and rows["comparisons"] > 10
+    assert rows["schema"] == "rlmerge.lab.verdicts/2" and rows["comparisons"] > 10
     assert {v["verdict"] for v in rows["verdicts"]} <= {"supported", "not supported", "undecided here"}
     for verdict in rows["verdicts"]:
         assert verdict["control"] and verdict["cannot_say"] and verdict["reason"] and verdict["source"]
