@@ -15,7 +15,7 @@ from rlmerge.merging.plan import Plan
 from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe
 
-from .baseline import baseline_recipes, best_row
+from .baseline import baseline_recipe, best_row
 from .candidates import Candidate, Maker
 from .confirm import Entrant, confirm, correlation
 from .judging import Judge
@@ -65,7 +65,7 @@ class Ending:
         recipe, winner = self._recipe(best), best.number
         if rows and self.judge.needs_scores and best_row(rows)["values"][0] >= best.values[0]:
             row = best_row(rows)
-            recipe, winner = baseline_recipes(first)[row["name"]][1], None
+            recipe, winner = baseline_recipe(first, row["coefficient"]), None
         finalists, comparisons = self._confirm(first, recipe, best, winner, rows)
         self._look_at(trials, best)
         merged = None if write is None else self._merge(folder, recipe, write)
@@ -173,9 +173,12 @@ class Ending:
             raise RequestError(f"the test has no task '{absent[0]}'", where="test", hint=hint)
         standards = replace(self.judge.standards, own=own)
         scores: dict[str, dict[str, Score]] = {task: dict(row) for task, row in bench.references.items()}
+        coefficients = {row["name"]: row["coefficient"] for row in rows}
         recipes = {each.name: recipe for each in entrants if each.role == WINNER}
         recipes |= {
-            each.name: baseline_recipes(first)[each.name][1] for each in entrants if each.role == "task arithmetic"
+            each.name: baseline_recipe(first, coefficients[each.name])
+            for each in entrants
+            if each.role == "task arithmetic"
         }
         for name, each in recipes.items():
             candidate = self._made(each, "confirm")

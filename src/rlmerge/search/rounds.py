@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlmerge.errors import RequestError, RlmergeError, RunError
@@ -11,10 +11,11 @@ from rlmerge.progress import Progress
 from rlmerge.recipe import Recipe
 from rlmerge.recipe.tree import Scalar
 
-from .baseline import baseline_recipes, best_row
+from .baseline import baseline_name, baseline_recipe, best_row, next_coefficients
 from .candidates import Candidate, Maker
 from .hook import Hook
 from .judging import Judge
+from .scoring import Bench
 from .settings import Settings
 from .space import Space
 from .study import Study
@@ -46,12 +47,20 @@ class Rounds:
         bench = self.judge.bench
         if self.study.baseline is not None or bench is None:
             return
-        recipes = baseline_recipes(recipe)
         rows: list[dict[str, Any]] = []
+        while coefficients := next_coefficients(rows):
+            rows += self._baseline_rows(bench, recipe, coefficients)
+        self.study.keep_baseline(rows)
+        best = best_row(rows)
+        text = f"{best['name']}: {self.judge.objectives[0].name} {best['values'][0]:.3f}"
+        self.progress.message(f"to beat: {text}")
+
+    def _baseline_rows(self, bench: Bench, recipe: Recipe, coefficients: Sequence[float]) -> Iterator[dict[str, Any]]:
+        """Task arithmetic at each of ``coefficients``, scored on all items."""
         size = self.maker.batch(recipe)
-        names = list(recipes)
-        for start in range(0, len(names), size):
-            made = self.maker.make({name: recipes[name][1] for name in names[start : start + size]})
+        for start in range(0, len(coefficients), size):
+            known = {baseline_name(each): each for each in coefficients[start : start + size]}
+            made = self.maker.make({name: baseline_recipe(recipe, each) for name, each in known.items()})
             for name, candidate in made.items():
                 if not isinstance(candidate, Candidate):
                     raise candidate
@@ -60,13 +69,8 @@ class Rounds:
                     scores = bench.score(candidate, -1)
                 finally:
                     candidate.discard()
-                values = self.judge.real(scores, -1)
-                row = {"name": name, "coefficient": recipes[name][0], "values": values}
-                rows.append({**row, "scores": {task: score.value for task, score in scores.items()}})
-        self.study.keep_baseline(rows)
-        best = best_row(rows)
-        text = f"{best['name']}: {self.judge.objectives[0].name} {best['values'][0]:.3f}"
-        self.progress.message(f"to beat: {text}")
+                row = {"name": name, "coefficient": known[name], "values": self.judge.real(scores, -1)}
+                yield {**row, "scores": {task: score.value for task, score in scores.items()}}
 
     def rounds(self) -> None:
         """Rounds until the budget is spent."""

@@ -19,6 +19,7 @@ from rlmerge.progress import Progress, Quiet
 from rlmerge.recipe import Recipe, load_recipe
 from rlmerge.recipe.tree import Scalar
 
+from .baseline import starts as near_baseline
 from .candidates import Maker
 from .ending import Ending, Write
 from .judging import Judge
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 WARM = 5
 """Best trials of an earlier search that a new one starts from."""
+
+BASELINE = "baseline"
+"""Where trials at and around the baseline's best coefficient are from."""
 
 _INSPECT_SCALES = (1.0, 0.75, 0.5)
 """Times the recommended weights: what ``rlmerge inspect`` says to try."""
@@ -106,6 +110,8 @@ def tune(
             for values, origin in starts:
                 study.enqueue(values, origin)
         run.baseline(first)
+        for values in _near_baseline(study, space, settings, len(starts)):
+            study.enqueue(values, BASELINE)
         run.rounds()
         if divergence is not None:
             divergence.close()
@@ -206,6 +212,17 @@ def _warm(warm: str | PathLike[str] | None, space: Space) -> list[tuple[dict[str
         return {name: value for name, value in near.items() if value is not None}
 
     return [(values, "warm") for values in finished_values(Path(warm), WARM, locate)]
+
+
+def _near_baseline(study: Study, space: Space, settings: Settings, others: int) -> list[dict[str, Scalar]]:
+    """Around the baseline's best coefficient: a third of the trials with ``others``, each method once at the least.
+
+    Nothing where there is no baseline, or where this was asked for before.
+    """
+    if study.baseline is None or study.has_origin(BASELINE):
+        return []
+    count = min(max(len(space.methods), settings.trials // 3 - others), settings.trials - others)
+    return near_baseline(study.baseline, space, max(0, count), settings.seed)
 
 
 def _signature(space: Space, settings: Settings, judge: Judge, models: Sequence[Checkpoint]) -> dict[str, Any]:

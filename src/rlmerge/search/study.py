@@ -144,6 +144,11 @@ class Study:
             found = self._study.get_trials(deepcopy=False)
         return [t.intermediate_values[level] for t in found if level in t.intermediate_values]
 
+    def has_origin(self, origin: str) -> bool:
+        """Whether values from there were ever asked for."""
+        with self._kept():
+            return any(t.user_attrs.get("origin") == origin for t in self._study.get_trials(deepcopy=False))
+
     @property
     def baseline(self) -> list[dict[str, Any]] | None:
         """What was kept of the baseline."""
