@@ -9,7 +9,7 @@ import numpy as np
 
 from rlmerge.adapters.lowrank import Truncated, triangle, truncate
 from rlmerge.adapters.result import ModuleResult
-from rlmerge.checkpoint.formats.adapter_sources import Update
+from rlmerge.checkpoint.formats.adapter_products import Update
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import decode

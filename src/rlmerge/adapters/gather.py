@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from rlmerge.adapters.dense import DenseSum, RowSum, is_equal
 from rlmerge.checkpoint.formats import ADAPTER
-from rlmerge.checkpoint.formats.adapter_sources import Changed, Dora, LowRank, TiedRows, TrainedRows, Untied, Update
+from rlmerge.checkpoint.formats.adapter_products import Dora, LowRank, Update
+from rlmerge.checkpoint.formats.adapter_sources import Changed, TiedRows, TrainedRows, Untied
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.errors import RequestError
 

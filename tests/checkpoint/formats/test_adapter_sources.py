@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlmerge.checkpoint import ArraySource, open_checkpoint
-from rlmerge.checkpoint.formats.adapter_sources import Dora, LowRank, Replaced, Shifted, TrainedRows, Update
+from rlmerge.checkpoint.formats.adapter_products import Dora, LowRank, Update
+from rlmerge.checkpoint.formats.adapter_sources import Replaced, Shifted, TrainedRows
 from rlmerge.checkpoint.formats.adapter_updates import layer_tensor
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, decode
 from rlmerge.kernels.rounding import encode
@@ -141,7 +142,7 @@ def test_lengths_have_the_same_bits_for_every_size_of_chunk(monkeypatch):
         base = source("w", *((50, 40) if transposed else (40, 50)))
         found = layer_tensor("w", base, base, up, False)
         expected = found.read().tobytes()
-        monkeypatch.setattr("rlmerge.checkpoint.formats.adapter_sources._CHUNK", 100)
+        monkeypatch.setattr("rlmerge.checkpoint.formats.adapter_products._CHUNK", 100)
         assert layer_tensor("w", base, base, up, False).read().tobytes() == expected
 
 

@@ -17,7 +17,8 @@ from rlmerge.checkpoint.formats import ADAPTER, Format, Opened
 from rlmerge.checkpoint.formats.adapter_config import NAME, AdapterConfig, read_adapter_config
 from rlmerge.checkpoint.formats.adapter_keys import Module, group
 from rlmerge.checkpoint.formats.adapter_names import BaseNames
-from rlmerge.checkpoint.formats.adapter_sources import Changed, Replaced, Shifted, TiedRows, TrainedRows, Untied, Update
+from rlmerge.checkpoint.formats.adapter_products import Update
+from rlmerge.checkpoint.formats.adapter_sources import Changed, Replaced, Shifted, TiedRows, TrainedRows, Untied
 from rlmerge.checkpoint.formats.adapter_updates import Factors, expert_tensors, layer_tensor
 from rlmerge.checkpoint.formats.torch_bin import read_tensors
 from rlmerge.checkpoint.header import read_header

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from rlmerge.checkpoint.formats.adapter_config import AdapterConfig
 from rlmerge.checkpoint.formats.adapter_names import Stack
-from rlmerge.checkpoint.formats.adapter_sources import Changed, Dora, Factor, LowRank, Update
+from rlmerge.checkpoint.formats.adapter_products import Dora, Factor, LowRank, Update
+from rlmerge.checkpoint.formats.adapter_sources import Changed
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
 
