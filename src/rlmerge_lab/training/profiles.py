@@ -8,7 +8,7 @@ from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
 
-from .arms import ARMS
+from .arms import FIRST_EDITION
 from .tasks import CHARACTER_TASKS
 
 TEXT = "text"
@@ -23,7 +23,7 @@ class Profile:
     about: str
     seeds: tuple[int, ...]
     tasks: tuple[str, ...] = CHARACTER_TASKS
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = FIRST_EDITION
     # The base: a Llama decoder, trained on all tasks in these shares, with some slips, and stopped early.
     hidden: int = 64
     layers: int = 3

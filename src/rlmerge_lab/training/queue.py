@@ -67,8 +67,7 @@ def jobs_of(lab: Lab) -> list[TrainingJob]:
                 parents = [bases[seed]]
                 if arm.kind == "sft" and arm.matched:
                     parents.append(made[seed, "rl", task])
-                how = [arm.kind, arm.rate, arm.weights, arm.data, arm.matched, arm.positives]
-                content = [CODE, how, seed, task, decides[arm.kind], data, [one.identity for one in parents]]
+                content = [CODE, arm.identity, seed, task, decides[arm.kind], data, [one.identity for one in parents]]
                 job = TrainingJob(seed, name, task, digest(content), tuple(one.key for one in parents))
                 made[job.key] = job
                 jobs.append(job)
