@@ -93,6 +93,11 @@ class Lab:
         """Names of the arms experts were trained by."""
         return self.profile.arms
 
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Names of the students that were distilled from the reinforced experts."""
+        return self.profile.students
+
     def base(self, seed: int) -> Path:
         """Directory of a seed's base."""
         return self.root / f"seed-{seed}" / "base"
@@ -100,6 +105,10 @@ class Lab:
     def expert(self, seed: int, arm: str, task: str) -> Path:
         """Directory of an expert."""
         return self.root / f"seed-{seed}" / arm / task
+
+    def student(self, seed: int, name: str) -> Path:
+        """Directory of a student."""
+        return self.root / f"seed-{seed}" / name
 
     def items(self, split: str) -> Path:
         """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.exact.read_items`` reads them."""

@@ -24,6 +24,7 @@ class Profile:
     seeds: tuple[int, ...]
     tasks: tuple[str, ...] = CHARACTER_TASKS
     arms: tuple[str, ...] = FIRST_EDITION
+    students: tuple[str, ...] = ()
     # The base: a Llama decoder, trained on all tasks in these shares, with some slips, and stopped early.
     hidden: int = 64
     layers: int = 3
@@ -48,6 +49,8 @@ class Profile:
     sft_batch: int = 32
     sft_limit: int = 600
     long_steps: int = 400
+    # Tokens that a student generates.
+    distil_tokens: int = 200_000
     # Questions of each task.
     train: int = 1500
     dev: int = 128
