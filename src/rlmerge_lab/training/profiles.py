@@ -62,6 +62,8 @@ class Profile:
     answer_tokens: int = 24
     samples: int = 4
     microbatch: int = 64
+    # Experts are trained by LoRA of this rank on all linear layers (0: all weights are trained), then merged into it.
+    lora: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON holds them."""

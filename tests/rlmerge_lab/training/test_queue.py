@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rlmerge_lab.training.arms import ARMS, FIRST_EDITION
+from rlmerge.errors import RequestError
+from rlmerge_lab.training.arms import ARMS, FIRST_EDITION, STUDENTS
 from rlmerge_lab.training.directory import Lab
 from rlmerge_lab.training.profiles import Profile
 from rlmerge_lab.training.queue import jobs_of
@@ -61,3 +62,23 @@ def test_new_arms_leave_those_of_the_others_alone_and_differ_from_them(lab):
     found = {job.arm: job.identity for job in jobs_of(grown)}
     assert {name: found[name] for name in FIRST} == FIRST
     assert len(set(found.values())) == len(found) == len(ARMS) + 1
+
+
+def test_students_wait_for_every_reinforced_expert_of_their_seed(lab):
+    profile = replace(SMALL, seeds=(0, 1), tasks=("brackets", "reverse"), arms=("sft", "rl"), students=tuple(STUDENTS))
+    jobs = jobs_of(replace(lab, profile=profile))
+    assert len(jobs) == 2 * (1 + 2 * 2 + 3) == len({job.identity for job in jobs})
+    students = [job for job in jobs if job.arm in STUDENTS]
+    for job in students:
+        assert job.needs == ((job.seed, "base", None), (job.seed, "rl", "brackets"), (job.seed, "rl", "reverse"))
+        assert job.path(lab) == lab.student(job.seed, job.arm) == lab.root / f"seed-{job.seed}" / job.arm
+    later = replace(lab, profile=replace(profile, distil_tokens=1))
+    changed = {job.identity for job in jobs_of(later)} - {job.identity for job in jobs}
+    assert changed == {job.identity for job in jobs_of(later) if job.arm in STUDENTS}
+
+
+@pytest.mark.parametrize("fields", [{"arms": ("sft",)}, {"arms": ("sft-long",), "students": ("distil",)}])
+def test_what_needs_reinforced_experts_is_not_trained_without_them(lab, fields):
+    with pytest.raises(RequestError, match="needs the arm 'rl'"):
+        jobs_of(replace(lab, profile=replace(SMALL, **fields)))
+    assert jobs_of(replace(lab, profile=replace(SMALL, arms=("sft-long",))))

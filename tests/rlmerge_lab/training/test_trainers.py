@@ -1,6 +1,7 @@
 """What reaches TRL's loss: the advantages of each arm, and the reference of the KL penalty."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,6 @@ PROFILE = Profile(
 class FirstToken(CharacterEnvironment):
     """Takes every answer for right that begins with one of the first tokens, as a random model's do now and then."""
 
-    __slots__ = ()
-
     def is_right(self, question, said):
         return said[:1] in "=+-,:0123456789"
 
@@ -49,7 +48,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     path = tmp_path_factory.mktemp("base") / "base"
-    environment = FirstToken(PROFILE)
+    environment = FirstToken(PROFILE, Path())
     environment.save_model(environment.new_model(0), path, {})
     return path
 
@@ -66,7 +65,7 @@ def steps(base, arm, monkeypatch):
         )
         return compute(self, model, inputs)
 
-    environment = FirstToken(PROFILE)
+    environment = FirstToken(PROFILE, Path())
     model = environment.load_model(base, arm)
     with monkeypatch.context() as patch:
         patch.setattr(trl.GRPOTrainer, "_compute_loss", spy)
@@ -90,7 +89,7 @@ def test_a_constant_advantage_is_the_sign_of_grpos(base, monkeypatch):
 def test_the_kl_penalty_is_against_the_base_on_disk(base, monkeypatch):
     import torch
 
-    environment = FirstToken(PROFILE)
+    environment = FirstToken(PROFILE, Path())
     expected = dict(environment.load_model(base, ARMS["rl"]).named_parameters())
     found = steps(base, ARMS["rl-kl"], monkeypatch)
     assert [step.beta for step in found] == [0.04, 0.04]
@@ -104,7 +103,7 @@ def test_the_kl_penalty_is_against_the_base_on_disk(base, monkeypatch):
 def test_a_strong_penalty_keeps_the_model_at_the_base(base, monkeypatch):
     import torch
 
-    environment, moved = FirstToken(PROFILE), {}
+    environment, moved = FirstToken(PROFILE, Path()), {}
     for weight in (0.0, 1e4):
         arm = replace(ARMS["rl-kl"], kl=weight)
         model = environment.load_model(base, arm)
