@@ -29,7 +29,8 @@ class Lab:
     def create(cls, root: Path, profile: Profile) -> Lab:
         """The laboratory in ``root`` for ``profile``, with its questions written, new or as it was left.
 
-        One of fewer seeds, arms or students grows. RequestError when the directory is of another profile or of something else.
+        One of fewer seeds, arms or students grows. RequestError when the directory is of another profile, or of
+        something else.
         """
         if (root / MANIFEST).exists():
             return cls.open(root)._grow(profile)

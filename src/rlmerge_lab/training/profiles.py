@@ -164,6 +164,37 @@ PROFILES = {
             dev=48,
             test=96,
         ),
+        Profile(
+            "smol",
+            "SmolLM2 by LoRA, in some hours on a CPU",
+            seeds=(0,),
+            tasks=("chain_sum", "spell_backward", "letter_counting"),
+            arms=("rl", "sft"),
+            # Short questions and answers: on a CPU every token of a prompt is paid for.
+            gym={
+                "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+                "spell_backward": {"min_word_len": 3, "max_word_len": 4},
+                "letter_counting": {"min_words": 2, "max_words": 4},
+            },
+            shares={},
+            slips=0.0,
+            base_steps=60,
+            base_batch=16,
+            base_rate=5e-5,
+            lora=16,
+            rate=2e-4,
+            rl_steps=40,
+            rl_prompts=4,
+            rl_samples=8,
+            sft_batch=16,
+            sft_limit=60,
+            distil_tokens=10_000,
+            train=256,
+            dev=24,
+            test=48,
+            answer_tokens=12,
+            microbatch=32,
+        ),
     )
 }
 """Every profile by name."""
