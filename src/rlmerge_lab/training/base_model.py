@@ -1,4 +1,4 @@
-"""The model that bases of the gpu profile are trained from: the user's own, or SmolLM2 out of a PyPI package."""
+"""The model that bases of language models are trained from: the user's own, or SmolLM2 out of a PyPI package."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ class Lab:
     def create(cls, root: Path, profile: Profile) -> Lab:
         """The laboratory in ``root`` for ``profile``, with its questions written, new or as it was left.
 
-        One of fewer seeds or arms grows. RequestError when the directory is of another profile or of something else.
+        One of fewer seeds, arms or students grows. RequestError when the directory is of another profile, or of
+        something else.
         """
         if (root / MANIFEST).exists():
             return cls.open(root)._grow(profile)
@@ -62,16 +63,19 @@ class Lab:
             raise CheckpointError(f"cannot be understood ({error!r})", where=str(file), hint=hint) from error
 
     def _grow(self, profile: Profile) -> Lab:
-        """This laboratory with the seeds and arms of ``profile`` as well; all else but words must be the same."""
-        seeds = tuple(sorted({*self.seeds, *profile.seeds}))
-        arms = tuple(dict.fromkeys((*self.arms, *profile.arms)))
-        if replace(self.profile, about=profile.about, seeds=profile.seeds, arms=profile.arms) != profile:
+        """This laboratory with what ``profile`` has more of; all else but words must be the same."""
+        mine = self.profile
+        more = {
+            "seeds": tuple(sorted({*mine.seeds, *profile.seeds})),
+            "arms": tuple(dict.fromkeys((*mine.arms, *profile.arms))),
+            "students": tuple(dict.fromkeys((*mine.students, *profile.students))),
+        }
+        if replace(mine, about=profile.about, **{name: getattr(profile, name) for name in more}) != profile:
             hint = "Give each profile its own directory with -o."
-            what = f"holds the laboratory of another profile, '{self.profile.name}'"
+            what = f"holds the laboratory of another profile, '{mine.name}'"
             raise RequestError(what, where=str(self.root), hint=hint)
-        if (seeds, arms) == (self.seeds, self.arms):
-            return self
-        return replace(self, profile=replace(profile, seeds=seeds, arms=arms))._sign()
+        grown = replace(mine, **more)
+        return self if grown == mine else replace(self, profile=replace(grown, about=profile.about))._sign()
 
     def _sign(self) -> Lab:
         content = {"schema": SCHEMA, "profile": self.profile.to_dict()}
@@ -93,6 +97,11 @@ class Lab:
         """Names of the arms experts were trained by."""
         return self.profile.arms
 
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Names of the students that were distilled from the reinforced experts."""
+        return self.profile.students
+
     def base(self, seed: int) -> Path:
         """Directory of a seed's base."""
         return self.root / f"seed-{seed}" / "base"
@@ -100,6 +109,10 @@ class Lab:
     def expert(self, seed: int, arm: str, task: str) -> Path:
         """Directory of an expert."""
         return self.root / f"seed-{seed}" / arm / task
+
+    def student(self, seed: int, name: str) -> Path:
+        """Directory of a student."""
+        return self.root / f"seed-{seed}" / name
 
     def items(self, split: str) -> Path:
         """The questions of ``dev``, ``test`` or ``train``, as ``rlmerge.evaluate.exact.read_items`` reads them."""

@@ -22,6 +22,7 @@ from .arms import Arm
 from .base_model import find_source, make_source, source_identity
 from .environment import SPLITS
 from .gym import SIDE_BY_SIDE, GymQuestion, GymTasks, Sampler
+from .lora import add_adapter, merge_adapter, stored_weights
 from .profiles import Profile
 
 _NO_LIMIT = 10**9
@@ -47,6 +48,8 @@ class LanguageEnvironment:
     def check(self) -> None:
         for name in self.profile.tasks:
             self._tasks.dataset(name)
+        if self.profile.lora:
+            require("peft")
         find_source(self.profile.model, self.root)
         find_device(self._device_name)
 
@@ -67,9 +70,11 @@ class LanguageEnvironment:
         profile = self.profile
         judged = [{name: profile.gym[name] for name in profile.tasks}, profile.answer_tokens, profile.samples]
         source = source_identity(profile.model, self.root)
+        # Named only where it is used, so that experts of older laboratories stay.
+        lora = [{"lora": profile.lora}] if profile.lora else []
         return {
             "base": [source, profile.base_steps, profile.base_batch, profile.base_rate, profile.shares],
-            "rl": [judged, profile.rate, profile.rl_steps, profile.rl_prompts, profile.rl_samples],
+            "rl": [judged, profile.rate, profile.rl_steps, profile.rl_prompts, profile.rl_samples, *lora],
             "sft": [
                 judged,
                 profile.rate,
@@ -77,6 +82,7 @@ class LanguageEnvironment:
                 profile.sft_limit,
                 profile.long_steps,
                 profile.rl_samples,
+                *lora,
             ],
         }
 
@@ -93,11 +99,12 @@ class LanguageEnvironment:
         return self._load(find_source(self.profile.model, self.root), "float32")
 
     def load_model(self, path: Path, arm: Arm) -> Any:
-        return self._load(path, arm.weights)
+        model = self._load(path, arm.weights)
+        return add_adapter(model, self.profile.lora) if self.profile.lora else model
 
     def save_model(self, model: Any, out: Path, manifest: Mapping[str, Any]) -> None:
         with partial_directory(out, manifest) as partial:
-            model.to(require("torch").bfloat16).save_pretrained(partial)
+            merge_adapter(model).to(require("torch").bfloat16).save_pretrained(partial)
             for file in find_side_files(self._home):
                 if file.name != "config.json":  # which says the type of the weights
                     target = partial / file.relative_to(self._home)
@@ -150,14 +157,14 @@ class LanguageEnvironment:
         self, model: Any, questions: Sequence[GymQuestion], samples: int, seed: int
     ) -> Iterator[tuple[GymQuestion, str]]:
         judge = self._judge()
-        judge.place(dict(model.named_parameters()))
+        judge.place(stored_weights(model))
         said = judge.sample([question.prompt for question in questions], samples, self.answer_tokens, seed)
         for question, texts in zip(questions, said, strict=True):
             yield from ((question, text) for text in texts if self.is_right(question, text))
 
     def accuracy(self, model: Any, questions: Sequence[GymQuestion]) -> float:
         judge = self._judge()
-        judge.place(dict(model.named_parameters()))
+        judge.place(stored_weights(model))
         said = judge.sample([question.prompt for question in questions], self.profile.samples, self.answer_tokens, 0)
         return self._tasks.share_right(questions, said)
 

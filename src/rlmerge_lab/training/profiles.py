@@ -8,7 +8,7 @@ from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
 
-from .arms import ARMS
+from .arms import FIRST_EDITION
 from .tasks import CHARACTER_TASKS
 
 TEXT = "text"
@@ -23,7 +23,8 @@ class Profile:
     about: str
     seeds: tuple[int, ...]
     tasks: tuple[str, ...] = CHARACTER_TASKS
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = FIRST_EDITION
+    students: tuple[str, ...] = ()
     # The base: a Llama decoder, trained on all tasks in these shares, with some slips, and stopped early.
     hidden: int = 64
     layers: int = 3
@@ -48,6 +49,8 @@ class Profile:
     sft_batch: int = 32
     sft_limit: int = 600
     long_steps: int = 400
+    # Tokens that a student generates.
+    distil_tokens: int = 200_000
     # Questions of each task.
     train: int = 1500
     dev: int = 128
@@ -59,6 +62,8 @@ class Profile:
     answer_tokens: int = 24
     samples: int = 4
     microbatch: int = 64
+    # Experts are trained by LoRA of this rank on all linear layers (0: all weights are trained), then merged into it.
+    lora: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON holds them."""
@@ -158,6 +163,37 @@ PROFILES = {
             train=512,
             dev=48,
             test=96,
+        ),
+        Profile(
+            "smol",
+            "SmolLM2 by LoRA, in some hours on a CPU",
+            seeds=(0,),
+            tasks=("chain_sum", "spell_backward", "letter_counting"),
+            arms=("rl", "sft"),
+            # Short questions and answers: on a CPU every token of a prompt is paid for.
+            gym={
+                "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+                "spell_backward": {"min_word_len": 3, "max_word_len": 4},
+                "letter_counting": {"min_words": 2, "max_words": 4},
+            },
+            shares={},
+            slips=0.0,
+            base_steps=60,
+            base_batch=16,
+            base_rate=5e-5,
+            lora=16,
+            rate=2e-4,
+            rl_steps=40,
+            rl_prompts=4,
+            rl_samples=8,
+            sft_batch=16,
+            sft_limit=60,
+            distil_tokens=10_000,
+            train=256,
+            dev=24,
+            test=48,
+            answer_tokens=12,
+            microbatch=32,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Trains what is missing, in processes side by side: bases, then reinforced experts, then what is matched to them."""
+"""Trains what is missing, in processes side by side: bases, then reinforced experts, then what needs those."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlmerge.errors import RlmergeError, RunError
+from rlmerge.errors import RequestError, RlmergeError, RunError
 from rlmerge.extras import require
 from rlmerge.jsondata import digest
 from rlmerge.progress import Progress, Quiet
 from rlmerge_lab.jobs import THREADS, processes
 
-from .arms import ARMS
+from .arms import ARMS, STUDENTS
 from .directory import Lab
 
 CODE = 1
@@ -24,7 +24,7 @@ CODE = 1
 
 
 Key = tuple[int, str, str | None]
-"""Seed, arm and task of a model; a base has no task."""
+"""Seed, arm and task of a model; bases and students have no task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,22 @@ class TrainingJob:
 
     def path(self, lab: Lab) -> Path:
         """Where the model belongs."""
-        return lab.base(self.seed) if self.task is None else lab.expert(self.seed, self.arm, self.task)
+        if self.task is not None:
+            return lab.expert(self.seed, self.arm, self.task)
+        return lab.student(self.seed, self.arm) if self.arm in STUDENTS else lab.base(self.seed)
 
     def __str__(self) -> str:
         return f"seed {self.seed} {self.arm}" + (f" {self.task}" if self.task else "")
 
 
 def jobs_of(lab: Lab) -> list[TrainingJob]:
-    """Every model of the laboratory, each after those it needs."""
+    """Every model of the laboratory, each after those it needs.
+
+    RequestError when the arm 'rl' is left out, but something is matched to it or distilled from it.
+    """
+    needing = [name for name in lab.arms if ARMS[name].kind == "sft" and ARMS[name].matched] + [*lab.students]
+    if needing and "rl" not in lab.arms:
+        raise RequestError(f"the profile trains '{needing[0]}', which needs the arm 'rl', without that arm")
     decides, data = lab.environment().identity(), lab.data_digest()
     bases = {
         seed: TrainingJob(seed, "base", None, digest([CODE, "base", seed, decides["base"], data])) for seed in lab.seeds
@@ -67,11 +75,15 @@ def jobs_of(lab: Lab) -> list[TrainingJob]:
                 parents = [bases[seed]]
                 if arm.kind == "sft" and arm.matched:
                     parents.append(made[seed, "rl", task])
-                how = [arm.kind, arm.rate, arm.weights, arm.data, arm.matched, arm.positives]
-                content = [CODE, how, seed, task, decides[arm.kind], data, [one.identity for one in parents]]
+                content = [CODE, arm.identity, seed, task, decides[arm.kind], data, [one.identity for one in parents]]
                 job = TrainingJob(seed, name, task, digest(content), tuple(one.key for one in parents))
                 made[job.key] = job
                 jobs.append(job)
+        for name in lab.students:
+            how = [STUDENTS[name].start, lab.profile.distil_tokens]
+            parents = [bases[seed], *(made[seed, "rl", task] for task in lab.tasks)]
+            content = [CODE, "student", how, seed, lab.tasks, decides["rl"], data, [one.identity for one in parents]]
+            jobs.append(TrainingJob(seed, name, None, digest(content), tuple(one.key for one in parents)))
     return jobs
 
 
@@ -147,6 +159,7 @@ def _train(lab: Lab, job: TrainingJob, device: str, threads: int) -> float:
     import logging
     import warnings
 
+    from .distil import train_student
     from .train import train_base, train_expert
 
     require("torch").set_num_threads(threads)
@@ -154,8 +167,10 @@ def _train(lab: Lab, job: TrainingJob, device: str, threads: int) -> float:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     started = time.perf_counter()
-    if job.task is None:
-        train_base(lab, job.seed, job.identity, device)
-    else:
+    if job.task is not None:
         train_expert(lab, job.seed, job.arm, job.task, job.identity, device)
+    elif job.arm in STUDENTS:
+        train_student(lab, job.seed, job.arm, job.identity, device)
+    else:
+        train_base(lab, job.seed, job.identity, device)
     return time.perf_counter() - started

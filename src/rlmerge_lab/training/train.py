@@ -34,7 +34,7 @@ class Clock:
 def train_base(lab: Lab, seed: int, identity: str, device: str = "auto") -> None:
     """Train the base of ``seed`` on all tasks, with some wrong answers, so that it is able but unsure."""
     profile, environment, started = lab.profile, lab.environment(device), Clock()
-    with _memory(lab.base(seed)):
+    with enough_memory(lab.base(seed)):
         model = environment.new_model(seed)
         if profile.base_steps:
             train_supervised(
@@ -49,7 +49,7 @@ def train_base(lab: Lab, seed: int, identity: str, device: str = "auto") -> None
                 watch=lambda step: False,
             )
         record = {"arm": "base", "seed": seed, "steps": profile.base_steps, "learning_rate": profile.base_rate}
-        _save(lab, environment, model, lab.base(seed), record, identity, started)
+        save(lab, environment, model, lab.base(seed), record, identity, started)
 
 
 def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, device: str = "auto") -> None:
@@ -59,7 +59,7 @@ def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, devic
     RunError when there is nothing to learn: a reward that is always the same, a base that is never right.
     """
     arm, profile, environment, started = ARMS[name], lab.profile, lab.environment(device), Clock()
-    with _memory(lab.expert(seed, name, task)):
+    with enough_memory(lab.expert(seed, name, task)):
         model = environment.load_model(lab.base(seed), arm)
         questions = lab.questions("train")[task]
         Random(f"order {seed} {task}").shuffle(questions)
@@ -100,7 +100,7 @@ def train_expert(lab: Lab, seed: int, name: str, task: str, identity: str, devic
             "stopped": "accuracy" if target is not None and curve[-1][1] >= target else "steps",
             "curve": curve,
         }
-        _save(lab, environment, model, lab.expert(seed, name, task), record, identity, started)
+        save(lab, environment, model, lab.expert(seed, name, task), record, identity, started)
 
 
 def _base_examples(
@@ -154,7 +154,7 @@ def _pairs(
     return pairs[:count]
 
 
-def _save(
+def save(
     lab: Lab,
     environment: Environment[Any],
     model: Any,
@@ -177,7 +177,7 @@ def _save(
 
 
 @contextmanager
-def _memory(model: Path) -> Generator[None]:
+def enough_memory(model: Path) -> Generator[None]:
     """Says what to lower when a device runs out of memory."""
     try:
         yield

@@ -68,7 +68,17 @@ def train_reinforced(
     watch: Watch,
 ) -> None:
     """Train ``model`` in place by GRPO on ``questions`` with reward 1 for a right answer and 0 otherwise: on-policy,
-    one update a batch, no KL penalty.
+    one update a batch.
+
+    GRPO's advantage is (r - mean)/std over the samples of one prompt. Where a share p of n samples is right, that is
+    √((1-p)/p) for a right and -√(p/(1-p)) for a wrong one, but for √(1-1/n), so the group weighs Σ|A| = 2n√(p(1-p)):
+    less and less as the model learns, which is said to keep updates small. A ``constant`` arm takes the sign alone, +1
+    and -1, so that a group with both kinds weighs n, however close to solved. Nothing else changes: groups that are all
+    right or all wrong still teach nothing; but advantages no longer sum to 0, they push towards the more frequent kind.
+    Adam divides by the size of gradients, so what counts is the weight of nearly solved prompts beside the others.
+
+    An arm with ``kl`` adds that much of exp(d) - d - 1 to the loss of each token, d = log π_base - log π: an unbiased
+    estimate of KL(π ‖ π_base) at the samples. The base is read again from where ``model`` was loaded from.
 
     RunError when the reward is the same for all samples of every prompt of the first ``PATIENCE`` steps: nothing can be
     learnt from a task that the base always or never solves.
@@ -84,12 +94,14 @@ def train_reinforced(
         return given
 
     class Trainer(trl.GRPOTrainer):
-        """GRPO that can leave the negatives out."""
+        """GRPO that can leave the negatives out, or take the sign of every advantage."""
 
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             output = super()._generate_and_score_completions(inputs)
             if arm.positives:
                 output["advantages"] = output["advantages"].clamp(min=0)
+            if arm.constant:
+                output["advantages"] = output["advantages"].sign()
             return output
 
     require("torch").manual_seed(seed)
@@ -103,7 +115,7 @@ def train_reinforced(
             temperature=1.0,
             top_p=1.0,
             top_k=0,
-            beta=0.0,
+            beta=arm.kl,
             loss_type="grpo",
             scale_rewards="group",
             learning_rate=profile.rate * arm.rate,

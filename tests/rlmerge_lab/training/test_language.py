@@ -13,7 +13,7 @@ import pytest
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.errors import RequestError, RunError
 from rlmerge_lab.study import StudyBudget, run_study
-from rlmerge_lab.training.arms import ARMS
+from rlmerge_lab.training.arms import ARMS, FIRST_EDITION
 from rlmerge_lab.training.directory import Lab
 from rlmerge_lab.training.profiles import PROFILES, Profile
 from rlmerge_lab.training.queue import jobs_of, missing, train_all
@@ -203,13 +203,13 @@ def test_what_decides_a_model_trains_it_anew(lab, model, tmp_path):
 
     assert changed() == set()
     assert changed(long_steps=3) == {"sft", "sft-high-lr", "rft", "sft-long"}
-    assert changed(samples=2) == set(ARMS)
+    assert changed(samples=2) == set(lab.arms)
     assert changed(microbatch=4) == set()
     copy = make_language_model(tmp_path / "copy")
     assert changed(model=str(copy)) == set()  # the same bytes elsewhere
     config = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 99}))
-    assert changed(model=str(copy)) == {"base", *ARMS}
+    assert changed(model=str(copy)) == {"base", *lab.arms}
 
 
 def test_bad_requests_write_nothing(model, tmp_path, monkeypatch):
@@ -270,4 +270,4 @@ def test_the_gpu_profile_names_its_data_sets_and_divides_its_batches():
     assert set(profile.tasks) == set(profile.gym)
     assert (profile.rl_prompts * profile.rl_samples) % profile.microbatch == 0
     assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
-    assert set(profile.arms) == set(ARMS)
+    assert profile.arms == FIRST_EDITION

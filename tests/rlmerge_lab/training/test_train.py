@@ -15,7 +15,6 @@ from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.exact import read_items, score
 from rlmerge.language.characters import read_vocabulary
 from rlmerge.language.tiny import load
-from rlmerge_lab.training.arms import ARMS
 from rlmerge_lab.training.directory import Lab
 from rlmerge_lab.training.profiles import PROFILES, Profile
 from rlmerge_lab.training.queue import jobs_of, missing, train_all
@@ -151,7 +150,7 @@ def test_a_finished_laboratory_trains_nothing_and_a_changed_one_only_what_change
     changed = replace(lab, profile=replace(lab.profile, long_steps=41))
     assert [job.arm for job in missing(changed, jobs_of(changed))] == ["sft", "sft-high-lr", "rft", "sft-long"]
     changed = replace(lab, profile=replace(lab.profile, rl_steps=31))
-    assert {job.arm for job in missing(changed, jobs_of(changed))} == set(ARMS) - {"sft-long"}
+    assert {job.arm for job in missing(changed, jobs_of(changed))} == set(lab.arms) - {"sft-long"}
     changed = replace(lab, profile=replace(lab.profile, base_steps=401))
     assert len(missing(changed, jobs_of(changed))) == 8
 
