@@ -21,10 +21,11 @@ class ExampleLab:
     seeds: tuple[int, ...] = (0,)
     tasks: tuple[str, ...] = TASKS
     arms: tuple[str, ...] = ("rl", "sft")
+    held: tuple[str, ...] = ()
 
     @property
     def profile(self) -> SimpleNamespace:
-        return SimpleNamespace(name="example", gym={})
+        return SimpleNamespace(name="example", gym={}, held=self.held)
 
     def base(self, seed: int) -> Path:
         return BASE
