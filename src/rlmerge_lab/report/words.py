@@ -48,9 +48,6 @@ ARMS = {
     "sft-long": "SFT on the teacher's answers for a fixed long time",
     "rl-constant": "RL with advantages of +1 and −1, whatever share of a group is right",
     "rl-kl": "RL with a KL penalty to the base",
-    "distil": "one model distilled on-policy from all RL experts, from the base",
-    "distil-ta": "the same from tuned task arithmetic",
-    "distil-own": "the same from the merge by covariance",
 }
 
 

@@ -136,11 +136,6 @@ def decided_by(kind: str, **content: Any) -> dict[str, Any]:
 Scored = Mapping[str, Mapping[str, float]]
 """{"dev", "test", "greedy", "held"}: scores by task of one model."""
 
-STUDENTS = ("distil", "distil-ta", "distil-own")
-"""Arms of one model for all tasks, distilled from the experts of the arm ``rl``."""
-STUDENT = "all"
-"""Stands for a task where the directory of a student lies."""
-
 
 class Source:
     """The models of ``lab`` with the digests of their weights; CheckpointError when one cannot be read."""
@@ -153,20 +148,14 @@ class Source:
         self.evaluations = Evaluations(dev, test)
         self.manifests: dict[Path, Mapping[str, Any]] = {}
         self.bases = {seed: self._model(lab.base(seed)) for seed in lab.seeds}
-        self.arms = tuple(arm for arm in lab.arms if arm not in STUDENTS)
         self.held = lab.profile.held
         self.experts = {
             (seed, arm, task): self._model(lab.expert(seed, arm, task))
             for seed in lab.seeds
-            for arm in self.arms
+            for arm in lab.arms
             for task in lab.tasks
         }
-        self.students = {
-            (seed, arm): self._model(lab.expert(seed, arm, STUDENT))
-            for seed in lab.seeds
-            for arm in lab.arms
-            if arm in STUDENTS
-        }
+        self.students = {(seed, arm): self._model(lab.student(seed, arm)) for seed in lab.seeds for arm in lab.students}
 
     @property
     def parameters(self) -> int:
@@ -232,7 +221,7 @@ class Source:
 
     def cases(self, scored: Mapping[str, Scored]) -> list[Case]:
         """All experts of each seed and arm, main comparison first."""
-        return [self.case(seed, arm, self.lab.tasks, scored) for seed in self.lab.seeds for arm in self.arms]
+        return [self.case(seed, arm, self.lab.tasks, scored) for seed in self.lab.seeds for arm in self.lab.arms]
 
     def pairs(self, arms: Sequence[str], scored: Mapping[str, Scored]) -> list[Case]:
         """Every two experts of each seed and of each of ``arms`` that the lab has; none where two are all."""
@@ -242,7 +231,7 @@ class Source:
         return [
             self.case(seed, arm, pair, scored)
             for seed in self.lab.seeds
-            for arm in self.arms
+            for arm in self.lab.arms
             if arm in arms
             for pair in combinations(tasks, 2)
         ]

@@ -190,7 +190,7 @@ def header(source: Source, budget: StudyBudget, candidates: Candidates, seconds:
         "seeds": list(lab.seeds),
         "tasks": list(lab.tasks),
         "held": list(source.held),
-        "arms": list(source.arms),
+        "arms": list(lab.arms),
         "methods": list(candidates.present),
         "method_details": {label: candidate.to_dict() for label, candidate in candidates.present.items()},
         "skipped": candidates.skipped(),
