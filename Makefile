@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench lab-report clean
 
 demo: $(VENV)/.core  ## merge, verify and score real small models, and print one table
 	$(BIN)/python examples/demo.py
@@ -26,6 +26,12 @@ bench: $(VENV)/.bench  ## time rlmerge against the disk and against mergekit
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/peers.py
 
+LABS := full words words-128 words-256 words-512
+
+lab-report: $(VENV)/.lab  ## train, study and report every laboratory in .lab/ (hours), and compare their sizes
+	for lab in $(LABS); do $(BIN)/rlmerge lab run -o .lab/$$lab --profile $$lab || exit 1; done
+	$(BIN)/rlmerge lab compare $(LABS:%=.lab/%) -o .lab/sizes
+
 clean:
 	rm -rf $(VENV) .bench .demo site
 
@@ -40,6 +46,11 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[lab]'
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python

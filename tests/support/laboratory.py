@@ -21,10 +21,12 @@ class ExampleLab:
     seeds: tuple[int, ...] = (0,)
     tasks: tuple[str, ...] = TASKS
     arms: tuple[str, ...] = ("rl", "sft")
+    held: tuple[str, ...] = ()
+    students: tuple[str, ...] = ()
 
     @property
     def profile(self) -> SimpleNamespace:
-        return SimpleNamespace(name="example", gym={})
+        return SimpleNamespace(name="example", gym={}, held=self.held)
 
     def base(self, seed: int) -> Path:
         return BASE
@@ -32,11 +34,15 @@ class ExampleLab:
     def expert(self, seed: int, arm: str, task: str) -> Path:
         return CHECKPOINTS / f"{FOLDERS[arm]}-{task}"
 
+    def student(self, seed: int, name: str) -> Path:
+        return CHECKPOINTS / f"{FOLDERS['rl']}-{self.tasks[0]}"
+
     def items(self, split: str) -> Path:
         return CHECKPOINTS / "data" / f"{split}.jsonl"
 
     def manifest(self, model: Path) -> dict[str, Any]:
-        return {"steps": 120, "stopped": "steps", "seconds": 36.0, "versions": {"torch": "2.0"}}
+        curve = [[tokens, dict.fromkeys(self.tasks, 0.5 + tokens / 1e4)] for tokens in (0, 1000)]
+        return {"steps": 120, "stopped": "steps", "seconds": 36.0, "versions": {"torch": "2.0"}, "curve": curve}
 
 
 def experts(arm: str = "rl", tasks: tuple[str, ...] = TASKS) -> list[Path]:

@@ -99,10 +99,14 @@ class Study:
         """Tokens that a model of the study knows, where the study says so."""
         return self.rows.get("vocabulary")
 
+    def looks_at(self, method: str) -> str:
+        """What a method of the study decides by, as ``rlmerge methods`` groups them; empty for an unknown one."""
+        name = method.partition(":")[0]
+        return methods.get(name).looks_at if name in methods.names() else ""
+
     def looking_at(self, *kinds: str) -> tuple[str, ...]:
-        """The study's methods that decide by one of ``kinds``, as ``rlmerge methods`` groups them."""
-        known = {name: methods.get(name).looks_at for name in methods.names()}
-        return tuple(name for name in self.methods if known.get(name.partition(":")[0]) in kinds)
+        """The study's methods that decide by one of ``kinds``."""
+        return tuple(name for name in self.methods if self.looks_at(name) in kinds)
 
     def part(self, arm: str, method: str, part: str, layer: int | None = None, field: str = "gain_kept") -> Cells:
         """A figure of merges of all experts of which one ``part`` is the method's and the rest task arithmetic's."""
@@ -110,6 +114,13 @@ class Study:
             row for row in self._list("ablation") if (row["arm"], row["method"], row["part"]) == (arm, method, part)
         )
         return _cells((row["seed"], ALL, row.get(field)) for row in rows if row.get("layer") == layer)
+
+    def layers(self, arm: str, method: str) -> tuple[int, ...]:
+        """Numbers of the layers that were the method's alone in some merge."""
+        rows = (
+            row for row in self._list("ablation") if (row["arm"], row["method"], row["part"]) == (arm, method, "layer")
+        )
+        return tuple(sorted({row["layer"] for row in rows}))
 
     def student(self, arm: str) -> dict[int, list[tuple[float, float]]]:
         """(generated tokens, mean pass@1 over tasks on dev) of each seed's distilled student, in order."""
@@ -128,6 +139,10 @@ class Study:
         """Mean pass@1 over tasks on test of each seed's distilled student."""
         rows = [row for row in self._list("students") if row["arm"] == arm]
         return {(seed, ALL): value for seed, value in seed_means(_tests(rows)).items()}
+
+    def student_off_task(self, arm: str) -> Cells:
+        """Mean change from the base on held tasks of each seed's distilled student."""
+        return _cells((row["seed"], ALL, row.get("off_task")) for row in self._list("students") if row["arm"] == arm)
 
     def pictures(self, arm: str) -> list[Row]:
         """The landscape pictures of an arm."""

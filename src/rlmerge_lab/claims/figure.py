@@ -141,6 +141,19 @@ def from_seeds(name: str, a: Mapping[int, float], b: Mapping[int, float], side: 
     return replace(found, bounds=bounds(gaps), p=p_value(gaps))
 
 
+Interval = dict[str, Any]
+"""``{"value", "low", "high", "n"}``: a mean over seeds."""
+
+
+def over_seeds(cells: Cells) -> Interval | None:
+    """Mean over seeds, with Student's t interval from ``MIN_SEEDS`` seeds on."""
+    values = list(seed_means(cells).values())
+    if not values:
+        return None
+    low, high = bounds(values) if len(values) >= MIN_SEEDS else (None, None)
+    return {"value": mean(values), "low": low, "high": high, "n": len(values)}
+
+
 def bounds(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """Student's t interval of the mean of at least two values: mean ± t · s / √n with n - 1 degrees of freedom.
 

@@ -62,7 +62,9 @@ def _best(study: Study, method: str, words: str, source: str) -> Verdict:
 
 
 FIELD = "length_cap_repetition"
-SHORT = "Answers here are a few tokens long, so there is little room to repeat; long reasoning may behave otherwise."
+SHORT = (
+    "Outputs here are at most a few dozen tokens long, so there is little room to repeat; long reasoning may differ."
+)
 SAMPLED = "Repetition is counted in sampled outputs and so carries sampling noise, unlike the scores."
 
 

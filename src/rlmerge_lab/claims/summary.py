@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .cells import EXACT, Cells, Study, finite, seed_means
-from .figure import MIN_SEEDS, Side, bounds, difference, mean
+from .cells import EXACT, Cells, Study, finite
+from .figure import Interval, Side, difference, over_seeds
+from .ranking import layers, ranking, students
 from .verdict import GAIN
 
 RULES = ("default", "tuned", "matched")
@@ -15,28 +16,20 @@ PAIR_FIELDS = (
 )  # fmt: skip
 HEALTH_FIELDS = ("length_cap_repetition", "seq_rep_4", "stop_rate", "entropy")
 
-Interval = dict[str, Any]
-
 
 def summarize(study: Study) -> dict[str, Any]:
     """Every table; a cell is ``{"value", "low", "high", "n"}`` over seeds, or None where the study holds nothing."""
     return {
         "experts": [_expert(study, arm) for arm in study.arms],
         "methods": [_method(study, method) for method in study.methods],
+        "ranking": ranking(study),
+        "layers": layers(study),
+        "students": students(study),
         "geometry": [_geometry(study, arm) for arm in study.arms],
         "scale": [_scale(study, arm) for arm in study.arms],
         "exact_output": _exact(study),
         "health": _health(study),
     }
-
-
-def over_seeds(cells: Cells) -> Interval | None:
-    """Mean over seeds, with Student's t interval from ``MIN_SEEDS`` seeds on."""
-    values = list(seed_means(cells).values())
-    if not values:
-        return None
-    low, high = bounds(values) if len(values) >= MIN_SEEDS else (None, None)
-    return {"value": mean(values), "low": low, "high": high, "n": len(values)}
 
 
 def _expert(study: Study, arm: str) -> dict[str, Any]:
@@ -46,6 +39,7 @@ def _expert(study: Study, arm: str) -> dict[str, Any]:
         "base": over_seeds({key: bases[key] for key in own if key in bases}),
         "own": over_seeds(own),
         "others": over_seeds(study.others(arm)),
+        "held": over_seeds(study.expert(arm, "off_task")),
         **{field: over_seeds(study.expert(arm, field)) for field in ("norm", "unchanged", "steps")},
     }
 
@@ -56,6 +50,7 @@ def _method(study: Study, method: str) -> dict[str, Any]:
         arm: {
             **{rule: over_seeds(study.merge(arm, method, rule)) for rule in RULES},
             "pairs": over_seeds(study.merge(arm, method, "default", pairs=True)),
+            "off": {rule: over_seeds(study.merge(arm, method, rule, "off_task")) for rule in RULES},
             **{
                 field: over_seeds(study.merge(arm, method, "default", field))
                 for field in ("norm", "survival", "erased", "retention", "score")
@@ -84,7 +79,8 @@ def _scale(study: Study, arm: str) -> dict[str, Any]:
     def at(value: float, field: str) -> Interval | None:
         return over_seeds(_swept(rows, value, field))
 
-    points = [{"lambda": value, "norm": at(value, "norm"), "gain_kept": at(value, "gain_kept")} for value in lambdas]
+    fields = ("norm", "gain_kept", "off_task")
+    points = [{"lambda": value, **{field: at(value, field) for field in fields}} for value in lambdas]
     return {"arm": arm, "points": points}
 
 

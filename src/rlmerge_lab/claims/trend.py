@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,14 +49,15 @@ class Trend:
         return {**found, "direction": str(self.direction)}
 
 
-def trend(figures: Mapping[int, Figure]) -> Trend:
-    """The trend of one figure in studies of models with so many weights."""
-    known = {weights: figure.differences for weights, figure in figures.items() if figure.differences}
-    points = [(math.log10(weights), value) for weights, values in known.items() for value in values]
-    if len(known) < 2 or any(len(values) < MIN_SEEDS for values in known.values()):
-        return Trend(sizes=len(known), values=len(points))
+def trend(figures: Sequence[tuple[int, Figure]]) -> Trend:
+    """The trend of one figure, given for each study with the number of its models' weights."""
+    known = [(weights, figure.differences) for weights, figure in figures if figure.differences]
+    points = [(math.log10(weights), value) for weights, values in known for value in values]
+    sizes = len({weights for weights, _ in known})
+    if sizes < 2 or any(len(values) < MIN_SEEDS for _, values in known):
+        return Trend(sizes=sizes, values=len(points))
     slope, bounds = slope_of(points)
-    return Trend(slope, bounds, len(known), len(points))
+    return Trend(slope, bounds, sizes, len(points))
 
 
 def slope_of(points: Sequence[tuple[float, float]], level: float = LEVEL) -> tuple[float, tuple[float, float]]:

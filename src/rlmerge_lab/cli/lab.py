@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 _TRAINING = (
     click.option("-o", "--out", type=_DIR, required=True, metavar="DIR", help="Where the laboratory is or shall be."),
-    click.option("--profile", default="quick", show_default=True, help="ci, quick, full or gpu."),
+    click.option("--profile", default="quick", show_default=True, help="ci, quick, full, words or gpu, among others."),
     click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds.  [the profile's]"),
     click.option("--model", metavar="MODEL", help="gpu: the base, a directory or Hub id.  [SmolLM2-135M-Instruct]"),
     click.option(
@@ -46,8 +47,9 @@ def _training_options(command: Any) -> Any:
 def command() -> None:
     """Train experts of one base by reinforcement and by supervision, merge them by every method, judge the claims.
 
-    Profiles: ci (whether it runs), quick (minutes on two cores), full (five seeds, every arm, within 90 minutes), gpu
-    (SmolLM2 or your own model on reasoning-gym tasks). Everything is kept by content: a run that was killed goes on.
+    Profiles: ci (whether it runs), quick (minutes on two cores), full (five seeds, every arm, within 90 minutes), words
+    and words-128 to words-512 (in English, over a real vocabulary), gpu (SmolLM2 or your own model on reasoning-gym
+    tasks). Everything is kept by content: a run that was killed goes on.
     Needs the extra: pip install 'rlmerge[lab]'.
     """
 
@@ -89,16 +91,56 @@ def study(lab_directory: Path, workers: int | None, quiet: bool, output_format: 
 @FORMAT
 def report(study_file: Path, out: Path | None, output_format: str) -> None:
     """Judge and show a study that was run: terminal, HTML, and Markdown with pictures. It may be gzipped."""
+    _report(_read(study_file), out or _file(study_file).parent, output_format)
+
+
+@command.command()
+@click.argument("studies", metavar="DIR|STUDY.json[.gz]...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=_DIR, required=True, metavar="DIR", help="Where the comparison goes.")
+@FORMAT
+def compare(studies: tuple[Path, ...], out: Path, output_format: str) -> None:
+    """Put studies of several sizes side by side: every deciding figure by number of weights, and whether it grows."""
+    from rlmerge.jsondata import write_text
+    from rlmerge_lab.claims.comparison import compare as put_together
+    from rlmerge_lab.report.comparison import comparison_markdown, comparison_text
+
+    if len(studies) < 2:
+        raise RequestError("a comparison needs two studies or more", hint="Name a DIR or STUDY.json for each.")
+    found = put_together([(str(study), _read(study)) for study in studies])
+    out.mkdir(parents=True, exist_ok=True)
+    named = " ".join(shlex.quote(study.name) for study in studies)
+    for name, text in comparison_markdown(found, f"rlmerge lab compare {named} -o DIR").items():
+        write_text(out / name, text)
+    if output_format == "json":
+        emit_json(found.to_dict())
+    else:
+        emit(comparison_text(found, width=width(), color=color()))
+        emit(f"Report: {out / 'README.md'}")
+
+
+def _file(study: Path) -> Path:
+    """The file of a study that was named by itself or by its laboratory."""
+    if not study.is_dir():
+        return study
+    own = [study / place / name for place in ("report", ".") for name in ("study.json", "study.json.gz")]
+    return next((file for file in own if file.exists()), own[0])
+
+
+def _read(study: Path) -> dict[str, Any]:
+    """A study's content; RequestError when it is none."""
     import gzip
 
-    file = study_file / "report" / "study.json" if study_file.is_dir() else study_file
+    file = _file(study)
     try:
         content = file.read_bytes()
-        found: dict[str, Any] = json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)
+        found = json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)
     except (OSError, ValueError, EOFError) as error:
         hint = "Run the study first: rlmerge lab study DIR"
         raise RequestError(f"holds no study ({error})", where=str(file), hint=hint) from error
-    _report(found, out or file.parent, output_format)
+    if not isinstance(found, dict) or not str(found.get("schema", "")).startswith("rlmerge.lab.study/"):
+        hint = "Name the study.json of a laboratory."
+        raise RequestError("is no study of a laboratory", where=str(file), hint=hint)
+    return found
 
 
 def _train(

@@ -34,6 +34,7 @@ def lines(
     log: str = "",
     references: Sequence[float] = (),
     x_marks: Sequence[tuple[float, str]] = (),
+    whole_x: bool = False,
 ) -> Picture:
     """Curves with bands over an axis, of which ``x`` or both, ``xy``, may be logarithmic: ``log``."""
     if log == "xy":
@@ -47,6 +48,7 @@ def lines(
             y_label=y_label,
             percent=percent,
             log_x=log == "x",
+            whole_x=whole_x,
             references=references,
             x_marks=x_marks,
             height=_HEIGHT,

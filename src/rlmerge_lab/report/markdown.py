@@ -7,7 +7,7 @@ from typing import Any
 
 from rlmerge.text import plain
 
-from . import plots, sheets
+from . import plots, ranking, sheets
 from .parts import Picture, Sheet
 from .standalone import standalone
 from .words import (
@@ -23,6 +23,8 @@ from .words import (
     grouped,
     headline,
     many,
+    method_answers,
+    question,
     scoring,
     tally,
 )
@@ -41,6 +43,8 @@ def study_markdown(study: Result, judged: Result) -> dict[str, str]:
     pictures = {
         "experts": plots.updates(judged),
         "gains": [plots.differences(study, judged), plots.gains(study, judged, "tuned")],
+        "methods": ranking.pictures_of_methods(judged),
+        "students": ranking.pictures_of_students(judged),
         "scale": plots.scales(study, judged),
         "conflict": plots.conflicts(judged),
         "landscape": _some(plots.landscapes(study)),
@@ -48,11 +52,12 @@ def study_markdown(study: Result, judged: Result) -> dict[str, str]:
     pictures = {key: [picture for picture in found if picture.sheet.rows] for key, found in pictures.items()}
     shares = [sheets.survival(judged, field) for field in ("survival", "erased")]
     parts = [
-        "# Do RL experts merge better or worse than supervised ones?",
+        f"# {question(study)}",
         f"{headline(study)}. {tally(judged)}. {scoring(study)}",
         "This page is the output of the command below; no number on it was typed.",
         f"```bash\n{plain(study.get('command', 'unknown'))}\n```",
         *_section("The open question", *answers(judged)),
+        *_section("Methods on RL experts", *map(text, method_answers(judged))),
         text(judged["rule"]),
         text(f"{judged['adjustment']} {many(judged)}"),
         *_section("Verdicts", *_tables(_overview(judged))),
@@ -64,6 +69,14 @@ def study_markdown(study: Result, judged: Result) -> dict[str, str]:
             *_tables(sheets.differences(judged), *(sheets.gains(judged, rule) for rule in RULES)),
             *_tables(sheets.denominators(judged)),
         ),
+        *_section(
+            "Coordinates or rotations",
+            *_tables(ranking.ranked(judged)),
+            *_images(pictures["methods"]),
+            *_tables(ranking.by_layer(judged)),
+        ),
+        *_section("Off task", *_tables(*(ranking.off_task(judged, rule) for rule in RULES))),
+        *_section("Merge or distil?", *_images(pictures["students"]), *_tables(ranking.students(judged))),
         *_section("The scale of the merged update", *_images(pictures["scale"])),
         *_section("Overlap and conflict", *_tables(sheets.geometry(judged)), *_images(pictures["conflict"])),
         *_section("What rounding takes", *_tables(sheets.exact_output(judged), *shares)),
@@ -91,10 +104,11 @@ def _section(title: str, *parts: str) -> list[str]:
 
 
 def _tables(*shown: Sheet) -> list[str]:
-    return [_table(sheet) for sheet in shown if sheet.rows]
+    return [table(sheet) for sheet in shown if sheet.rows]
 
 
-def _table(sheet: Sheet) -> str:
+def table(sheet: Sheet) -> str:
+    """The table in Markdown, its caption above it."""
     lines = [_row(sheet.head), "|" + " --- |" * len(sheet.head), *map(_row, sheet.rows)]
     return "\n".join([*([f"{text(sheet.caption)}:", ""] if sheet.caption else []), *lines])
 

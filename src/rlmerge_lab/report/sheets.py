@@ -19,6 +19,7 @@ def experts(judged: Result) -> Sheet:
         ("base's pass@1", "base", True),
         ("own task", "own", True),
         ("other tasks, change", "others", True),
+        ("held tasks, change", "held", True),
         ("‖τ‖/‖θ₀‖", "norm", False),
         ("unchanged", "unchanged", True),
         ("steps", "steps", False),

@@ -11,7 +11,7 @@ from rlmerge.report.page import findings, grid, legend, page, panel
 from rlmerge.report.tables import table
 from rlmerge.text import plain
 
-from . import plots, sheets
+from . import plots, ranking, sheets
 from .parts import Picture, Sheet, html_pictures, html_sheet, html_sheets, text_sheet
 from .words import (
     LEVELS,
@@ -27,6 +27,8 @@ from .words import (
     grouped,
     headline,
     many,
+    method_answers,
+    question,
     scoring,
     tally,
 )
@@ -44,7 +46,7 @@ def study_text(study: Result, judged: Result, *, width: int, color: bool) -> str
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(f"{plain(headline(study))}. {tally(judged)}.", style="bold"), ""]
-    parts += [Text(plain(line)) for line in answers(judged)]
+    parts += [Text(plain(line)) for line in (*answers(judged), *method_answers(judged))]
     for title, verdicts in grouped(judged):
         parts += ["", Text(title, style="bold cyan")]
         for verdict in verdicts:
@@ -54,6 +56,10 @@ def study_text(study: Result, judged: Result, *, width: int, color: bool) -> str
         sheets.experts(judged),
         *(sheets.gains(judged, rule) for rule in ("default", "tuned")),
         sheets.differences(judged),
+        ranking.ranked(judged),
+        ranking.off_task(judged, "tuned"),
+        ranking.by_layer(judged),
+        ranking.students(judged),
         sheets.geometry(judged),
         sheets.exact_output(judged),
         sheets.health(judged),
@@ -84,6 +90,19 @@ def study_html(study: Result, judged: Result) -> str:
         ("run", "What was run", _run(study)),
         ("experts", "The experts", _pictured(sheets.experts(judged), plots.updates(judged))),
         ("gains", "What merges keep", html_pictures(gains) + html_sheets([sheets.denominators(judged)])),
+        (
+            "methods",
+            "Coordinates or rotations",
+            html_sheets([ranking.ranked(judged)])
+            + html_pictures(ranking.pictures_of_methods(judged), named=True)
+            + html_sheets([ranking.by_layer(judged)]),
+        ),
+        ("off-task", "Off task", html_sheets(ranking.off_task(judged, rule) for rule in RULES)),
+        (
+            "students",
+            "Merge or distil?",
+            html_pictures(ranking.pictures_of_students(judged), named=True) + html_sheets([ranking.students(judged)]),
+        ),
         ("scale", "The scale of the merged update", html_pictures(plots.scales(study, judged))),
         ("conflict", "Overlap and conflict", _pictured(sheets.geometry(judged), plots.conflicts(judged))),
         ("rounding", "What rounding takes", html_sheets(rounding)),
@@ -95,7 +114,7 @@ def study_html(study: Result, judged: Result) -> str:
     rules = [(title, (len(arms) + k) % plots.COLORS) for k, title in enumerate(RULES.values())]
     return page(
         title="rlmerge lab: do RL experts merge better?",
-        heading="Do RL experts merge better or worse than supervised ones?",
+        heading=question(study),
         summary=f"{headline(study)}. {tally(judged)}.",
         sections=sections,
         footer=f"Schemas {study['schema']} and {judged['schema']}. {scoring(study)}",
@@ -105,7 +124,7 @@ def study_html(study: Result, judged: Result) -> str:
 
 
 def _answer(judged: Result) -> str:
-    lines = answers(judged) or ["This study holds no RL and SFT merges to compare."]
+    lines = [*answers(judged), *method_answers(judged)] or ["This study holds no merges to compare."]
     said = "".join(f"<p>{escape(line)}</p>" for line in lines)
     rule = f"<p class=soft>{escape(judged['rule'])} {escape(judged['adjustment'])} {escape(many(judged))}</p>"
     return panel(said) + rule

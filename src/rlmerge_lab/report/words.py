@@ -46,6 +46,8 @@ ARMS = {
     "rft": "SFT on the base's own correct samples, stopped at RL's accuracy",
     "rl-positive": "RL on its positive samples alone",
     "sft-long": "SFT on the teacher's answers for a fixed long time",
+    "rl-constant": "RL with advantages of +1 and −1, whatever share of a group is right",
+    "rl-kl": "RL with a KL penalty to the base",
 }
 
 
@@ -78,8 +80,10 @@ def facts(study: Result) -> list[tuple[str, str]]:
         ("profile", str(study.get("profile", "unknown"))),
         ("seeds", _listed(study.get("seeds"))),
         ("tasks", _listed(study.get("tasks"))),
+        *([("held tasks, of no expert", _listed(study["held"]))] if study.get("held") else []),
         ("arms", _listed(study.get("arms"))),
         ("weights of a model", f"{weights:,}" if isinstance(weights, int) else str(weights or "unknown")),
+        *([("tokens of the vocabulary", f"{study['vocabulary']:,}")] if study.get("vocabulary") else []),
         ("trials a method is tuned with", str(study.get("trials", "unknown"))),
         ("CPU hours", cost),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted((study.get("versions") or {}).items()))),
@@ -136,6 +140,40 @@ def answers(judged: Result) -> list[str]:
     return lines
 
 
+def method_answers(judged: Result) -> list[str]:
+    """What the study says on methods for RL experts, in a sentence for each comparison that it holds."""
+    found = {verdict["key"]: verdict for verdict in judged["verdicts"]}
+    lines: list[str] = []
+    for key, words in _METHOD_ANSWERS.items():
+        verdict = found.get(key)
+        figure = verdict["decides"][0] if verdict else None
+        if verdict is None or figure is None or figure["a"] is None or figure["b"] is None:
+            continue
+        one, other = figure["name"].rpartition(", ")[2].split(" − ")[:2]
+        if key == "own-drift":
+            values = f"changes pass@1 by {points(figure['a'])} points and {other} by {points(figure['b'])}"
+        else:
+            values = f"keeps {amount(figure['a'], True)} of the experts' gain and {other} {amount(figure['b'], True)}"
+        gap = f"a difference of {difference(figure)}"
+        lines.append(f"{words}, {one} {values}: {gap}. “{verdict['claim']}”: {verdict['verdict']}.")
+    return lines
+
+
+_METHOD_ANSWERS = {
+    "entrywise": "Of the methods that decide weight by weight, the best on dev",
+    "rotations": "Of the published methods that look at inputs or subspaces, the best on dev",
+    "own-arithmetic": "Of this program",
+    "own-drift": "Off task",
+}
+
+
+def question(study: Result) -> str:
+    """What a study asks: RL against supervised experts, or methods on RL experts where there are no others."""
+    if {"rl", "sft"} <= set(study.get("arms") or ()):
+        return "Do RL experts merge better or worse than supervised ones?"
+    return "What merges RL experts best?"
+
+
 def _comparison(better: Result, worse: Result) -> str:
     if better["verdict"] == "supported":
         return "RL merges better here."
@@ -175,16 +213,17 @@ def difference(figure: Result) -> str:
         return f"not known ({figure['empty']})"
     if figure["unit"] != "share":
         return f"{interval_text(value, low, high)} (n = {figure['n']})"
-    points = [None if end is None else 100 * end for end in (value, low, high)]
-    shown = f"{_points(points[0])} points"
-    if points[1] is not None and points[2] is not None:
-        shown += f" [{_points(points[1])}, {_points(points[2])}]"
+    shown = f"{points(value)} points"
+    if low is not None and high is not None:
+        shown += f" [{points(low)}, {points(high)}]"
     return f"{shown} (n = {figure['n']})"
 
 
-def _points(value: float | None) -> str:
+def points(value: float | None) -> str:
+    """A share as percentage points, with a true minus sign."""
     if value is None:
         return "–"
+    value = 100 * value
     shown = f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
     return shown.removeprefix("-") if float(shown) == 0 else shown.replace("-", "−")
 

@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
+
+FAMILY = (
+    "task_arithmetic",
+    "linear",
+    "ties",
+    "dare_ties",
+    "della",
+    "ram",
+    "ram_plus",
+    "consensus_ta",
+    "emr",
+    "cabs",
+    "pcb",
+    "sar_merging",
+    "scf_rkl",
+    "regmean",
+    "tsv",
+    "iso_c",
+    "iso_cts",
+    "wudi",
+    "swudi",
+    "actmat",
+    "ace",
+    "covariance",
+)
+"""The methods of the second edition: one of each kind that decides weight by weight, and all that look at more."""
+
+SIZES = ("task_arithmetic", "ties", "ram", "regmean", "tsv", "actmat", "covariance")
+"""The methods that are followed over sizes."""
 
 FEW = ("linear", "task_arithmetic", "ties", "dare_ties", "ram")
 """The methods that every arm and the pairs get: averaging, its scaled form, and three ways with conflicts."""
@@ -26,7 +55,9 @@ class StudyBudget:
     ``calibration`` sampled answers each (0: none are measured, and methods that need them are skipped).
     Of the first ``landscape_seeds`` and ``health_seeds`` seeds the main arms get pictures at ``alphas`` × ``betas`` on
     ``landscape_items`` items, and the generation health of base, experts and the merges of ``health_methods`` on
-    ``health_prompts`` prompts a task, cut off at ``health_tokens`` tokens.
+    ``health_prompts`` prompts a task, cut off at ``health_tokens`` tokens; or on ``health_texts`` beginnings of plain
+    text at ``health_temperature``, where the laboratory has text. Methods that look at inputs or subspaces have their
+    tuned merges taken apart, ``ablation_layers`` layers one by one (0: none).
     """
 
     methods: tuple[str, ...] | None = None
@@ -47,6 +78,9 @@ class StudyBudget:
     health_methods: tuple[str, ...] = (*FEW, "sar_merging", "scf_rkl")
     health_prompts: int = 32
     health_tokens: int = 64
+    health_texts: int = 0
+    health_temperature: float = 0.7
+    ablation_layers: int = 12
 
     def __post_init__(self) -> None:
         """RequestError for a budget no study could keep to."""
@@ -60,6 +94,9 @@ class StudyBudget:
             "health_seeds": 0,
             "health_prompts": 1,
             "health_tokens": 8,
+            "health_texts": 0,
+            "health_temperature": 0.0,
+            "ablation_layers": 0,
         }
         for name, low in least.items():
             value = getattr(self, name)
@@ -79,6 +116,22 @@ class StudyBudget:
         return asdict(self)
 
 
+_WORDS = StudyBudget(
+    methods=SIZES,
+    main_arms=("rl",),
+    other_methods=("linear", "task_arithmetic", "covariance"),
+    pair_methods=("task_arithmetic", "covariance"),
+    pair_arms=("rl",),
+    dev_items=32,
+    test_items=128,
+    sweep=(0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4),
+    landscape_seeds=0,
+    health_methods=("linear", "task_arithmetic", "ties", "covariance"),
+    health_tokens=40,
+    health_texts=64,
+)
+"""On tasks in words: larger models, which take longer to score."""
+
 BUDGETS: Mapping[str, StudyBudget] = {
     "ci": StudyBudget(
         methods=FEW,
@@ -94,9 +147,16 @@ BUDGETS: Mapping[str, StudyBudget] = {
         health_methods=("linear",),
         health_prompts=4,
         health_tokens=16,
+        ablation_layers=0,
     ),
     "quick": StudyBudget(trials=8, test_items=128, pair_methods=("linear", "task_arithmetic")),
     "full": StudyBudget(),
+    "words": replace(_WORDS, methods=FAMILY, health_methods=(*_WORDS.health_methods, "ram", "scf_rkl")),
+    "words-128": _WORDS,
+    "words-256": replace(_WORDS, trials=9, pair_arms=(), test_items=64, health_seeds=1, health_texts=32),
+    "words-512": replace(
+        _WORDS, trials=9, pair_arms=(), dev_items=24, test_items=64, health_seeds=0, ablation_layers=4
+    ),
     # Every trial lets a language model write: what the tiny laboratory shows for all methods is checked for a few.
     "gpu": StudyBudget(
         methods=("linear", "task_arithmetic", "ties", "ram"),
@@ -107,6 +167,19 @@ BUDGETS: Mapping[str, StudyBudget] = {
         calibration=0,
         landscape_seeds=0,
         health_seeds=0,
+        ablation_layers=0,
+    ),
+    "smol": StudyBudget(
+        methods=("task_arithmetic", "ties", "ram", "tsv", "actmat", "covariance"),
+        main_arms=("rl",),
+        other_methods=("task_arithmetic", "covariance"),
+        pair_arms=(),
+        trials=5,
+        sweep=(0.5, 1.0, 1.5),
+        calibration=0,
+        landscape_seeds=0,
+        health_seeds=0,
+        ablation_layers=1,
     ),
 }
 """What the laboratory's profiles spend on their study."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,19 +20,31 @@ REFERENCE = "task_arithmetic"
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A method's main parameter and the range tuning looks at."""
+    """A method's main parameter and the range tuning looks at: ``log`` evenly in the logarithm, ``whole`` numbers."""
 
     name: str
     low: float = 0.0
     high: float = 1.0
+    log: bool = False
+    whole: bool = False
 
     def at(self, position: float) -> float:
         """The value at ``position`` in [0, 1] of the range."""
-        return self.low + position * (self.high - self.low)
+        if self.log:
+            return self.low * (self.high / self.low) ** position
+        value = self.low + position * (self.high - self.low)
+        return float(round(value)) if self.whole else value
 
     def position(self, value: float) -> float:
         """Where in the range ``value`` lies; its nearer end if outside."""
+        if self.log:
+            value = max(value, self.low)
+            return min(1.0, math.log(value / self.low) / math.log(self.high / self.low))
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and range; ``log`` and ``whole`` only where they are so, as results of earlier versions have it."""
+        return {key: value for key, value in asdict(self).items() if value is not False}
 
 
 KNOBS: Mapping[str, Knob] = {
@@ -51,6 +64,18 @@ KNOBS: Mapping[str, Knob] = {
     "sar_merging": Knob("density", 0.1, 1.0),
     "scf_rkl": Knob("rho", 0.05, 1.0),
     "regmean": Knob("alpha"),
+    "consensus_ta": Knob("mask_lambda", 0.1, 0.9),
+    "cabs": Knob("n", 16.0, 256.0, whole=True),
+    "pcb": Knob("ratio", 0.05, 0.95),
+    # From nearly the inverse of the inputs' moments to nearly task arithmetic.
+    "covariance": Knob("rho", 0.01, 100.0, log=True),
+    "actmat": Knob("ridge", 1e-6, 1.0, log=True),
+    "ace": Knob("eps", 1e-8, 1e-2, log=True),
+    "wudi": Knob("learning_rate", 1e-7, 1e-4, log=True),
+    "swudi": Knob("rank_share", 0.1, 1.0),
+    "tsv": Knob("share", 0.25, 1.0),
+    "iso_cts": Knob("common_space_fraction", 0.0, 1.0),
+    "resmerge": Knob("head_budget", 0.0, 1.0),
 }
 """Main parameters and ranges. Methods that are not here, whose choices are switches, have their scale tuned alone."""
 
@@ -90,7 +115,7 @@ class Candidate:
     def to_dict(self) -> dict[str, Any]:
         """What a report says about it, the paper and its status included."""
         method = methods.get(self.method)
-        knob = None if self.knob is None else asdict(self.knob)
+        knob = None if self.knob is None else self.knob.to_dict()
         return {
             "method": self.method,
             "paper": method.paper,
@@ -105,8 +130,8 @@ class Candidate:
 def candidates(names: Sequence[str], experts: int, measured: bool) -> tuple[list[Candidate], dict[str, str]]:
     """Those of ``names`` that can merge so many ``experts``, and for the others why they cannot.
 
-    A method that can use a measured sensitivity takes part a second time as ``name:fisher``; with ``measured`` false
-    there is none, and such variants and methods that need one are left out.
+    A method that can use a measured input takes part a second time, as ``name:fisher`` or ``name:gram``; with
+    ``measured`` false there is none, and such variants and methods that need one are left out.
     """
     found: list[Candidate] = []
     skipped: dict[str, str] = {}
@@ -146,9 +171,17 @@ def _variants(method: Method) -> list[Candidate]:
     defaults = {p.argument: p.default for p in method.parameters if p.is_static}
     measured = method.inputs[0]
     if method.needs_inputs(defaults):
-        return [Candidate(method.name, method.name, knob, scale, measured)]
+        own = Candidate(method.name, method.name, knob, scale, measured)
+        # What has no measured input keeps little of small changes where it is averaged: both are tried.
+        summed = Candidate(f"{method.name}:sum", method.name, knob, scale, measured, {"others": "sum"})
+        return [own, summed] if "others" in method.names else [own]
     importance = {"importance": "fisher"} if method.name == "scf_rkl" else {}
-    return [plain, Candidate(f"{method.name}:fisher", method.name, knob, scale, measured, importance)]
+    label = f"{method.name}:{_MEASURED.get(measured, measured)}"
+    return [plain, Candidate(label, method.name, knob, scale, measured, importance)]
+
+
+_MEASURED = {"sensitivity": "fisher"}
+"""What a second entry is called by its measured input, where not by the input's own name."""
 
 
 class Candidates:

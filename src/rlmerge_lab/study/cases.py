@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 
 from rlmerge import __version__
 from rlmerge.checkpoint.model import open_checkpoint
+from rlmerge.checkpoint.module_kinds import place
 from rlmerge.errors import RequestError
 from rlmerge_lab.training.directory import Lab
 
 from .budget import StudyBudget
 from .family import Family
+from .off_task import off_task
 from .scoring import Evaluation, Reference, evaluation_of
 
 SCHEMA = 1
@@ -43,13 +45,14 @@ class Evaluations:
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
-    """Scores one model on all tasks of the lab: pass@1 on dev and test, and greedy on test."""
+    """Scores one model on all ``tasks`` of the lab: pass@1 on dev and test, and greedy on test; on ``held`` on test."""
 
     name: str
     model: Model
     home: Path
     evaluations: Evaluations
     tasks: tuple[str, ...]
+    held: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -57,26 +60,31 @@ class ScoreJob:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return decided_by("score", model=self.model.digest, evaluations=self.evaluations.to_dict(), tasks=self.tasks)
+        held = {"held": self.held} if self.held else {}
+        asked = {"evaluations": self.evaluations.to_dict(), "tasks": self.tasks, **held}
+        return decided_by("score", model=self.model.digest, **asked)
 
     @property
     def cost(self) -> int:
-        return len(self.evaluations.dev.items(self.tasks)) + len(self.evaluations.test.items(self.tasks))
+        every = (*self.tasks, *self.held)
+        return len(self.evaluations.dev.items(self.tasks)) + len(self.evaluations.test.items(every))
 
     def run(self) -> dict[str, Any]:
-        """{"dev", "test", "greedy"}: scores by task."""
+        """{"dev", "test", "greedy"}: scores by task, and "held" of held tasks."""
         family = load_family(self.evaluations.dev.family, self.model.path, (self.model.path,))
         model = family.model(family.base)
         dev, _ = self.evaluations.dev.passes(model, self.home, self.tasks)
-        test, greedy = self.evaluations.test.passes(model, self.home, self.tasks)
-        return {"dev": dev, "test": test, "greedy": greedy}
+        test, greedy = self.evaluations.test.passes(model, self.home, (*self.tasks, *self.held))
+        own = {"test": {task: test[task] for task in self.tasks}, "greedy": {task: greedy[task] for task in self.tasks}}
+        return {"dev": dev, **own, "held": {task: test[task] for task in self.held}}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """The experts of one ``seed`` and ``arm`` that are merged together, one for each of ``tasks``.
 
-    ``set`` is "all", or "a+b" for a pair; ``dev`` and ``test`` say what base and experts score.
+    ``set`` is "all", or "a+b" for a pair; ``dev`` and ``test`` say what base and experts score. ``off`` is what the
+    base scores on test on tasks that none of these experts was trained on: held ones, and those outside of a pair.
     """
 
     seed: int
@@ -88,6 +96,7 @@ class Case:
     evaluations: Evaluations
     dev: Reference
     test: Reference
+    off: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def name(self) -> str:
@@ -103,13 +112,14 @@ class Case:
     def identity(self) -> Mapping[str, Any]:
         """What decides merges and their scores; names of arms and sets do not."""
         models = [self.base.digest, *(expert.digest for expert in self.experts)]
-        return {"seed": self.seed, "tasks": self.tasks, "models": models, "evaluations": self.evaluations.to_dict()}
+        off = {"off": tuple(self.off)} if self.off else {}
+        asked = {"seed": self.seed, "tasks": self.tasks, **off}
+        return {**asked, "models": models, "evaluations": self.evaluations.to_dict()}
 
     def items(self, dev: float, test: float) -> int:
         """Answers in so many scorings on dev and on test."""
-        return round(
-            dev * len(self.evaluations.dev.items(self.tasks)) + test * len(self.evaluations.test.items(self.tasks))
-        )
+        asked = self.evaluations.test.items((*self.tasks, *self.off))
+        return round(dev * len(self.evaluations.dev.items(self.tasks)) + test * len(asked))
 
 
 @lru_cache(maxsize=2)
@@ -124,7 +134,7 @@ def decided_by(kind: str, **content: Any) -> dict[str, Any]:
 
 
 Scored = Mapping[str, Mapping[str, float]]
-"""{"dev", "test", "greedy"}: scores by task of one model."""
+"""{"dev", "test", "greedy", "held"}: scores by task of one model."""
 
 
 class Source:
@@ -138,12 +148,14 @@ class Source:
         self.evaluations = Evaluations(dev, test)
         self.manifests: dict[Path, Mapping[str, Any]] = {}
         self.bases = {seed: self._model(lab.base(seed)) for seed in lab.seeds}
+        self.held = lab.profile.held
         self.experts = {
             (seed, arm, task): self._model(lab.expert(seed, arm, task))
             for seed in lab.seeds
             for arm in lab.arms
             for task in lab.tasks
         }
+        self.students = {(seed, arm): self._model(lab.student(seed, arm)) for seed in lab.seeds for arm in lab.students}
 
     @property
     def parameters(self) -> int:
@@ -151,14 +163,21 @@ class Source:
         base = next(iter(self.bases.values()))
         return sum(info.numel for info in open_checkpoint(base.path).tensors.values())
 
+    @property
+    def vocabulary(self) -> int | None:
+        """Tokens that the models know: rows of the embedding; None where no tensor is called one."""
+        tensors = open_checkpoint(next(iter(self.bases.values())).path).tensors
+        return next((info.shape[0] for name, info in tensors.items() if place(name).kind == "embedding"), None)
+
     def score_jobs(self) -> dict[str, ScoreJob]:
-        """One job per base and expert, by digest: the same weights are scored once."""
+        """One job per base, expert and student, by digest: the same weights are scored once."""
         jobs: dict[str, ScoreJob] = {}
         named = {f"seed-{seed}.base": model for seed, model in self.bases.items()}
         named |= {f"seed-{seed}.{arm}.{task}": model for (seed, arm, task), model in self.experts.items()}
+        named |= {f"seed-{seed}.{arm}": model for (seed, arm), model in self.students.items()}
         for name, model in named.items():
             home = self.bases[int(name.split(".")[0].removeprefix("seed-"))].path
-            jobs.setdefault(model.digest, ScoreJob(name, model, home, self.evaluations, self.lab.tasks))
+            jobs.setdefault(model.digest, ScoreJob(name, model, home, self.evaluations, self.lab.tasks, self.held))
         return jobs
 
     def case(self, seed: int, arm: str, tasks: Sequence[str], scored: Mapping[str, Scored]) -> Case:
@@ -171,7 +190,12 @@ class Source:
             return Reference({task: scored[base.digest][split][task] for task in tasks}, own)
 
         name = "all" if len(tasks) == len(self.lab.tasks) else "+".join(tasks)
-        return Case(seed, arm, name, tuple(tasks), base, experts, self.evaluations, reference("dev"), reference("test"))
+        known = scored[base.digest]
+        off = {task: score for task, score in known["test"].items() if task not in tasks} | dict(
+            known.get("held") or {}
+        )
+        splits = reference("dev"), reference("test")
+        return Case(seed, arm, name, tuple(tasks), base, experts, self.evaluations, *splits, off)
 
     def expert_rows(self, case: Case, figures: Mapping[str, Any], scored: Mapping[str, Scored]) -> list[dict[str, Any]]:
         """What is to say about each expert of a set: its size and sparsity, its training, its scores on all tasks."""
@@ -180,7 +204,19 @@ class Source:
             manifest = self.manifests[expert.path]
             trained = {key: manifest.get(key) for key in ("steps", "stopped", "learning_rate")}
             where = {"seed": case.seed, "arm": case.arm, "task": task}
-            rows.append({**where, **figures[task], **trained, **scored[expert.digest]})
+            found = scored[expert.digest]
+            kept = off_task(scored[case.base.digest].get("held") or {}, found.get("held") or {})
+            rows.append({**where, **figures[task], **trained, **found, **kept})
+        return rows
+
+    def student_rows(self, scored: Mapping[str, Scored]) -> list[dict[str, Any]]:
+        """What each student scores, and its scores on dev by generated tokens as it was trained."""
+        rows: list[dict[str, Any]] = []
+        for (seed, arm), model in self.students.items():
+            found = scored[model.digest]
+            kept = off_task(scored[self.bases[seed].digest].get("held") or {}, found.get("held") or {})
+            curve = self.manifests[model.path].get("curve") or []
+            rows.append({"seed": seed, "arm": arm, "curve": curve, **found, **kept})
         return rows
 
     def cases(self, scored: Mapping[str, Scored]) -> list[Case]:

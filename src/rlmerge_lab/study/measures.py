@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from rlmerge.geometry.definitions import Measure
 from rlmerge.geometry.figures import overlap, sparsity
 from rlmerge.geometry.measure import measure
 from rlmerge.kernels.dtypes import FLOAT32
+from rlmerge_lab.training.directory import Lab
 
 from .candidates import Candidate
 from .cases import Case, decided_by
+from .off_task import off_task
 from .tuning import merge_of
 
 
@@ -95,7 +98,9 @@ class SweepJob:
         for factor in self.lambdas:
             merge = total.scaled(factor)
             weights = family.stored(merge)
-            test, _ = self.case.evaluations.test.passes(family.model(weights), family.home, self.case.tasks)
+            every = (*self.case.tasks, *self.case.off)
+            found, _ = self.case.evaluations.test.passes(family.model(weights), family.home, every)
+            test = {task: found[task] for task in self.case.tasks}
             rows.append(
                 {
                     "seed": self.case.seed,
@@ -103,6 +108,7 @@ class SweepJob:
                     "lambda": factor,
                     "norm": merge.norm / family.base_norm,
                     **self.case.test.outcome(test).to_dict(),
+                    **off_task(self.case.off, found),
                     "test": test,
                     **family.survival(merge, weights),
                 }
@@ -157,17 +163,29 @@ class LandscapeJob:
         return rows
 
 
+def text_prompts(lab: Lab, count: int) -> tuple[str, ...]:
+    """The first ``count`` beginnings of plain text that no model was trained on; none where the lab has no text."""
+    file = lab.root / "words" / "text.jsonl"
+    if not count or not file.exists():
+        return ()
+    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return tuple(dict.fromkeys(row["prompt"] for row in rows if row["split"] == "test"))[:count]
+
+
 @dataclass(frozen=True, slots=True)
 class HealthJob:
     """Samples an answer of at most ``tokens`` tokens to ``prompts`` test prompts of each task, and measures them.
 
-    ``merges`` are candidates with their parameters as results have them; those with measured inputs are left out.
+    Where there are ``texts``, beginnings of plain text, they are continued instead, at ``temperature``. ``merges`` are
+    candidates with their parameters as results have them; those with measured inputs are left out.
     """
 
     case: Case
     merges: tuple[tuple[Candidate, Mapping[str, Any]], ...]
     prompts: int
     tokens: int
+    texts: tuple[str, ...] = ()
+    temperature: float = 1.0
 
     @property
     def label(self) -> str:
@@ -176,12 +194,14 @@ class HealthJob:
     @property
     def identity(self) -> Mapping[str, Any]:
         merges = [[candidate.label, dict(parameters)] for candidate, parameters in self.merges]
-        asked = {"prompts": self.prompts, "tokens": self.tokens}
+        texts = {"texts": self.texts, "temperature": self.temperature} if self.texts else {}
+        asked = {"prompts": self.prompts, "tokens": self.tokens, **texts}
         return decided_by("health", case=self.case.identity, merges=merges, **asked)
 
     @property
     def cost(self) -> int:
-        return 20 * self.prompts * len(self.case.tasks) * (1 + len(self.case.tasks) + len(self.merges))
+        answers = len(self.texts) or self.prompts * len(self.case.tasks)
+        return 20 * answers * (1 + len(self.case.tasks) + len(self.merges))
 
     def run(self) -> list[dict[str, Any]]:
         """One row per model: ``base``, ``expert:<task>``, ``merge:<method>``."""
@@ -189,7 +209,9 @@ class HealthJob:
 
         case = self.case
         own = {"base": case.base.path} | {f"expert:{t}": e.path for t, e in zip(case.tasks, case.experts, strict=True)}
-        asked = [item.prompt for task in case.tasks for item in case.evaluations.test.items((task,))[: self.prompts]]
+        tasks = (item.prompt for task in case.tasks for item in case.evaluations.test.items((task,))[: self.prompts])
+        asked = self.texts or tuple(tasks)
+        temperature = self.temperature if self.texts else 1.0
         with tempfile.TemporaryDirectory(prefix="rlmerge-study-") as folder:
             models = dict(own)
             for candidate, parameters in self.merges:
@@ -198,7 +220,15 @@ class HealthJob:
                 name = f"merge:{candidate.label}"
                 models[name] = Path(folder) / candidate.label
                 case.family.write(merge_of(case, candidate, parameters), models[name])
-            found = health(models, asked, references=tuple(own), max_new_tokens=self.tokens, seed=case.seed)
+            found = health(
+                models,
+                asked,
+                references=tuple(own),
+                max_new_tokens=self.tokens,
+                temperature=temperature,
+                seed=case.seed,
+            )
         where = {"seed": case.seed, "arm": case.arm, "prompts": found.prompts, "max_new_tokens": found.max_new_tokens}
+        where |= {"on": "text" if self.texts else "tasks", "temperature": temperature}
         rows = [model.to_dict() for model in found.models]
         return [{**where, "model": row.pop("name"), **row} for row in rows]

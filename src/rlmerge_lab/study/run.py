@@ -17,10 +17,11 @@ from rlmerge_lab.jobs import Job, Pool
 from rlmerge_lab.store import Records
 from rlmerge_lab.training.directory import Lab
 
+from .ablation import AblationJob, is_ablated
 from .budget import StudyBudget
-from .candidates import Candidates
+from .candidates import REFERENCE, Candidates
 from .cases import Case, Scored, Source
-from .measures import GeometryJob, HealthJob, LandscapeJob, SweepJob
+from .measures import GeometryJob, HealthJob, LandscapeJob, SweepJob, text_prompts
 from .sensitivity import SensitivityJob, can_measure, sensitivity_jobs
 from .tuning import EXACT, HIGH, LOW, MergeJob
 
@@ -56,6 +57,7 @@ class _Study:
         self.source, self.budget, self.pool = source, budget, pool
         self.candidates = Candidates(budget)
         self.seconds = 0.0
+        self.sensed: dict[str, tuple[SensitivityJob, ...]] = {}
 
     def run(self, command: str) -> dict[str, Any]:
         """Everything, phase after phase."""
@@ -66,14 +68,17 @@ class _Study:
         sweeps = self._do("sweep coefficients", [SweepJob(case, self.budget.sweep) for case in cases])
         merges = _rows(merge["rows"] for merge in self._merges([*cases, *pairs]))
         pictures, health = self._pictures(cases), self._health(cases, merges)
+        ablation = self._ablation(cases, merges)
         described = zip(cases, shapes, strict=True)
         return {
             **header(self.source, self.budget, self.candidates, self.seconds, command),
             "experts": _rows(self.source.expert_rows(case, shape["experts"], scored) for case, shape in described),
             "bases": [{"seed": seed, **scored[model.digest]} for seed, model in self.source.bases.items()],
+            "students": self.source.student_rows(scored),
             "geometry": _rows(shape["pairs"] for shape in shapes),
             "merges": merges,
             "sweep": _rows(sweeps),
+            "ablation": ablation,
             "landscape": pictures,
             "health": health,
         }
@@ -87,6 +92,7 @@ class _Study:
     def _merges(self, cases: Sequence[Case]) -> list[Any]:
         """Task arithmetic on every set, and then the other methods, at the norm it was tuned to as well."""
         sensed = self._sense(cases)
+        self.sensed = dict(zip((case.name for case in cases), sensed, strict=True))
         methods = [self.candidates.of(case, measured=bool(jobs)) for case, jobs in zip(cases, sensed, strict=True)]
         trials = self.budget.trials
         first = [MergeJob(case, own[0], trials) for case, own in zip(cases, methods, strict=True)]
@@ -127,12 +133,33 @@ class _Study:
             for row in merges
             if row["rule"] == EXACT.get(row["method"], "tuned")
         }
-        jobs: list[HealthJob] = []
+        budget, jobs = self.budget, list[HealthJob]()
+        texts = text_prompts(self.source.lab, budget.health_texts)
         for case in self._main(cases, self.budget.health_seeds):
-            keys = {name: (case.seed, case.arm, case.set, name) for name in self.budget.health_methods}
+            keys = {name: (case.seed, case.arm, case.set, name) for name in budget.health_methods}
             written = tuple((self.candidates.present[name], found[key]) for name, key in keys.items() if key in found)
-            jobs.append(HealthJob(case, written, self.budget.health_prompts, self.budget.health_tokens))
+            asked = (budget.health_prompts, budget.health_tokens, texts, budget.health_temperature)
+            jobs.append(HealthJob(case, written, *asked))
         return _rows(self._do("let models write", jobs))
+
+    def _ablation(self, cases: Sequence[Case], merges: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Tuned merges of the main arms taken apart by layer, of methods that look at more than single weights."""
+        if not self.budget.ablation_layers:
+            return []
+        tuned = {
+            (row["seed"], row["arm"], row["set"], row["method"]): row["parameters"]
+            for row in merges
+            if row["rule"] == "tuned"
+        }
+        jobs: list[AblationJob] = []
+        for case in self._main(cases, len(self.source.lab.seeds)):
+            where = (case.seed, case.arm, case.set)
+            for label, candidate in self.candidates.present.items():
+                if is_ablated(candidate) and (*where, label) in tuned:
+                    measured = self.sensed[case.name] if candidate.measured else ()
+                    parameters = tuned[*where, label], tuned[*where, REFERENCE]
+                    jobs.append(AblationJob(case, candidate, *parameters, self.budget.ablation_layers, measured))
+        return _rows(self._do("take merges apart", jobs))
 
     def _main(self, cases: Sequence[Case], seeds: int) -> list[Case]:
         first = self.source.lab.seeds[:seeds]
@@ -162,6 +189,7 @@ def header(source: Source, budget: StudyBudget, candidates: Candidates, seconds:
         "profile": lab.profile.name,
         "seeds": list(lab.seeds),
         "tasks": list(lab.tasks),
+        "held": list(source.held),
         "arms": list(lab.arms),
         "methods": list(candidates.present),
         "method_details": {label: candidate.to_dict() for label, candidate in candidates.present.items()},
@@ -176,6 +204,7 @@ def header(source: Source, budget: StudyBudget, candidates: Candidates, seconds:
         "cpu_seconds": {"training": training, "study": seconds},
         "cpu_at_most": not all("cpu_seconds" in one for one in manifests),
         "parameters": source.parameters,
+        "vocabulary": source.vocabulary,
     }
 
 

@@ -19,6 +19,7 @@ import xxhash
 from .candidates import REFERENCE, Candidate
 from .cases import Case, decided_by
 from .family import Family, Merge, Vector
+from .off_task import off_task
 from .scoring import Pass, goal
 from .sensitivity import SensitivityJob
 
@@ -163,8 +164,9 @@ class MergeJob:
     ) -> dict[str, Any]:
         key = xxhash.xxh3_128_digest(weights.data)
         if key not in scores:
-            scores[key], _ = self.case.evaluations.test.passes(family.model(weights), family.home, self.case.tasks)
-        test = scores[key]
+            every = (*self.case.tasks, *self.case.off)
+            scores[key], _ = self.case.evaluations.test.passes(family.model(weights), family.home, every)
+        test = {task: scores[key][task] for task in self.case.tasks}
         return {
             "seed": self.case.seed,
             "arm": self.case.arm,
@@ -176,6 +178,7 @@ class MergeJob:
             "dev": one.dev,
             "test": test,
             **self.case.test.outcome(test).to_dict(),
+            **off_task(self.case.off, scores[key]),
             "norm": one.merge.norm / family.base_norm,
             "stored_norm": family.change_norm(weights) / family.base_norm,
             **family.survival(one.merge, weights),

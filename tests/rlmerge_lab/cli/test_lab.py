@@ -2,8 +2,12 @@ import gzip
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from rlmerge.errors import RequestError
+from rlmerge_lab.cli.lab import command
 from support.command_line import run_rlmerge
+from support.studies import second_edition
 
 pytest.importorskip("trl")
 
@@ -47,7 +51,7 @@ def test_report_as_json_and_elsewhere(lab, tmp_path):
     study.write_bytes(gzip.compress((root / "report" / "study.json").read_bytes()))
     done = run_rlmerge("lab", "report", study, "-o", tmp_path / "page", "--format", "json")
     found = json.loads(done.stdout)
-    assert found["judgement"]["schema"] == "rlmerge.lab.verdicts/1"
+    assert found["judgement"]["schema"] == "rlmerge.lab.verdicts/2"
     assert {verdict["verdict"] for verdict in found["judgement"]["verdicts"]} == {"undecided here"}
     assert (tmp_path / "page" / "README.md").read_text() == (root / "report" / "README.md").read_text()
 
@@ -67,3 +71,32 @@ def test_requests_that_are_wrong(lab, tmp_path):
         assert done.returncode == 2 and says in done.stderr, done.stderr
         assert done.stdout == ""
     assert not (tmp_path / "a").exists()
+
+
+def test_studies_are_compared(tmp_path):
+    for name, weights in (("small", 10**5), ("large", 10**7)):
+        (tmp_path / name / "report").mkdir(parents=True)
+        rows = second_edition(3, parameters=weights)
+        (tmp_path / name / "report" / "study.json").write_text(json.dumps(rows))
+    asked = ["compare", str(tmp_path / "large"), str(tmp_path / "small"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(command, [*asked, "--format", "json"])
+    found = json.loads(done.stdout)
+    assert [study["weights"] for study in found["studies"]] == [10**5, 10**7]
+    assert {line["key"] for line in found["lines"]} >= {"entrywise", "own-arithmetic", "own-drift"}
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "rlmerge lab compare large small -o DIR" in page
+    assert "no trend seen" in CliRunner().invoke(command, asked).stdout
+
+
+def test_comparisons_that_are_wrong(tmp_path):
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text(json.dumps(second_edition(3)))
+    other.write_text('{"schema": "rlmerge.tune/1"}')
+    for arguments, says in (
+        ([one], "two studies or more"),
+        ([one, other], "is no study of a laboratory"),
+        ([one, tmp_path / "absent"], "holds no study"),
+    ):
+        done = CliRunner().invoke(command, ["compare", *map(str, arguments), "-o", str(tmp_path / "out")])
+        assert isinstance(done.exception, RequestError) and says in str(done.exception)
+    assert not (tmp_path / "out").exists()

@@ -39,12 +39,37 @@ def test_every_method_takes_part_or_says_why_not():
 def test_measured_inputs_bring_second_entries():
     present, skipped = named(["sar_merging", "scf_rkl", "fisher", "regmean", "ties"], measured=True)
     assert list(present) == [
-        "sar_merging", "sar_merging:fisher", "scf_rkl", "scf_rkl:fisher", "fisher", "regmean", "ties",
+        "sar_merging", "sar_merging:fisher", "scf_rkl", "scf_rkl:fisher", "fisher", "regmean", "regmean:sum", "ties",
     ]  # fmt: skip
     assert not skipped
     assert present["sar_merging"].measured is None
     assert present["scf_rkl:fisher"].fixed == {"importance": "fisher"}
     assert [present[label].measured for label in ("fisher", "regmean")] == ["sensitivity", "gram"]
+    assert (present["regmean"].fixed, present["regmean:sum"].fixed) == ({}, {"others": "sum"})
+
+
+def test_the_own_method_takes_part_with_and_without_measured_inputs():
+    present, _ = named(["covariance"], measured=True)
+    assert {label: one.measured for label, one in present.items()} == {"covariance": None, "covariance:gram": "gram"}
+    assert named(["covariance"])[1] == {"covariance:gram": "no gram was measured on these experts"}
+
+
+def test_logarithmic_ranges():
+    rho = KNOBS["covariance"]
+    # From 0.01 to 100 in the logarithm, the default of 1 is the middle.
+    assert (rho.at(0.0), rho.at(0.5), rho.at(1.0)) == pytest.approx((0.01, 1.0, 100.0))
+    assert named(["covariance"])[0]["covariance"].default == pytest.approx(0.5)
+    assert (rho.position(1e-9), rho.position(0.0), rho.position(1e9)) == (0.0, 0.0, 1.0)
+
+
+def test_whole_numbers_stay_whole():
+    assert [Knob("n", 1, 4, whole=True).at(position) for position in (0.0, 0.1, 0.5, 1.0)] == [1.0, 1.0, 2.0, 4.0]
+
+
+def test_what_a_range_is_called_in_results_did_not_change():
+    """Results of earlier versions are found by it."""
+    assert Knob("density", 0.1, 0.9).to_dict() == {"name": "density", "low": 0.1, "high": 0.9}
+    assert Knob("rho", 0.1, 0.9, log=True).to_dict() == {"name": "rho", "low": 0.1, "high": 0.9, "log": True}
 
 
 def test_scales_are_called_what_the_method_calls_them():
