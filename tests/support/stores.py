@@ -264,3 +264,22 @@ def s3(faults: Faults) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def use_s3(monkeypatch: Any, endpoint: str) -> None:
+    """Make S3 the one at ``endpoint``, where there is then an empty ``bucket`` and nothing else."""
+    import os
+    import urllib.request
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    for method, path in (("POST", "moto-api/reset"), ("PUT", "bucket")):
+        request = urllib.request.Request(f"{endpoint}/{path}", data=b"", method=method)
+        urllib.request.urlopen(request, timeout=10).read()
