@@ -186,7 +186,7 @@ def _sibling(path: Path, name: str) -> dict[str, object]:
 
 
 def digests(path: Path) -> tuple[str, str]:
-    """SHA-1 and SHA-256 of a file, taken once of each edition."""
+    """Git's SHA-1 and the SHA-256 of a file, taken once of each edition."""
     status = path.stat()
     return _digests(path, status.st_mtime_ns, status.st_size, status.st_ino)
 
@@ -194,7 +194,7 @@ def digests(path: Path) -> tuple[str, str]:
 @cache
 def _digests(path: Path, *_: int) -> tuple[str, str]:
     data = path.read_bytes()
-    return hashlib.sha1(data).hexdigest(), hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(), hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
