@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ import ray
 
 import rlmerge
 from rlmerge.api import run_plan, run_plan_on
+from rlmerge.checkpoint.shares import Share
+from rlmerge.checkpoint.target import partial_path
 from rlmerge.errors import RequestError
+from rlmerge.merging import on_ray
 from support.family import recipe, tree
 
 
@@ -72,6 +76,53 @@ def test_killed_workers_change_nothing(cluster, family, tmp_path, alone):
         done.set()
         killer.join()
     assert killed and tree(out) == alone
+
+
+def test_a_slow_task_is_overtaken(cluster, family, tmp_path, alone, monkeypatch):
+    """A worker stands still for good: another takes over its task, and the output is that of one run."""
+    monkeypatch.setattr(on_ray, "AT_LEAST", 1.0)
+    out, stopped, done = tmp_path / "out", set(), threading.Event()
+
+    def stop():
+        """The worker of the last share, once others are finished."""
+        while not done.is_set() and not stopped:
+            last = partial_path(out) / "share-1-of-4"
+            if last.exists():
+                for pid in workers():
+                    if any(str(last) in link for link in open_files(pid)):
+                        os.kill(pid, signal.SIGSTOP)
+                        stopped.add(pid)
+            time.sleep(0.005)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        run_plan_on("ray", plan_of(family, out, cache=False), out)
+    finally:
+        done.set()
+        stopper.join()
+    assert stopped and tree(out) == alone and rlmerge.verify(out).ok
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_second_attempt_made_takes_the_place_of_the_first(tmp_path):
+    """The first one's files go on without a name: whoever holds them open changes nothing that is read."""
+    home, spare, share = tmp_path / "home", tmp_path / "spare", Share(2, 1)
+    for place, content in ((home, b"first"), (spare, b"second")):
+        (place / share.directory).mkdir(parents=True)
+        (place / share.directory / "shard").write_bytes(content)
+    with (home / share.directory / "shard").open("ab") as late:
+        on_ray._adopt(home, spare, share)
+        late.write(b"late")
+    assert tree(home) == {f"{share.directory}/shard": b"second"} and tree(spare) == {}
+
+
+def open_files(pid):
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(os.readlink(link))
+    return found
 
 
 def workers():
