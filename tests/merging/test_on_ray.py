@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ import ray
 import rlmerge
 from rlmerge.api import run_plan, run_plan_on
 from rlmerge.checkpoint.shares import Share
-from rlmerge.checkpoint.target import partial_path
 from rlmerge.errors import RequestError
 from rlmerge.merging import on_ray
 from support.family import recipe, tree
@@ -78,31 +76,33 @@ def test_killed_workers_change_nothing(cluster, family, tmp_path, alone):
     assert killed and tree(out) == alone
 
 
-def test_a_slow_task_is_overtaken(cluster, family, tmp_path, alone, monkeypatch):
+def test_a_slow_task_is_overtaken(cluster, family, tmp_path, monkeypatch):
     """A worker stands still for good: another takes over its task, and the output is that of one run."""
     monkeypatch.setattr(on_ray, "AT_LEAST", 1.0)
     out, stopped, done = tmp_path / "out", set(), threading.Event()
 
     def stop():
-        """The worker of the last share, once others are finished."""
+        """The first worker that is seen, while it plans."""
         while not done.is_set() and not stopped:
-            last = partial_path(out) / "share-1-of-4"
-            if last.exists():
-                for pid in workers():
-                    if any(str(last) in link for link in open_files(pid)):
-                        os.kill(pid, signal.SIGSTOP)
-                        stopped.add(pid)
+            for pid in list(workers())[:1]:
+                os.kill(pid, signal.SIGSTOP)
+                stopped.add(pid)
             time.sleep(0.005)
 
+    def asked(place):
+        """A merge that no worker has planned before."""
+        return rlmerge.plan(recipe(family, "ties", count=2, density=0.4), place, shard_size=600_000, cache=False)
+
+    run_plan(asked(tmp_path / "alone"), tmp_path / "alone")
     stopper = threading.Thread(target=stop)
     stopper.start()
     try:
-        run_plan_on("ray", plan_of(family, out, cache=False), out)
+        run_plan_on("ray", asked(out), out)
     finally:
         done.set()
         stopper.join()
-    assert stopped and tree(out) == alone and rlmerge.verify(out).ok
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert stopped and tree(out) == tree(tmp_path / "alone")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["alone", "out"]
 
 
 def test_what_a_second_attempt_made_takes_the_place_of_the_first(tmp_path):
@@ -115,14 +115,6 @@ def test_what_a_second_attempt_made_takes_the_place_of_the_first(tmp_path):
         on_ray._adopt(home, spare, share)
         late.write(b"late")
     assert tree(home) == {f"{share.directory}/shard": b"second"} and tree(spare) == {}
-
-
-def open_files(pid):
-    found = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            found.append(os.readlink(link))
-    return found
 
 
 def workers():

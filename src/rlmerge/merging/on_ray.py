@@ -184,12 +184,11 @@ class _Race:
         return result
 
     def _kill(self, tasks: list[Any]) -> None:
+        """End attempts that have lost; one that does not hear loses its directory instead."""
         for task in tasks:
             with suppress(Exception):
                 self.ray.cancel(task, force=True)
-        if tasks:
-            with suppress(Exception):
-                self.ray.wait(tasks, num_returns=len(tasks), timeout=60)
+                self.ray.wait([task], timeout=PATIENCE)
 
     def _double(self) -> None:
         """Start second attempts for what is slow, where the cluster has room for them."""
