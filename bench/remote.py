@@ -4,9 +4,11 @@
 
 The models are served by ``_serve.py`` on loopback, with the latency and the bandwidth that are asked for. The download
 reads all weights in ranges of 8 MiB, 32 at a time, with obstore (and with fsspec's HTTP file system where that is
-installed), and keeps nothing. With ``--upload`` models are here and the output goes to moto's S3 on loopback, beside a plain
-upload of the same files by obstore, two at a time in parts of 8 MiB; the share is that of this upload's throughput. The merge is the ``rlmerge`` command; its time includes the start of the interpreter, the
+installed), and keeps nothing. The merge is the ``rlmerge`` command; its time includes the start of the interpreter, the
 plan, and writing the output. The share is that of the download's throughput, in bytes that the merge has to read once.
+
+With ``--upload`` the models are here, and the output goes to moto's S3 on loopback, beside a plain upload of the same
+files by obstore, two at a time in parts of 8 MiB. The share is that of this upload's throughput.
 """
 
 from __future__ import annotations
@@ -158,7 +160,7 @@ def uploads(asked: argparse.Namespace, models: Path, work: Path) -> str:
     total = sum(path.stat().st_size for path in (work / "out").iterdir())
     found = list(rows(runs, dict.fromkeys(runs, total), "plain upload"))
     return (
-        f"An output of {total / 1e9:.2f} GB by {method} from {len(names)} models on this disk, to moto's S3 on loopback; "
+        f"{total / 1e9:.2f} GB written by {method} from {len(names)} models on this disk, to moto's S3 on loopback; "
         f"--memory {asked.memory}, --shard-size {asked.shard_size}; medians of {asked.repeats}.\n\n"
     ) + table(["", "wall s", "CPU s", "MB/s", "of the plain upload", "anonymous MiB"], found)
 

@@ -190,7 +190,8 @@ def _on_hub(text: str, model: str, revision: str | None) -> tuple[Path, str]:
     first, _, rest = model.partition("/")
     if "/" not in rest:
         return hub.fetch(model, revision)
-    hint = f"Check the path. A folder of a Hub repository reads org/name/folder: is there a {'/'.join(model.split('/')[:2])}?"
+    repository = "/".join(model.split("/")[:2])
+    hint = f"Check the path, or the spelling if a folder of the Hub repository {repository} is meant."
     if has_folder(Path(first)):
         raise CheckpointError("no such directory", where=text, hint=hint)
     try:
