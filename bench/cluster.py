@@ -3,10 +3,10 @@
     python bench/cluster.py --kills 50 --parameters 20M
     python bench/cluster.py --kills 0 --speedup 3 --parameters 200M
 
-Every run is one of ``rlmerge merge --executor ray``. Of ten kills nine are of a worker and one is of the driver; a merge
-whose driver was killed is resumed. Whatever bears the final name must equal a merge without Ray byte for byte: the first
-difference ends this with exit code 1. ``--speedup`` times merges with one and with two workers, and prints the medians of
-so many repeats with the load of the machine.
+Every run is one of ``rlmerge merge --executor ray``. Of ten kills nine are of a worker and one is of the driver; a
+merge whose driver was killed is resumed. Whatever bears the final name must equal a merge without Ray byte for byte:
+the first difference ends this with exit code 1. ``--speedup`` times merges with one and with two workers, and prints
+the medians of so many repeats with the load of the machine.
 """
 
 from __future__ import annotations
