@@ -6,14 +6,19 @@ The models are served by ``_serve.py`` on loopback, with the latency and the ban
 reads all weights in ranges of 8 MiB, 32 at a time, with obstore (and with fsspec's HTTP file system where that is
 installed), and keeps nothing. The merge is the ``rlmerge`` command; its time includes the start of the interpreter, the
 plan, and writing the output. The share is that of the download's throughput, in bytes that the merge has to read once.
+
+With ``--upload`` the models are here, and the output goes to moto's S3 on loopback, beside a plain upload of the same
+files by obstore, two at a time in parts of 8 MiB. The share is that of this upload's throughput.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -97,6 +102,69 @@ def rows(runs: dict[str, list[Measurement]], nbytes: dict[str, int], base: str) 
         ]
 
 
+@contextmanager
+def bucket() -> Iterator[str]:
+    """The endpoint of an S3 server with an empty ``bucket``; the environment is set for it."""
+    process = subprocess.Popen([sys.executable, str(BENCH / "_serve_s3.py")], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        os.environ |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        os.environ["AWS_REGION"] = "us-east-1"
+        yield endpoint
+    finally:
+        process.kill()
+        process.wait()
+
+
+def empty(endpoint: str) -> None:
+    """Forget everything that the server holds, and make the bucket."""
+    for method, path in (("POST", "moto-api/reset"), ("PUT", "bucket")):
+        request = urllib.request.Request(f"{endpoint}/{path}", data=b"", method=method)
+        urllib.request.urlopen(request, timeout=60).read()
+
+
+def upload(folder: Path) -> None:
+    """Put every file of a directory, two at a time."""
+    import obstore
+    from obstore.store import S3Store
+
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    store = S3Store("bucket", prefix="plain", endpoint=endpoint, client_options={"allow_http": True})
+
+    def put(path: Path) -> None:
+        obstore.put(store, path.name, path, chunk_size=PIECE, max_concurrency=CONNECTIONS // 2)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(put, sorted(folder.iterdir())))
+
+
+def uploads(asked: argparse.Namespace, models: Path, work: Path) -> str:
+    """A merge into a directory, a plain upload of that, and a merge into the store."""
+    names = [path.name for path in sorted(models.iterdir()) if path.is_dir()]
+    experts = [str(models / name) for name in names if name != "base"]
+    options = ["--no-cache", "--quiet", "--memory", asked.memory, "--shard-size", asked.shard_size]
+    method = asked.methods[0]
+    words = [RLMERGE, "merge", "--method", method, "--base", str(models / "base"), *experts, *options]
+    commands = {
+        "merge, to this disk": [*words, "-o", str(work / "out"), "--force"],
+        "plain upload": [sys.executable, __file__, "--upload-folder", str(work / "out")],
+        "merge, to the store": [*words, "-o", "s3://bucket/merged"],
+    }
+    runs: dict[str, list[Measurement]] = {name: [] for name in commands}
+    with bucket() as endpoint:
+        for _ in range(asked.repeats):
+            for name, command in commands.items():
+                empty(endpoint)
+                runs[name].append(measure(command))
+    total = sum(path.stat().st_size for path in (work / "out").iterdir())
+    found = list(rows(runs, dict.fromkeys(runs, total), "plain upload"))
+    return (
+        f"{total / 1e9:.2f} GB written by {method} from {len(names)} models on this disk, to moto's S3 on loopback; "
+        f"--memory {asked.memory}, --shard-size {asked.shard_size}; medians of {asked.repeats}.\n\n"
+    ) + table(["", "wall s", "CPU s", "MB/s", "of the plain upload", "anonymous MiB"], found)
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -106,10 +174,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", default="512MiB")
+    parser.add_argument("--upload", action="store_true", help="measure outputs in an object store instead")
+    parser.add_argument("--shard-size", default="100MB", help="with --upload (default 100MB)")
     asked = parser.parse_args(arguments)
     with workspace("remote", asked.keep) as work:
         models = work / "models"
         generate(models, *llama(asked.parameters), spec_of(parser, asked))
+        if asked.upload:
+            report("A merge into an object store", uploads(asked, models, work), asked.record)
+            return
         sizes = {
             path.relative_to(models).as_posix(): path.stat().st_size for path in sorted(models.rglob("*.safetensors"))
         }
@@ -137,7 +210,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--download"]:
+    if sys.argv[1:2] == ["--upload-folder"]:
+        upload(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["--download"]:
         _, _, library, address, *named = sys.argv
         download(library, address, {name: int(size) for name, _, size in (each.rpartition("=") for each in named)})
     else:

@@ -11,6 +11,9 @@ from urllib.parse import SplitResult, urlsplit
 
 SCHEMES = ("s3", "gs", "az", "https", "http", "hf")
 
+WRITABLE = ("s3", "gs", "az")
+"""Schemes of stores that a model can be written to."""
+
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -44,6 +47,34 @@ def check_address(text: str) -> str:
     if any(part in (".", "..") for part in parts.path.split("/")) or not text.isprintable() or "\\" in text:
         raise ValueError(f"{shown!a} is not a plain address: it holds '.', '..', or characters that cannot be seen")
     return text.rstrip("/")
+
+
+def check_output(text: str) -> str:
+    """``text`` without a trailing slash; ValueError if it is no folder of an object store that we write."""
+    address = check_address(text)
+    scheme, _, rest = address.partition("://")
+    if scheme.lower() == "hf":
+        raise ValueError("the Hub takes finished models: write a directory here, then rlmerge push OUT org/name")
+    if scheme.lower() not in WRITABLE:
+        raise ValueError(f"nothing can be written to {scheme}://; known: {', '.join(f'{s}://' for s in WRITABLE)}")
+    if not rest.partition("/")[2].strip("/") or "//" in rest:
+        raise ValueError(f"{address} names no folder for one model; write {scheme}://bucket/folder")
+    return address
+
+
+_standing: dict[str, str] = {}
+
+
+def stand_in(path: str, address: str) -> None:
+    """From now on the local ``path`` stands for ``address``."""
+    _standing[path] = address
+
+
+def addressed(text: str) -> str:
+    """``text`` with local paths that stand for addresses as these."""
+    for path, address in _standing.items():
+        text = text.replace(path, address)
+    return text
 
 
 def without_secrets(text: str) -> str:

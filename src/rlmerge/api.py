@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlmerge._version import __version__
+from rlmerge.addresses import is_address
 from rlmerge.checkpoint import VerifyResult
 from rlmerge.checkpoint import verify as verify_directory
 from rlmerge.checkpoint.license import strictest
 from rlmerge.checkpoint.model import Checkpoint
+from rlmerge.errors import RequestError
 from rlmerge.merging import MergeResult, Plan, plan_stages, run, run_stages
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -30,6 +33,8 @@ def merge(
 ) -> MergeResult:
     """Merge the models of ``recipe`` (a path, YAML text, mapping or ``Recipe``) into the new directory ``out``.
 
+    An address such as ``s3://bucket/folder`` is a directory of an object store (docs/scale.md).
+
     The path may be that of a merge's ``rlmerge.lock.yaml``: the same models then give the same weights again. A file of
     several recipes runs stage by stage; ``keep_stages`` keeps the intermediate results in ``OUT.stages``.
 
@@ -38,7 +43,9 @@ def merge(
     """
     keep = bool(options.pop("keep_stages", False))
     recipes, chosen = _read(recipe, options)
-    place = expanded(out)
+    place = placed(out)
+    if keep and is_address(os.fspath(out)):
+        raise RequestError("keep_stages is for outputs on this machine", hint="Leave it away, or write a directory.")
     return run_stages(plan_stages(recipes, place, chosen), chosen, run_plan, progress, keep)
 
 
@@ -48,12 +55,12 @@ def plan(recipe: AnyRecipe, out: str | PathLike[str] | None = None, **options: A
     Of a file of several recipes, the plan of the last; all others are planned too.
     """
     recipes, chosen = _read(recipe, options)
-    return plan_stages(recipes, None if out is None else expanded(out), chosen)[-1].plan
+    return plan_stages(recipes, None if out is None else placed(out), chosen)[-1].plan
 
 
 def run_plan(plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
     """Carry out ``plan`` and write the model card."""
-    return run(plan, Path(out), progress, _documents)
+    return run(plan, placed(out), progress, _documents)
 
 
 def run_plan_on(executor: str, plan: Plan, out: str | PathLike[str], progress: Progress | None = None) -> MergeResult:
@@ -111,8 +118,20 @@ def calibrate(
     return calibrate(only(recipes), expanded(out), prompts, drift, CalibrationOptions.of(**options), progress)
 
 
+def placed(out: str | PathLike[str]) -> Path:
+    """An output directory as the user means it, or what stands for the folder of an object store."""
+    if not is_address(os.fspath(out)):
+        return expanded(out)
+    from rlmerge.checkpoint.remote.upload import upload_to
+
+    return upload_to(os.fspath(out))
+
+
 def expanded(out: str | PathLike[str]) -> Path:
-    """An output directory as the user means it, ``~`` included."""
+    """An output directory as the user means it, ``~`` included; RequestError for an address."""
+    if is_address(os.fspath(out)):
+        hint = "Name a directory on this machine; merges alone are written to object stores."
+        raise RequestError("is no directory on this machine", where=os.fspath(out), hint=hint)
     path = Path(out)
     try:
         return path.expanduser()
@@ -127,8 +146,8 @@ def _read(recipe: AnyRecipe, options: dict[str, Any]) -> tuple[tuple[Recipe, ...
 
 
 def verify(out: str | PathLike[str]) -> VerifyResult:
-    """Check a merged directory against its manifest, byte by byte."""
-    return verify_directory(Path(out))
+    """Check a merged directory, or one at an address, against its manifest, byte by byte."""
+    return verify_directory(out)
 
 
 def _source(recipe: str | PathLike[str] | Mapping[str, Any]) -> str | Path | Mapping[str, Any]:

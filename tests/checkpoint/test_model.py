@@ -155,3 +155,25 @@ def test_no_permission(common_folder, ordinary_user, write_tensors):
         open_checkpoint(root)
     with ordinary_user(), pytest.raises(CheckpointError, match="may not be read"):
         open_checkpoint(root / "deeper")
+
+
+def test_a_missing_path_of_three_parts_is_no_matter_of_the_hub(tmp_path, monkeypatch):
+    """Its first folder is here, so that nobody is asked whether there is a repository of that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("rlmerge.checkpoint.hub.fetch", lambda *_: pytest.fail("the Hub was asked"))
+    with pytest.raises(CheckpointError, match="no such directory") as error:
+        open_checkpoint("runs/grpo/step-20")
+    assert error.value.where == "runs/grpo/step-20" and "Check the path" in error.value.hint
+
+
+def test_a_path_of_three_parts_that_is_nowhere(tmp_path, monkeypatch):
+    def fetch(model, revision):
+        raise CheckpointError("neither a directory here nor a repository on the Hub", where=model)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rlmerge.checkpoint.hub.fetch", fetch)
+    with pytest.raises(CheckpointError, match="no such directory"):
+        open_checkpoint("runs/grpo/step-20")
+    with pytest.raises(CheckpointError, match="neither a directory here nor a repository"):
+        open_checkpoint("runs/grpo")

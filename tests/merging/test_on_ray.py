@@ -14,7 +14,9 @@ import ray
 
 import rlmerge
 from rlmerge.api import run_plan, run_plan_on
+from rlmerge.checkpoint.shares import Share
 from rlmerge.errors import RequestError
+from rlmerge.merging import on_ray
 from support.family import recipe, tree
 
 
@@ -72,6 +74,47 @@ def test_killed_workers_change_nothing(cluster, family, tmp_path, alone):
         done.set()
         killer.join()
     assert killed and tree(out) == alone
+
+
+def test_a_slow_task_is_overtaken(cluster, family, tmp_path, monkeypatch):
+    """A worker stands still for good: another takes over its task, and the output is that of one run."""
+    monkeypatch.setattr(on_ray, "AT_LEAST", 1.0)
+    out, stopped, done = tmp_path / "out", set(), threading.Event()
+
+    def stop():
+        """The first worker that is seen, while it plans."""
+        while not done.is_set() and not stopped:
+            for pid in list(workers())[:1]:
+                os.kill(pid, signal.SIGSTOP)
+                stopped.add(pid)
+            time.sleep(0.005)
+
+    def asked(place):
+        """A merge that no worker has planned before."""
+        return rlmerge.plan(recipe(family, "ties", count=2, density=0.4), place, shard_size=600_000, cache=False)
+
+    run_plan(asked(tmp_path / "alone"), tmp_path / "alone")
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        run_plan_on("ray", asked(out), out)
+    finally:
+        done.set()
+        stopper.join()
+    assert stopped and tree(out) == tree(tmp_path / "alone")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["alone", "out"]
+
+
+def test_what_a_second_attempt_made_takes_the_place_of_the_first(tmp_path):
+    """The first one's files go on without a name: whoever holds them open changes nothing that is read."""
+    home, spare, share = tmp_path / "home", tmp_path / "spare", Share(2, 1)
+    for place, content in ((home, b"first"), (spare, b"second")):
+        (place / share.directory).mkdir(parents=True)
+        (place / share.directory / "shard").write_bytes(content)
+    with (home / share.directory / "shard").open("ab") as late:
+        on_ray._adopt(home, spare, share)
+        late.write(b"late")
+    assert tree(home) == {f"{share.directory}/shard": b"second"} and tree(spare) == {}
 
 
 def workers():

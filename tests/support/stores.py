@@ -186,7 +186,7 @@ def _sibling(path: Path, name: str) -> dict[str, object]:
 
 
 def digests(path: Path) -> tuple[str, str]:
-    """SHA-1 and SHA-256 of a file, taken once of each edition."""
+    """Git's SHA-1 and the SHA-256 of a file, taken once of each edition."""
     status = path.stat()
     return _digests(path, status.st_mtime_ns, status.st_size, status.st_ino)
 
@@ -194,7 +194,7 @@ def digests(path: Path) -> tuple[str, str]:
 @cache
 def _digests(path: Path, *_: int) -> tuple[str, str]:
     data = path.read_bytes()
-    return hashlib.sha1(data).hexdigest(), hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(), hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
@@ -264,3 +264,22 @@ def s3(faults: Faults) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def use_s3(monkeypatch: Any, endpoint: str) -> None:
+    """Make S3 the one at ``endpoint``, where there is then an empty ``bucket`` and nothing else."""
+    import os
+    import urllib.request
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    for method, path in (("POST", "moto-api/reset"), ("PUT", "bucket")):
+        request = urllib.request.Request(f"{endpoint}/{path}", data=b"", method=method)
+        urllib.request.urlopen(request, timeout=10).read()

@@ -64,14 +64,14 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(file: Path) -> Header:
-    """The header of ``file``.
+def read_header(file: Path | InputFile) -> Header:
+    """The header of ``file``, or of the remote one that a path stands for.
 
     CheckpointError if the file cannot be read, is truncated, or its header exceeds a limit above, is not UTF-8 JSON,
     has a key twice, names an unknown element type, has a shape of 2**63 bytes or more, or gives byte ranges that differ
     from the shapes, overlap, leave holes, or do not end where the file ends.
     """
-    input = open_input(file)
+    input = file if isinstance(file, InputFile) else open_input(file)
     raw = _read_raw(input)
     where = str(input)
     if not raw.startswith(b"{"):
@@ -92,8 +92,13 @@ def read_header(file: Path) -> Header:
 
 def open_input(path: Path) -> InputFile:
     """The file at ``path``, or the remote one that it stands for; CheckpointError if there is none to be read."""
+    return remote_file(path) or InputFile(path)
+
+
+def remote_file(path: Path) -> InputFile | None:
+    """The remote file that ``path`` stands for; None for one that is here."""
     remote = sys.modules.get("rlmerge.checkpoint.remote")
-    return (remote and remote.opened_remotely(path)) or InputFile(path)
+    return remote.opened_remotely(path) if remote else None
 
 
 def check_name(name: str, where: str) -> None:

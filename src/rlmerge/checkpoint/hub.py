@@ -20,6 +20,9 @@ PICKLED = ("pytorch_model*.bin", "adapter_model.bin")
 """Weights of a repository without safetensors; they are interpreted, never run."""
 
 
+NOWHERE = "neither a directory here nor a repository on the Hub"
+
+
 def parse_id(reference: str) -> tuple[str, str | None] | None:
     """Model and revision of ``org/name[/folder][@revision]``; None if it cannot be a Hub id."""
     found = _ID.fullmatch(reference)
@@ -87,7 +90,7 @@ def refused_by_hub(error: Exception, repository: str, revision: str | None, wher
         hint = "Name a branch, tag or commit of the repository after the @."
         return CheckpointError(f"the Hub repository has no revision {revision!r}", where=where, hint=hint)
     if isinstance(error, errors.RepositoryNotFoundError):
-        what = "neither a directory here nor a repository on the Hub" if local else "no such repository on the Hub"
+        what = NOWHERE if local else "no such repository on the Hub"
         hint = "Check the spelling; for a private repository log in: hf auth login"
         return CheckpointError(what, where=where, hint=hint)
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):

@@ -40,7 +40,8 @@ class JournalEntry:
     stats: Mapping[str, Any]
 
 
-def _line(content: Mapping[str, Any]) -> bytes:
+def line(content: Mapping[str, Any]) -> bytes:
+    """One line of a journal."""
     text = json.dumps(content).encode()
     return f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n"
 
@@ -55,22 +56,22 @@ class Journal:
         self.entries = {entry.tensor: entry for entry in kept}
         self._path = directory / NAME
         self._fd = -1
-        lines = [_line({"plan": plan_digest}), *(_line(asdict(entry)) for entry in self.entries.values())]
+        begun = [line({"plan": plan_digest}), *(line(asdict(entry)) for entry in self.entries.values())]
         with writing(self._path):
             # The old journal stays in place until the new one is whole.
             fresh = directory / FRESH
             fresh.unlink(missing_ok=True)
-            write_file(fresh, b"".join(lines))
+            write_file(fresh, b"".join(begun))
             fresh.replace(self._path)
             sync_directory(directory)
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def append(self, entry: JournalEntry) -> None:
         """Record a finished tensor."""
-        line = _line(asdict(entry))
+        left = line(asdict(entry))
         with writing(self._path):
-            while line:
-                line = line[os.write(self._fd, line) :]
+            while left:
+                left = left[os.write(self._fd, left) :]
         self.entries[entry.tensor] = entry
 
     def close(self) -> None:
@@ -85,13 +86,13 @@ def read_journal(directory: Path) -> tuple[str, list[JournalEntry]] | None:
 
     None without a journal, where it cannot be read, or if its first line is none.
     """
-    lines = _lines(directory / NAME)
+    found = lines(directory / NAME)
     try:
-        first = next(lines, None)
+        first = next(found, None)
         if not isinstance(first, dict) or not isinstance(first.get("plan"), str):
             return None
         entries: list[JournalEntry] = []
-        for content in lines:
+        for content in found:
             entry = _entry(content)
             if entry is None:
                 break
@@ -100,14 +101,14 @@ def read_journal(directory: Path) -> tuple[str, list[JournalEntry]] | None:
     except (CheckpointError, OSError):
         return None
     finally:
-        lines.close()
+        found.close()
 
 
-def _lines(path: Path) -> Generator[Any]:
-    """The content of every line up to the first that is torn or altered."""
+def lines(path: Path) -> Generator[Any]:
+    """The content of every line up to the first that is torn or altered; CheckpointError if there is no such file."""
     with open(open_regular(path, follow=False), "rb") as handle:  # noqa: PTH123 - of a descriptor
-        while (line := handle.readline(_MAX_LINE)).endswith(b"\n"):
-            digest, _, text = line[:-1].partition(b" ")
+        while (read := handle.readline(_MAX_LINE)).endswith(b"\n"):
+            digest, _, text = read[:-1].partition(b" ")
             if xxhash.xxh3_64_hexdigest(text).encode() != digest:
                 return
             try:

@@ -56,6 +56,12 @@ def read_license(directory: Path) -> str | None:
         text = read_start(directory / "README.md", _MAX_MATTER).decode("utf-8-sig", "replace")
     except (CheckpointError, OSError, ValueError):
         return None
+    return license_of(text)
+
+
+def license_of(card: str) -> str | None:
+    """The same of the text of a card."""
+    text = card[:_MAX_MATTER]
     lines = re.split(r"\r\n|\n|\r", text)
     if not _FENCE.fullmatch(lines[0]):
         return None

@@ -84,16 +84,21 @@ def read_manifest(directory: Path) -> Manifest:
         raise CheckpointError(f"has no {NAME}", where=str(directory), hint=hint) from None
     except OSError as error:
         raise unreadable(directory / NAME, error) from error
-    content = strictjson.parse(read_bytes(path, MAX_HEADER), str(path))
+    return parse_manifest(read_bytes(path, MAX_HEADER), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in ``data``, read from ``where``; CheckpointError if it is none."""
+    content = strictjson.parse(data, where)
     version = content.get("format_version") if isinstance(content, dict) else None
     if type(version) is not int or version not in VERSIONS:
         hint = "Use the version of rlmerge that wrote it."
         known = " or ".join(map(str, VERSIONS))
-        raise CheckpointError(f"has format version {quoted(version)}, not {known}", where=str(path), hint=hint)
+        raise CheckpointError(f"has format version {quoted(version)}, not {known}", where=where, hint=hint)
     try:
         return _manifest(content, VERSIONS[version])
     except _Wrong as error:
-        raise CheckpointError(f"is not a manifest ({error})", where=str(path), hint="Restore the original.") from None
+        raise CheckpointError(f"is not a manifest ({error})", where=where, hint="Restore the original.") from None
 
 
 class _Wrong(Exception):

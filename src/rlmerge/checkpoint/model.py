@@ -175,7 +175,7 @@ def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
         if found is None:
             hint = "Name a model directory, an address, or a Hub model as org/name[@revision]."
             raise CheckpointError("no such directory", where=text, hint=hint) from None
-        return hub.fetch(found[0], revision or found[1])
+        return _on_hub(text, found[0], revision or found[1])
     if not is_directory:
         hint = f"Name the directory that holds the model: '{path.parent}'."
         raise CheckpointError("is a file, not a model directory", where=text, hint=hint)
@@ -183,6 +183,23 @@ def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:
         hint = f"Remove '@{revision}', or name a Hub model as org/name@{revision}."
         raise CheckpointError("is a local directory, which has no revisions", where=text, hint=hint)
     return path.resolve(), None
+
+
+def _on_hub(text: str, model: str, revision: str | None) -> tuple[Path, str]:
+    """The downloaded model; a path of three parts or more is thought to be one of this machine where that may be."""
+    first, _, rest = model.partition("/")
+    if "/" not in rest:
+        return hub.fetch(model, revision)
+    repository = "/".join(model.split("/")[:2])
+    hint = f"Check the path, or the spelling if a folder of the Hub repository {repository} is meant."
+    if has_folder(Path(first)):
+        raise CheckpointError("no such directory", where=text, hint=hint)
+    try:
+        return hub.fetch(model, revision)
+    except CheckpointError as error:
+        if error.what != hub.NOWHERE:
+            raise
+        raise CheckpointError("no such directory", where=text, hint=hint) from None
 
 
 def _check_against_index(header: Header, listed: list[str], earlier: Mapping[str, Extent]) -> list[str]:

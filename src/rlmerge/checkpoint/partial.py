@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlmerge import __version__
 from rlmerge.checkpoint import journal as journals
@@ -34,6 +36,9 @@ from rlmerge.checkpoint.shares import Share
 from rlmerge.checkpoint.target import check_target, lock, partial_path, publish
 from rlmerge.errors import RequestError, RunError
 
+if TYPE_CHECKING:
+    from rlmerge.checkpoint.remote.upload import Upload
+
 _MODEL = "model"
 _REPLACED = "replaced"
 """An old target while there is none, on file systems that cannot swap."""
@@ -41,6 +46,8 @@ _REPLACED = "replaced"
 
 class PartialDirectory:
     """An output directory in the making; only one process can hold it. ``path`` is where it grows.
+
+    A target that stands for an address (``remote.upload``) grows here all the same, but is published there.
 
     ``plan_digest`` must cover all that decides the output's bytes: recipe, inputs, layout, seed, and version.
     """
@@ -75,6 +82,9 @@ class PartialDirectory:
         self._plan_digest = plan_digest
         check_target(self.target, force)
         self._home = home = partial_path(self.target)
+        self._upload = uploading(self.target)
+        if self._upload is not None:
+            self._upload.check(home, force)
         self._lock = self._joined = -1
         self._made = [place for place in self.target.parents if not os.path.lexists(place)]
         if share is not None:
@@ -89,13 +99,17 @@ class PartialDirectory:
             found = self._own()
             fresh = found is None
             claims = self._claims(found, resume, accepts)
-            self._kept = self._recheck(claims, shards, advance)
+            sent = self._upload.begin(self._home, plan_digest, claims, shards) if self._upload else {}
+            here = {name: claim for name, claim in claims.items() if claim.shard not in sent}
+            self._kept = {**sent, **self._recheck(here, shards, advance)}
             self._clear()
             entries = (claims[name] for kept in self._kept.values() for name in kept.names)
             self._journal = Journal(self._home, plan_digest, entries)
             with preparing(self.path):
                 self.path.mkdir(exist_ok=True)
         except BaseException:
+            if self._upload is not None:
+                self._upload.close()
             if fresh:
                 self._remove()
             with suppress(OSError):
@@ -152,15 +166,15 @@ class PartialDirectory:
             write_file(path, manifest.to_json())
             for directory in {(self.path / name).parent for name in (*self._files, manifests.NAME)}:
                 sync_directory(directory)
-        publish(self.path, self.target, self._force, self._home / _REPLACED)
-        with finishing(self.target):
-            sync_directory(self.target)
-            sync_directory(self.target.parent)
+        self._publish(manifest)
         self._journal.close()
         with suppress(RunError):
             # Should we be killed now, nothing must look like finished tensors of a run that can go on.
             Journal(self._home, self._plan_digest).close()
         self._remove()
+        if self._upload is not None:
+            with suppress(OSError):
+                self._home.parent.rmdir()  # which is that of this address alone
         return manifest
 
     def finish(self, shards: Sequence[ShardPlan]) -> None:
@@ -176,6 +190,8 @@ class PartialDirectory:
     def abandon(self) -> None:
         """Remove the directory and everything in it, and the directories above it that were made for it."""
         self.close()
+        if self._upload is not None:
+            self._upload.discard()
         self._remove()
         self._remove_parents()
 
@@ -186,6 +202,8 @@ class PartialDirectory:
             undo.callback(self._journal.close)
             for writer in self._writers.values():
                 undo.callback(writer.close)
+            if self._upload is not None:
+                undo.callback(self._upload.close)
             self._syncer.shutdown()
             self._hasher.shutdown()
 
@@ -203,6 +221,8 @@ class PartialDirectory:
                 raise ValueError(f"{len(writer.pending)} tensors of {shard.name} have not been written")
         for sync in self._syncs:
             sync.result()
+        if self._upload is not None:
+            self._upload.wait()
 
     def _take(self, share: Share | None) -> int:
         """The lock of this directory; RequestError if another process holds it."""
@@ -309,6 +329,8 @@ class PartialDirectory:
             shutil.rmtree(self._home / name, ignore_errors=True)
         with suppress(OSError):
             if not any(os.path.lexists(self._home / name) for name in (_MODEL, _REPLACED)):
+                for name in ("uploads.jsonl", "uploads.new"):
+                    (self._home / name).unlink(missing_ok=True)
                 (self._home / journals.NAME).unlink(missing_ok=True)
                 (self._home / journals.FRESH).unlink(missing_ok=True)
                 self._home.rmdir()
@@ -324,8 +346,25 @@ class PartialDirectory:
                 place.rmdir()
 
     def _start_sync(self, writer: ShardWriter) -> None:
-        """Write a finished shard to disk while the merge goes on."""
-        self._syncs.append(self._syncer.submit(_sync_and_close, writer))
+        """Write a finished shard to disk, or upload it, while the merge goes on."""
+        if self._upload is None:
+            self._syncs.append(self._syncer.submit(_sync_and_close, writer))
+        else:
+            record = FileRecord(writer.digest.hexdigest(), writer.shard.size)
+            self._upload.take(self.path / writer.shard.name, record, writer.close)
+
+    def _publish(self, manifest: Manifest) -> None:
+        """Give the complete directory its final name, here or in an object store."""
+        if self._upload is not None:
+            sent = {name for name in manifest.files if self._upload.record(name) is not None}
+            data = manifest.to_json()
+            own = {manifests.NAME: FileRecord(new_digest(BLAKE3, data).hexdigest(), len(data))}
+            self._upload.publish(self.path, {n: r for n, r in manifest.files.items() if n not in sent} | own)
+            return
+        publish(self.path, self.target, self._force, self._home / _REPLACED)
+        with finishing(self.target):
+            sync_directory(self.target)
+            sync_directory(self.target.parent)
 
     def _free(self, name: str) -> Path:
         """Where a side file of this name goes; ValueError if the name is taken."""
@@ -341,11 +380,18 @@ class PartialDirectory:
         files = dict(self._files)
         tensors: dict[str, TensorRecord] = {}
         for shard in shards:
-            files[shard.name] = FileRecord(self._writers[shard.name].digest.hexdigest(), shard.size)
+            sent = self._upload.record(shard.name) if self._upload else None
+            files[shard.name] = sent or FileRecord(self._writers[shard.name].digest.hexdigest(), shard.size)
             for tensor in shard.tensors:
                 digest = self._journal.entries[tensor.name].xxh3
                 tensors[tensor.name] = TensorRecord(shard.name, tensor.dtype.code, tensor.shape, digest)
         return Manifest(__version__, files, tensors)
+
+
+def uploading(target: Path) -> Upload | None:
+    """The upload that ``target`` stands for; None for one on this machine, for which nothing more is imported."""
+    module = sys.modules.get("rlmerge.checkpoint.remote.upload")
+    return module.upload_at(target) if module else None
 
 
 def _sync_and_close(writer: ShardWriter) -> None:

@@ -29,6 +29,7 @@ VERBS = {
     "moe": "Assemble a mixture of experts from dense models.",
     "migrate": "Explain a mergekit recipe line by line; write it with every value.",
     "verify": "Check an output directory against its manifest.",
+    "push": "Send an output directory to a repository of the Hugging Face Hub.",
     "inspect": "Say whether models will merge, and what would survive; merge nothing.",
     "eval": "Score base, experts and merges on tasks, and say what each merge kept.",
     "tune": "Search the best recipe for given models, and confirm it on held-out items.",

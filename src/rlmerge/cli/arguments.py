@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rlmerge.addresses import is_address
 from rlmerge.options import parse_size
 
 if TYPE_CHECKING:
@@ -45,11 +46,23 @@ class ShareType(click.ParamType):
 
 
 class OutputPath(click.ParamType):
-    """A click type for a path that will be written: ``~`` is the home directory, also where no shell expands it."""
+    """A click type for a path that will be written: ``~`` is the home directory, also where no shell expands it.
+
+    With ``remote`` an address of an object store becomes the local path that stands for it.
+    """
 
     name = "path"
 
+    def __init__(self, remote: bool = False) -> None:
+        self.remote = remote
+
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if isinstance(value, str) and is_address(value):
+            if not self.remote:
+                self.fail(f"{value} is no place on this machine, and nothing else can be written here", param, ctx)
+            from rlmerge.checkpoint.remote.upload import upload_to
+
+            return upload_to(value)
         try:
             return Path(value).expanduser()
         except RuntimeError:

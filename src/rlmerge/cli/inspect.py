@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=OutputPath(), metavar="FILE", help="Write all figures as JSON.")
 @click.option("--spectral", is_flag=True, help="Add singular values and principal angles; slow.")
 @click.option("--exact", is_flag=True, help="Forecast from every weight, not from a sample of a large model.")
+@click.option("--sample", is_flag=True, help="Read headers and a sample of the weights; figures carry their error.")
 @click.option("--memory", type=Size(), default="512MiB", show_default=True, help="Memory budget.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads; as many as there are cores by default.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -36,6 +37,7 @@ def command(
     json_file: Path | None,
     spectral: bool,
     exact: bool,
+    sample: bool,
     memory: int,
     workers: int | None,
     quiet: bool,
@@ -46,10 +48,12 @@ def command(
     With --against, MERGED is a finished merge, and RECIPE the recipe (or rlmerge.lock.yaml) it was made from.
     """
     from rlmerge.cli.progress import show_progress
-    from rlmerge.inspection.inspect import SAMPLE, inspect
+    from rlmerge.inspection.inspect import PART, SAMPLE, inspect
     from rlmerge.options import Options
     from rlmerge.recipe import load_recipe
 
+    if sample and (exact or spectral or against is not None):
+        raise click.UsageError("--sample goes without --exact, --spectral and --against", click.get_current_context())
     recipe = None if against is None else load_recipe(against)
     base, experts, merged = _models(models, base, recipe)
     check_writable(out, json_file)
@@ -61,6 +65,7 @@ def command(
             recipe=recipe,
             options=Options(memory=memory, workers=workers),
             sample=0 if exact else SAMPLE,
+            part=PART if sample else None,
             spectral=spectral,
             progress=progress,
         )

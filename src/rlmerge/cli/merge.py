@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlmerge.addresses import addressed
 from rlmerge.cli.arguments import OutputPath, ShareType
 from rlmerge.cli.failures import interruptible
 from rlmerge.cli.output import color, emit, emit_json, width
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @request_options
-@click.option("-o", "--out", required=True, type=OutputPath(), metavar="OUT", help="Directory to write.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=OutputPath(remote=True),
+    metavar="OUT",
+    help="Directory to write, or a folder of an object store: s3://, gs://, az://.",
+)
 @click.option("--keep-stages", is_flag=True, help="Keep the results of a file's other recipes in OUT.stages.")
 @click.option(
     "--as",
@@ -77,6 +85,7 @@ def command(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     recipes, options = read_requests(request)
     from rlmerge.api import run_plan
+    from rlmerge.checkpoint.partial import uploading
     from rlmerge.cli.progress import show_progress
     from rlmerge.merging import plan_stages, run_stages
 
@@ -84,6 +93,8 @@ def command(
         raise click.UsageError(f"no executor '{executor}'; known: ray, ray://HOST:PORT")
     if executor is not None and (kind == "adapter" or keep_stages or share is not None):
         raise click.UsageError("--executor goes without --as adapter, --keep-stages and --shards")
+    if uploading(out) is not None and (kind == "adapter" or keep_stages or share is not None or executor is not None):
+        raise click.UsageError("--as adapter, --keep-stages, --shards and --executor write directories on this machine")
     if share is not None:
         if kind == "adapter" or keep_stages:
             raise click.UsageError("--shards goes without --as adapter and --keep-stages")
@@ -169,7 +180,7 @@ def merge_text(result: MergeResult, *, width: int, color: bool) -> str:
     from rlmerge.report.console import render, warning_lines
 
     result = displayed(result)
-    parts: list[RenderableType] = [f"{result.method} ({result.status}) → {plain(result.out)}"]
+    parts: list[RenderableType] = [f"{result.method} ({result.status}) → {plain(addressed(str(result.out)))}"]
     if result.experts:
         parts.append(_survival(result.experts))
     if result.routers:

@@ -16,7 +16,7 @@ from rlmerge.text import displayed
 
 @click.command()
 @request_options
-@click.option("-o", "--out", type=OutputPath(), metavar="OUT", help="Where the merge would write.")
+@click.option("-o", "--out", type=OutputPath(remote=True), metavar="OUT", help="Where the merge would write.")
 @click.option(
     "--bandwidth",
     type=Size(),
@@ -46,7 +46,8 @@ def command(out: Path | None, graph: str | None, output_format: str, bandwidth: 
     if bandwidth is not None:
         plan["bandwidth"] = bandwidth
         stages_of: list[dict[str, Any]] = [plan, *plan["stages"]]
-        plan["link_seconds"] = sum(int(each["bytes_remote"]) for each in stages_of) / bandwidth
+        down, up = (sum(int(each[key]) for each in stages_of) for key in ("bytes_remote", "bytes_sent"))
+        plan["link_seconds"] = max(down, up) / bandwidth
     if graph is not None:
         emit(_drawn([*plan["stages"], {"name": stages[-1].recipe.name or str(out or "result"), **plan}], graph))
     elif output_format == "json":
@@ -78,6 +79,7 @@ def plan_text(plan: Mapping[str, Any], *, width: int, color: bool) -> str:
         ("to read", size_text(plan["bytes_read"])),
         *_link(plan),
         ("to write", size_text(plan["bytes_written"])),
+        *([("on this disk at a time", size_text(plan["bytes_here"]))] if plan.get("bytes_sent") else []),
         ("peak memory", size_text(plan["peak_memory"])),
         ("free disk", "unknown" if plan["free_disk"] is None else size_text(plan["free_disk"])),
     ):
@@ -92,6 +94,7 @@ def _link(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     remote = plan.get("bytes_remote", 0)
     lines = [("over the network", size_text(remote))] if remote else []
+    lines += [("to upload", size_text(plan["bytes_sent"]))] if plan.get("bytes_sent") else []
     if "bandwidth" in plan:
         rate = f"{size_text(plan['bandwidth'])}/s"
         lines.append(("at the least", f"{duration_text(plan['link_seconds'])} at {rate}"))

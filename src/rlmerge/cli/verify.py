@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rlmerge.addresses import is_address
 from rlmerge.cli.output import color, emit, emit_json, width
 from rlmerge.cli.request import FORMAT
 from rlmerge.text import plain
@@ -18,31 +19,36 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("directory", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="OUT", type=click.Path())
 @click.option("--sha256", is_flag=True, help="Print the SHA-256 of every file too, as sha256sum does.")
 @click.option("--load", is_flag=True, help="Load it with transformers too, and name what is left over or missing.")
 @click.option("--trust-code", is_flag=True, help="With --load: run the Python files that the configuration names.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @FORMAT
-def command(directory: Path, sha256: bool, load: bool, trust_code: bool, quiet: bool, output_format: str) -> None:
+def command(directory: str, sha256: bool, load: bool, trust_code: bool, quiet: bool, output_format: str) -> None:
     """Check an output directory against its manifest.
 
     Hashes every file and tensor again and looks for missing and extra files. Exit code 1 when something differs.
+    OUT may be an address (s3://bucket/folder, hf://org/name): it is read through, and nothing of it is kept.
     """
-    from rlmerge.checkpoint import read_manifest, verify
+    from rlmerge.checkpoint import verify
+    from rlmerge.checkpoint.verify import contents_of
     from rlmerge.cli.progress import show_progress
 
-    total = sum(record.bytes for record in read_manifest(directory).files.values())
+    if load and is_address(directory):
+        raise click.UsageError("--load takes a directory on this machine", click.get_current_context())
+    contents = contents_of(directory)
+    total = sum(record.bytes for record in contents.manifest.files.values())
     with show_progress(quiet) as progress:
         progress.start("verify", total)
-        found = verify(directory, sha256=sha256, advance=progress.advance)
+        found = verify(contents, sha256=sha256, advance=progress.advance)
         progress.done()
     result = {"out": str(directory), "ok": found.ok, **asdict(found)}
     loaded = None
     if load:
         from rlmerge.language.load_check import check_load
 
-        loaded = check_load(directory, trust_code=trust_code)
+        loaded = check_load(Path(directory), trust_code=trust_code)
         result["load"] = {"ok": loaded.ok, **asdict(loaded)}
     if output_format == "json":
         emit_json(result)
@@ -68,7 +74,7 @@ def _load_text(loaded: LoadCheck) -> str:
     return "\n".join([*lines, *(f"  {plain(problem)}" for problem in loaded.problems)])
 
 
-def verify_text(found: VerifyResult, directory: Path, *, width: int, color: bool) -> str:
+def verify_text(found: VerifyResult, directory: str | Path, *, width: int, color: bool) -> str:
     """Whether a directory is what its manifest says, and where it is not."""
     from rlmerge.report.console import render, size_text
 

@@ -31,6 +31,7 @@ from .pairing import Paired, pair_up
 from .recommend import recommend
 from .results import Inspection, Model
 from .rules import judge
+from .sample import Errors, sampled
 from .spectrum import spectra
 
 TILE = 1 << 22
@@ -38,6 +39,9 @@ TILE = 1 << 22
 
 SAMPLE = 1 << 26
 """Coordinates a forecast looks at unless told otherwise."""
+
+PART = 1 << 24
+"""Coordinates of each model that a sampled inspection reads: 32 MB of bfloat16."""
 
 MAX_EXPERTS = 64
 
@@ -53,16 +57,21 @@ def inspect(
     options: Options | None = None,
     sample: int = SAMPLE,
     spectral: bool = False,
+    part: int | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
     """Measure every expert against ``base`` and every pair of experts; judge whether and how they can be merged.
 
     ``merged`` is a merge of these very models to look back on, ``recipe`` what it was asked to be. ``sample`` limits
     the coordinates that forecasts look at (0: all of them). ``spectral`` adds singular value figures of every matrix,
-    which cost far more than reading. CheckpointError if a model cannot be read; RequestError if there is nothing to
-    inspect.
+    which cost far more than reading. ``part`` reads about so many coordinates of every model instead of all, evenly
+    spread; figures then come with standard errors, and nothing is foretold. CheckpointError if a model cannot be read;
+    RequestError if there is nothing to inspect.
     """
     started = time.perf_counter()
+    if part is not None and (merged is not None or spectral or part < 1):
+        hint = "Leave the sample away, or what needs every weight."
+        raise RequestError("a sample of at least one coordinate goes without a merge and without spectra", hint=hint)
     options, progress = options or Options(), progress or Quiet()
     if isinstance(experts, str | os.PathLike):
         raise RequestError("experts must be a list of models", hint=f"Write [{os.fspath(experts)!r}] for one expert.")
@@ -75,19 +84,22 @@ def inspect(
     tensors, structure = pair_up(checkpoints, names)
     dtypes = {model.dtype for model in models}
     collector = Collector(models[1:], dtypes.pop() if len(dtypes) == 1 else "mixed")
-    total = sum(info.nbytes for paired in tensors for info in paired.job.sources)
+    tiles = [tile for each in tensors for tile in cut(each.job, TILE)] if part is None else [*sampled(tensors, part)]
+    total = sum(tile.nbytes for tile in tiles)
+    errors = None if part is None else Errors(models[1:], collector.dtype)
     ahead = ahead_of((paired.job for paired in tensors), options)
     with Workers(_threads(options, len(experts)), ahead=ahead) as workers:
         forecaster = Forecaster(checkpoints, tensors, sample, options.seed, recipe)
         progress.start("measure", total)
         begun = time.perf_counter()
-        for paired, seen in _observed(tensors, len(experts), workers, progress):
+        for paired, seen in _observed(tensors, tiles, len(experts), workers, progress, errors):
             output = paired.job.output
             collector.add(output.name, output.shape, output.dtype.name, seen)
-            forecaster.learn(paired, seen)
+            if part is None:
+                forecaster.learn(paired, seen)
         progress.done()
         measured = time.perf_counter()
-        forecasts = forecaster.run(workers, collector.whole.seen, names[1:], progress)
+        forecasts = forecaster.run(workers, collector.whole.seen, names[1:], progress) if part is None else ()
         spectrum = spectra(tensors, names[1:], options.memory, progress) if spectral else ()
         after = look_back(merged, tensors, names[1:], forecasts, workers, progress) if merged is not None else None
     evidence = Evidence(
@@ -121,24 +133,31 @@ def inspect(
         measuring=measured - begun,
         bytes_read=total,
         routers=evidence.routers,
+        sampling=None if errors is None else errors.sampling(sum(each.job.output.numel for each in tensors)),
     )
 
 
 def _observed(
-    tensors: Sequence[Paired], experts: int, workers: Workers, progress: Progress
+    tensors: Sequence[Paired],
+    tiles: Sequence[Tile],
+    experts: int,
+    workers: Workers,
+    progress: Progress,
+    errors: Errors | None,
 ) -> Iterator[tuple[Paired, Observation]]:
-    """Each tensor with the sum of its tiles, in order."""
+    """Each tensor with the sum of its tiles, in order; ``errors`` takes each tile."""
     by_name = {paired.job.output.name: paired for paired in tensors}
 
     def work(tile: Tile, inputs: Sequence[np.ndarray]) -> Observation:
         base, *others = inputs
         return measure(base, others, tile.job.operands.inputs)
 
-    tiles = (tile for paired in tensors for tile in cut(paired.job, TILE))
     for name, group in groupby(workers.map(tiles, work), key=lambda found: found[0].job.name):
         paired, total = by_name[name], None
         for tile, seen in group:
             total = seen if total is None else total + seen
+            if errors is not None:
+                errors.add(tile, seen.placed(paired.present, experts))
             progress.advance(tile.nbytes)
         assert total is not None
         yield paired, total.placed(paired.present, experts)

@@ -143,10 +143,26 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """What a sampled inspection looked at: ``share`` of all coordinates, in so many ``blocks``.
+
+    ``experts`` and ``pairs`` hold the standard error of each figure, in the order of the inspection's own; 0 where
+    everything was read, NaN where it cannot be told.
+    """
+
+    coordinates: int
+    share: float
+    blocks: int
+    experts: tuple[Mapping[str, float], ...]
+    pairs: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Everything an inspection found. ``seconds`` are in all, ``measuring`` those of the pass over every weight.
 
-    ``routers`` are those of a mixture of experts, which ``modules`` hold too; None in other models.
+    ``routers`` are those of a mixture of experts, which ``modules`` hold too; None in other models. ``sampling`` says
+    how far figures of a part of the weights may be from those of all; None where all were read.
     """
 
     version: str
@@ -168,6 +184,7 @@ class Inspection:
     measuring: float
     bytes_read: int
     routers: Group | None = None
+    sampling: Sampling | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

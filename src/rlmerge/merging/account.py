@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from rlmerge.addresses import addressed
 from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.methods.method import Share
 
@@ -132,7 +133,7 @@ class MergeResult:
         """The result as JSON-able data."""
         return {
             **asdict(self),
-            "out": str(self.out),
+            "out": addressed(str(self.out)),
             "experts": [{**asdict(expert), "survival": expert.survival} for expert in self.experts],
             "warnings": list(self.warnings),
             "details": [{**asdict(detail), "range": detail.range} for detail in self.details],

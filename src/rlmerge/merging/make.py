@@ -35,7 +35,7 @@ from .locked import check_files, check_locked
 from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
 from .opening import Models, models_of, open_models
-from .place import check_place, check_space
+from .place import check_place, check_space, held_here
 from .plan import Beside, Plan, is_like_base
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _plan(models: Models, out: Path | None, options: Options, inputs: Inputs, id
     check_files(plan)
     _ = plan.sizing
     if out is not None:
-        check_space(out, plan.bytes_written)
+        check_space(out, held_here(out, plan.shards))
     return plan
 
 

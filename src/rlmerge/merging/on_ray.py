@@ -1,12 +1,15 @@
 """A merge by a Ray cluster over a shared file system (extra ``ray``): a task a shard, sealed by the driver.
 
 Every task is a share as ``--shards`` makes it, with a directory, journal and lock of its own. A worker that dies leaves
-what it finished; Ray gives its task to another, which goes on from there. Two tasks never write one file.
+what it finished; Ray gives its task to another, which goes on from there. A task that is slow gets a second one beside
+it, in a directory of its own, and the first to end counts. Two tasks never write one file.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import statistics
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.checkpoint.durable import sync_directory
+from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.shares import MOST, Share, shares_in
 from rlmerge.checkpoint.target import partial_path
 from rlmerge.errors import RequestError, RlmergeError, RunError
@@ -27,10 +32,19 @@ from .account import MergeResult
 from .make import make_plan
 from .plan import Plan
 from .run import Documents
-from .shares import ShareResult, run_share, seal_shares
+from .shares import ShareResult, run_share, seal_shares, shards_of
 
 RETRIES = 20
 """Workers that one task may outlive."""
+
+SLOW = 2.0
+"""Times that a task may take what others took for as many bytes, before a second one is started beside it."""
+
+AT_LEAST = 30.0
+"""Seconds that any task may take: starting one takes some, too."""
+
+PATIENCE = 1.0
+"""Seconds after which the driver looks whether a task is slow."""
 
 _plans: dict[str, Plan] = {}
 _known: dict[str, dict[str, dict[str, np.ndarray]]] = {}
@@ -78,29 +92,133 @@ def _connect(ray: Any, executor: str) -> None:
 
 def _run_tasks(ray: Any, plan: Plan, out: Path, progress: Progress) -> None:
     """Merge every share; RunError with what the first failure said, after all tasks have ended."""
-    count = min(len(plan.shards), MOST)
-    options = replace(plan.options, workers=plan.options.workers or 1, resume=True)
-    task = ray.remote(num_cpus=options.workers, max_retries=RETRIES)(merge_share)
-    request = ray.put((plan.recipe, options, str(out), plan.digest, Path.cwd().as_posix()))
     if not plan.options.resume:
         _refuse_work(out)
-    waiting = {task.remote(request, number, count): number for number in range(1, count + 1)}
+    shutil.rmtree(_spare(out).parent, ignore_errors=True)
+    race = _Race(ray, plan, out)
     progress.start("merge", plan.bytes_written)
     try:
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            result: ShareResult = ray.get(done)
-            progress.advance(result.bytes_written)
-            del waiting[done]
+        while race.waiting:
+            for result in race.step():
+                progress.advance(result.bytes_written)
     except BaseException as error:
-        _cancel(ray, list(waiting))
+        race.cancel()
         if isinstance(cause := getattr(error, "cause", None), RlmergeError):
             raise cause from None
         if isinstance(error, ray.exceptions.RayError):
             hint = "Look at the cluster, then run again with --resume to continue."
             raise RunError(f"the cluster failed ({error})", where=str(out), hint=hint) from error
         raise
+    finally:
+        shutil.rmtree(_spare(out).parent, ignore_errors=True)
     progress.done()
+
+
+def _spare(out: Path) -> Path:
+    """Where second attempts work: beside the shares, in directories of their own."""
+    return partial_path(out) / "second" / out.name
+
+
+class _Race:
+    """The tasks of one merge. ``waiting`` are the shares that no attempt has finished, with their tasks, first first.
+
+    Once nothing waits for its turn, a task that takes far longer than others took gets a second one beside it, which
+    begins anew in a directory of its own. Whichever ends first is taken; the other one is killed.
+    """
+
+    def __init__(self, ray: Any, plan: Plan, out: Path) -> None:
+        self.ray = ray
+        self.out = out
+        self.count = min(len(plan.shards), MOST)
+        options = replace(plan.options, workers=plan.options.workers or 1, resume=True)
+        self.workers = options.workers or 1
+        self.task = ray.remote(num_cpus=self.workers, max_retries=RETRIES)(merge_share)
+        self.request = ray.put((plan.recipe, options, str(out), plan.digest, Path.cwd().as_posix()))
+        numbers = range(1, self.count + 1)
+        self.waiting = {number: [self._start(number, str(out))] for number in numbers}
+        self.sizes = {k: sum(shard.size for shard in shards_of(plan, Share(self.count, k))) for k in numbers}
+        self.paces: list[float] = []
+        self.all_run: float | None = None
+
+    def step(self) -> list[ShareResult]:
+        """What has been finished within a second or so."""
+        tasks = {task: number for number, attempts in self.waiting.items() for task in attempts}
+        done, _ = self.ray.wait(list(tasks), num_returns=1, timeout=PATIENCE)
+        found: list[ShareResult] = []
+        for task in done:
+            number = tasks[task]
+            if number in self.waiting and (result := self._finish(number, task)) is not None:
+                found.append(result)
+                self.paces.append(result.seconds / max(1, self.sizes[number]))
+        self._double()
+        return found
+
+    def cancel(self) -> None:
+        """Stop what has not begun, and wait for what has: nobody may write when this returns."""
+        tasks = [task for attempts in self.waiting.values() for task in attempts]
+        for task in tasks:
+            with suppress(Exception):
+                self.ray.cancel(task, force=False)
+        with suppress(Exception):
+            self.ray.wait(tasks, num_returns=len(tasks), timeout=60)
+
+    def _start(self, number: int, place: str) -> Any:
+        return self.task.remote(self.request, number, self.count, place)
+
+    def _finish(self, number: int, task: Any) -> ShareResult | None:
+        """Take what a task made of a share; None if it was a second attempt that failed, and the first goes on."""
+        first, *second = self.waiting[number]
+        try:
+            result: ShareResult = self.ray.get(task)
+        except Exception:
+            if task is first:
+                raise
+            self.waiting[number] = [first]
+            return None
+        self._kill(second if task is first else [first])
+        share = Share(self.count, number)
+        if task is not first:
+            _adopt(partial_path(self.out), partial_path(_spare(self.out)), share)
+        shutil.rmtree(partial_path(_spare(self.out)) / share.directory, ignore_errors=True)
+        del self.waiting[number]
+        return result
+
+    def _kill(self, tasks: list[Any]) -> None:
+        """End attempts that have lost; one that does not hear loses its directory instead."""
+        for task in tasks:
+            with suppress(Exception):
+                self.ray.cancel(task, force=True)
+                self.ray.wait([task], timeout=PATIENCE)
+
+    def _double(self) -> None:
+        """Start second attempts for what is slow, where the cluster has room for them."""
+        slots = int(self.ray.cluster_resources().get("CPU", 0)) // self.workers
+        running = sum(map(len, self.waiting.values()))
+        if len(self.waiting) > slots or not self.paces:
+            self.all_run = None
+            return
+        if self.all_run is None:
+            self.all_run = time.monotonic()
+        elapsed = time.monotonic() - self.all_run
+        for number, attempts in self.waiting.items():
+            usual = statistics.median(self.paces) * self.sizes[number]
+            if running < slots and len(attempts) == 1 and elapsed > max(AT_LEAST, SLOW * usual):
+                attempts.append(self._start(number, str(_spare(self.out))))
+                running += 1
+
+
+def _adopt(home: Path, spare: Path, share: Share) -> None:
+    """Put the share that a second attempt finished in the place of the first one's, whatever still writes there.
+
+    A process that cannot be killed then writes to files without a name.
+    """
+    place, lost = home / share.directory, home / f"lost-{share.number}"
+    with writing(place):
+        with suppress(FileNotFoundError):
+            place.rename(lost)
+        (spare / share.directory).rename(place)
+        sync_directory(home)
+    shutil.rmtree(lost, ignore_errors=True)
 
 
 def _refuse_work(out: Path) -> None:
@@ -111,17 +229,12 @@ def _refuse_work(out: Path) -> None:
         raise RequestError("an interrupted merge by several processes is there", where=str(home), hint=hint)
 
 
-def _cancel(ray: Any, tasks: list[Any]) -> None:
-    """Stop what has not begun, and wait for what has: nobody may write when this returns."""
-    for each in tasks:
-        with suppress(Exception):
-            ray.cancel(each, force=False)
-    with suppress(Exception):
-        ray.wait(tasks, num_returns=len(tasks), timeout=60)
-
-
-def merge_share(request: tuple[Recipe, Options, str, str, str], number: int, count: int) -> ShareResult:
+def merge_share(
+    request: tuple[Recipe, Options, str, str, str], number: int, count: int, place: str | None = None
+) -> ShareResult:
     """One task, on whatever node; a worker plans once, and finds statistics over the whole model once.
+
+    The share grows in the partial directory of ``place``, which is that of the output unless it is a second attempt.
 
     RequestError if this node plans another merge than the driver, as with other models or another version.
     """
@@ -133,4 +246,4 @@ def merge_share(request: tuple[Recipe, Options, str, str, str], number: int, cou
     if plan.digest != digest:
         hint = "Install the same version everywhere, and name models and output by paths that mean the same there."
         raise RequestError("this node finds other models or another version than the driver", where=out, hint=hint)
-    return run_share(plan, Path(out), Share(count, number), known=_known.setdefault(digest, {}))
+    return run_share(plan, Path(place or out), Share(count, number), known=_known.setdefault(digest, {}))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rlmerge.checkpoint import Checkpoint
+from rlmerge.addresses import addressed
+from rlmerge.checkpoint import Checkpoint, ShardPlan
 from rlmerge.checkpoint.failures import preparing
+from rlmerge.checkpoint.partial import uploading
 from rlmerge.checkpoint.target import check_target, partial_path
 from rlmerge.errors import RequestError
 
@@ -22,6 +24,13 @@ def free_space(out: Path) -> int:
             with suppress(OSError):  # Its run may end at this moment.
                 held += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118
     return shutil.disk_usage(_existing(out)).free + held
+
+
+def held_here(out: Path | None, shards: Sequence[ShardPlan]) -> int:
+    """Bytes of disk that an output takes on this machine: all of it, or of one that is uploaded a few shards."""
+    upload = None if out is None else uploading(out)
+    sizes = sorted((shard.size for shard in shards), reverse=True)
+    return sum(sizes if upload is None else sizes[: upload.most_shards])
 
 
 def check_space(out: Path, needed: int, what: str = "the merge") -> None:
@@ -37,12 +46,17 @@ def check_space(out: Path, needed: int, what: str = "the merge") -> None:
 
 def check_place(out: Path, models: Iterable[Checkpoint], force: bool) -> None:
     """RequestError if ``out`` exists without ``force``, cannot be created, or would be in, hold or replace an input."""
+    models = list(models)
     target = Path(os.path.abspath(out))  # noqa: PTH100 - a link at the target itself must stay visible
     with preparing(target):
         place = target.parent.resolve() / target.name
         for model in models:
             _check_apart(place, target.resolve(), model)
         check_target(target, force)
+    if (upload := uploading(target)) is not None:
+        for model in models:
+            _check_apart_there(upload.address, model)
+        upload.check(partial_path(target), force)
     parent = _existing(target)
     effective = os.access in os.supports_effective_ids
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK, effective_ids=effective):
@@ -62,6 +76,13 @@ def _check_apart(place: Path, linked: Path, model: Checkpoint) -> None:
     else:
         return
     raise RequestError(what, where=str(place), hint="Choose an output directory apart from the inputs.")
+
+
+def _check_apart_there(address: str, model: Checkpoint) -> None:
+    place = addressed(str(model.path))
+    if f"{place}/".startswith(f"{address}/") or f"{address}/".startswith(f"{place}/"):
+        what = f"is, holds or lies inside {model.reference}, an input of the merge"
+        raise RequestError(what, where=address, hint="Choose an output folder apart from the inputs.")
 
 
 def _existing(out: Path) -> Path:

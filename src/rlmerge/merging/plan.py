@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rlmerge.addresses import addressed
 from rlmerge.checkpoint import Checkpoint, InputFile, ShardPlan
+from rlmerge.checkpoint.partial import uploading
 from rlmerge.methods import Method
 from rlmerge.options import Options
 from rlmerge.recipe import LIKE_BASE, ModelRef, Recipe
@@ -18,7 +20,7 @@ from rlmerge.recipe import LIKE_BASE, ModelRef, Recipe
 from .code import code_digest, digest_of
 from .job import Job
 from .measured import Inputs
-from .place import free_space
+from .place import free_space, held_here
 from .sizing import Sizing, bytes_remote, size_of
 from .statistics import wide_stages
 
@@ -115,7 +117,9 @@ class Plan:
     @cached_property
     def sizing(self) -> Sizing:
         """Threads, tiles and memory of the run."""
-        return size_of(list(self.jobs.values()), self.options)
+        upload = None if self.out is None else uploading(self.out)
+        reserved = 0 if upload is None else upload.use(self.options.memory)
+        return size_of(list(self.jobs.values()), self.options, reserved=reserved)
 
     @property
     def bytes_read(self) -> int:
@@ -140,6 +144,16 @@ class Plan:
     def bytes_written(self) -> int:
         """Bytes of all output shards."""
         return sum(shard.size for shard in self.shards)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that go up to an object store: the shards of an output that is not here."""
+        return self.bytes_written if self.out is not None and uploading(self.out) is not None else 0
+
+    @property
+    def bytes_here(self) -> int:
+        """Bytes of disk that the shards take on this machine at a time."""
+        return held_here(self.out, self.shards)
 
     @property
     def free_disk(self) -> int | None:
@@ -188,10 +202,12 @@ class Plan:
             "bytes_read": self.bytes_read,
             "bytes_remote": self.bytes_remote,
             "bytes_written": self.bytes_written,
+            "bytes_sent": self.bytes_sent,
+            "bytes_here": self.bytes_here,
             "peak_memory": self.peak_memory,
             "free_disk": self.free_disk,
             "seed": self.options.seed,
-            "out": None if self.out is None else str(self.out),
+            "out": None if self.out is None else addressed(str(self.out)),
             "warnings": list(self.warnings),
             "notes": list(self.beside.notes),
             **({"digest": self.digest} if digest else {}),

@@ -15,6 +15,7 @@ import numpy as np
 
 from rlmerge.checkpoint import ShardPlan, Source
 from rlmerge.checkpoint.failures import writing
+from rlmerge.checkpoint.header import remote_file
 from rlmerge.checkpoint.module_kinds import ROUTER, place
 from rlmerge.kernels.dtypes import decode
 
@@ -58,11 +59,18 @@ def _add(job: Job, at: tuple[str, int], folder: Path, sums: list[np.ndarray], mo
     name, offset = at
     path = folder / name
     assert job.base is not None
+    file = remote_file(path)
+    if file is not None:
+        file.prefetch(offset, offset + job.output.nbytes)
     for start in range(0, job.output.numel, _CHUNK):
         stop = min(job.output.numel, start + _CHUNK)
         dtype = job.output.dtype
-        with writing(path):
-            stored = np.fromfile(path, dtype.storage, stop - start, offset=offset + start * dtype.itemsize)
+        first = offset + start * dtype.itemsize
+        if file is not None:
+            stored = file.read(first, first + (stop - start) * dtype.itemsize).view(dtype.storage)
+        else:
+            with writing(path):
+                stored = np.fromfile(path, dtype.storage, stop - start, offset=first)
         out, base = decode(stored, dtype).astype(np.float64), _values(job.base, start, stop)
         whole = _square(base)
         moved += _square(out - base), whole

@@ -56,11 +56,11 @@ LARGEST_AHEAD = 128 * 2**20
 """Bytes under way that fill any link; of a smaller budget it is a quarter."""
 
 
-def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
+def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1, reserved: int = 0) -> Sizing:
     """The fastest setting whose peak stays in the budget: first smaller tiles, then fewer threads.
 
-    ``jobs`` are those of one recipe; ``lanes`` recipes of about the same cost run side by side. RequestError when not
-    even one thread with the smallest tiles fits.
+    ``jobs`` are those of one recipe; ``lanes`` recipes of about the same cost run side by side. ``reserved`` bytes of
+    the budget are for something else. RequestError when not even one thread with the smallest tiles fits.
     """
     merged = [job for job in jobs if job.method is not None and job.output.numel]
     held = sum(_held(job) for job in merged)
@@ -69,7 +69,7 @@ def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1) -> Sizing:
     ahead = ahead_of(jobs, options)
     found: Sizing | None = None
     for threads, tile in _settings(options.threads):
-        found = _setting(merged, threads, tile, lanes, held, encoding + ahead)
+        found = _setting(merged, threads, tile, lanes, held, encoding + ahead + reserved)
         if found.peak <= options.memory:
             return replace(found, ahead=ahead)
     assert found is not None

@@ -1,6 +1,5 @@
 """Small models behind remote stores."""
 
-import os
 import urllib.request
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from rlmerge.checkpoint.remote import file as remote_file
 from rlmerge.checkpoint.remote import store
 from support.models import write_model
-from support.stores import Faults, hub, s3, use_hub, web_server
+from support.stores import Faults, hub, s3, use_hub, use_s3, web_server
 
 TENSORS = {"model.embed_tokens.weight": np.arange(24.0).reshape(6, 4), "model.norm.weight": np.arange(4.0)}
 
@@ -69,17 +68,7 @@ def s3_endpoint(faults, monkeypatch):
     pytest.importorskip("obstore")
     pytest.importorskip("moto")
     with s3(faults) as endpoint:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            monkeypatch.delenv(name)
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "hunter2",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": endpoint,
-        }.items():
-            monkeypatch.setenv(name, value)
-        put(f"{endpoint}/moto-api/reset", b"", "POST")
-        put(f"{endpoint}/bucket")
+        use_s3(monkeypatch, endpoint)
         yield endpoint
 
 

@@ -5,6 +5,7 @@ of one edition (``file``) through the requests that all of them share (``link``)
 ``hub_store``).
 """
 
-from rlmerge.checkpoint.remote.mirror import Mirror, addressed, mirrored, opened_remotely
+from rlmerge.addresses import addressed
+from rlmerge.checkpoint.remote.mirror import Mirror, mirrored, opened_remotely
 
 __all__ = ["Mirror", "addressed", "mirrored", "opened_remotely"]

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from rlmerge.addresses import check_address
+from rlmerge.addresses import check_address, stand_in
 from rlmerge.checkpoint.hub import PATTERNS
 from rlmerge.checkpoint.remote.file import RemoteFile
 from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Store, retried
@@ -30,7 +30,6 @@ WEIGHTS = ".safetensors"
 
 _AT_A_TIME = 8
 _remote: dict[Path, RemoteFile] = {}
-_mirrors: dict[Path, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +50,22 @@ def mirrored(address: str, revision: str | None) -> Mirror:
         address = check_address(address)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    store = _store(address, revision)
+    store = store_of(address, revision)
     files = retried(store.list, store.address)
     if not any(name.endswith(WEIGHTS) and "/" not in name for name in files):
         held = f"holds {len(files)} files, but no safetensors weights" if files else "holds nothing that can be read"
         hint = "Name the folder of one model; weights of other formats must be copied here and converted first."
         raise CheckpointError(held, where=store.address, hint=hint)
     root = _root(store.address)
-    _fetch(store, root, {name: stamp for name, stamp in files.items() if _is_small(name)})
+    _fetch(store, root, {name: stamp for name, stamp in files.items() if is_small(name)})
     for name in files:
         path = root / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         if name.endswith(WEIGHTS):
-            _remote[path] = RemoteFile(path, store, name, files[name])
-    _mirrors[root] = store.address
+            read_remotely(path, RemoteFile(path, store, name, files[name]))
+    stand_in(str(root), store.address)
     return Mirror(root, store.address, getattr(store, "commit", None))
 
 
@@ -75,14 +74,18 @@ def opened_remotely(path: Path) -> RemoteFile | None:
     return _remote.get(path)
 
 
-def addressed(text: str) -> str:
-    """``text`` with the paths of mirrors as the addresses that they stand for."""
-    for root, address in _mirrors.items():
-        text = text.replace(str(root), address)
-    return text
+def read_remotely(path: Path, file: RemoteFile) -> None:
+    """From now on whoever opens the local ``path`` reads ``file``."""
+    _remote[path] = file
 
 
-def _store(address: str, revision: str | None) -> Store:
+def read_here(path: Path) -> None:
+    """``path`` stands for nothing any more."""
+    _remote.pop(path, None)
+
+
+def store_of(address: str, revision: str | None = None) -> Store:
+    """The store behind an address that was checked; CheckpointError if it cannot be opened."""
     scheme = address.partition("://")[0].lower()
     if scheme == "hf":
         from rlmerge.checkpoint.remote.hub_store import HubStore
@@ -110,7 +113,7 @@ def _root(address: str) -> Path:
     return root
 
 
-def _is_small(name: str) -> bool:
+def is_small(name: str) -> bool:
     """Whether a file belongs beside weights; those of folders are the templates and parts that models may have."""
     folder, _, file = name.rpartition("/")
     return not file.endswith(WEIGHTS) and "/" not in folder and any(fnmatchcase(file, each) for each in PATTERNS)

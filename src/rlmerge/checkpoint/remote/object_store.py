@@ -46,11 +46,12 @@ class ObjectStore:
         self.address = address
         self._library: Any = require("obstore")
         self._errors: Any = require("obstore.exceptions")
-        self._store = self._connect(require("obstore.store"))
-
-    def _connect(self, stores: Any) -> Any:
+        self._stores: Any = require("obstore.store")
         # Tries are counted here, so that every kind of store has the same number of them.
-        given: dict[str, Any] = {"retry_config": {"max_retries": 0}, "client_options": dict(_TIMEOUTS)}
+        self._store = self._connect(self._stores, {"max_retries": 0})
+
+    def _connect(self, stores: Any, retries: Mapping[str, Any]) -> Any:
+        given: dict[str, Any] = {"retry_config": dict(retries), "client_options": dict(_TIMEOUTS)}
         scheme, _, rest = self.address.partition("://")
         try:
             if scheme in ("http", "https"):
@@ -76,7 +77,7 @@ class ObjectStore:
         for batch in self._ask(lambda: list(self._batches()), ""):
             for entry in batch:
                 if all(is_plain_name(part) for part in entry["path"].split("/")):
-                    found[entry["path"]] = _stamp(entry)
+                    found[entry["path"]] = stamp_of(entry)
         return found
 
     def _batches(self) -> Any:
@@ -91,7 +92,7 @@ class ObjectStore:
     def stat(self, name: str) -> ObjectStamp | None:
         """The stamp of an object now."""
         try:
-            return _stamp(self._ask(lambda: self._library.head(self._store, name), name))
+            return stamp_of(self._ask(lambda: self._library.head(self._store, name), name))
         except FileNotFoundError:
             return None
 
@@ -103,7 +104,7 @@ class ObjectStore:
 
         def fetch() -> np.ndarray:
             answer = self._library.get(self._store, name, options=options)
-            if _stamp(answer.meta) != stamp:
+            if stamp_of(answer.meta) != stamp:
                 raise Changed(name)
             return np.frombuffer(answer.bytes(), np.uint8)
 
@@ -159,7 +160,7 @@ class WebServer(ObjectStore):
         return {name for name in names if isinstance(name, str) and is_plain_name(name)}
 
 
-def _stamp(meta: Any) -> ObjectStamp:
+def stamp_of(meta: Any) -> ObjectStamp:
     """An etag where it says that the bytes are equal, else the time of the last change."""
     tag = meta["e_tag"]
     if tag is None or tag.startswith("W/"):

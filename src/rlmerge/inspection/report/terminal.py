@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlmerge.inspection.results import Finding, Group, Inspection, Pair
+from rlmerge.inspection.results import Finding, Group, Inspection, Pair, Sampling
 from rlmerge.report.console import MARKS, render, size_text, table
 from rlmerge.report.tables import number, share
 from rlmerge.text import displayed
@@ -24,6 +24,8 @@ def inspect_text(found: Inspection, *, width: int, color: bool) -> str:
 
     found = displayed(found)
     parts: list[RenderableType] = [Text(_headline(found), style="bold"), _findings(found.findings), "", _experts(found)]
+    if found.sampling is not None:
+        parts.append(_sampling(found.names, found.sampling))
     if found.pairs:
         parts.append(_pairs(found.pairs))
     if found.routers:
@@ -42,6 +44,17 @@ def _headline(found: Inspection) -> str:
         f"{count} expert{'s' if count > 1 else ''} of {base.name}: {base.parameters:,} weights in "
         f"{base.dtype}, {size_text(found.bytes_read)} read in {found.seconds:.1f} s"
     )
+
+
+def _sampling(names: Sequence[str], sampling: Sampling) -> str:
+    """How much was read, and the standard errors of the figures in the table of experts."""
+    lines = [
+        f"A sample: {100 * sampling.share:.3g} % of the weights, in {sampling.blocks:,} blocks; standard errors of "
+        "‖τ‖/‖θ₀‖ and of the unchanged share:"
+    ]
+    for name, errors in zip(names, sampling.experts, strict=True):
+        lines.append(f"  {name}: ± {number(errors.get('relative_norm'))}, ± {share(errors.get('unchanged_bits'))}")
+    return "\n".join(lines)
 
 
 def _findings(findings: Sequence[Finding]) -> RenderableType:

@@ -1,0 +1,394 @@
+"""Merges into an object store: the bytes of a merge on this machine, and never half a model for whoever reads there."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("obstore")
+pytest.importorskip("moto")
+pytest.importorskip("boto3")
+
+import boto3
+
+import rlmerge
+from rlmerge.checkpoint import open_checkpoint
+from rlmerge.checkpoint.remote import outbox, store
+from rlmerge.checkpoint.remote.upload import Upload
+from rlmerge.cli.app import run as command
+from rlmerge.errors import CheckpointError, RequestError, RunError
+from support.family import recipe, tree
+from support.models import write_model
+from support.stores import Faults, s3, use_s3
+
+SHAPES = {"model.embed_tokens.weight": (500, 600), "model.layers.0.mlp.up_proj.weight": (301, 1023), "model.s": ()}
+SIZE = 400_000
+"""Bytes of a shard: the larger two tensors get one each."""
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """``base``, ``e0`` and ``e1``."""
+    folder = tmp_path_factory.mktemp("family")
+    rng = np.random.default_rng(3)
+    base = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    for name in ("base", "e0", "e1"):
+        changed = {k: w + (name != "base") * 0.1 * rng.standard_normal(w.shape) for k, w in base.items()}
+        write_model(folder / name, changed, "bfloat16")
+    return folder
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    monkeypatch.setattr(store, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(store, "LONGEST_DELAY", 0.01)
+    monkeypatch.setattr(outbox, "ATTEMPTS", 2)
+    return Faults()
+
+
+@pytest.fixture
+def bucket(faults, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with s3(faults) as endpoint:
+        use_s3(monkeypatch, endpoint)
+        yield Bucket(endpoint)
+
+
+class Bucket:
+    """What is in the bucket, as Amazon's own library sees it."""
+
+    def __init__(self, endpoint):
+        self.client = boto3.client("s3", endpoint_url=endpoint)
+
+    def objects(self):
+        listed = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
+        return {each["Key"]: self.client.get_object(Bucket="bucket", Key=each["Key"])["Body"].read() for each in listed}
+
+    def folder(self, name):
+        found = self.objects()
+        return {key.removeprefix(f"{name}/"): data for key, data in found.items() if key.startswith(f"{name}/")}
+
+    def unfinished(self):
+        return self.client.list_multipart_uploads(Bucket="bucket").get("Uploads", [])
+
+    def put(self, name, data):
+        self.client.put_object(Bucket="bucket", Key=name, Body=data)
+
+
+OUT = "s3://bucket/models/merged"
+
+
+def asked(family, method="ties"):
+    return recipe(family, method, count=2, density=0.3)
+
+
+def merge(family, out, size=SIZE, **options):
+    return rlmerge.merge(asked(family), out, shard_size=size, **options)
+
+
+def left(tmp_path):
+    """Files in the cache that are not statistics."""
+    return [path for path in (tmp_path / "cache" / "rlmerge" / "uploads").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", [SIZE, 5_000_000_000])
+def test_the_objects_are_the_files_of_a_merge_here(family, bucket, tmp_path, size):
+    """Several shards with an index, and a single file; nothing is left here or in the store."""
+    merge(family, tmp_path / "here", size)
+    result = merge(family, OUT, size)
+    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert set(bucket.objects()) == {f"models/merged/{name}" for name in tree(tmp_path / "here")}
+    assert bucket.unfinished() == [] and left(tmp_path) == []
+    assert result.to_dict()["out"] == OUT
+    assert open_checkpoint(OUT).fingerprint() == open_checkpoint(tmp_path / "here").fingerprint()
+    assert rlmerge.verify(OUT).ok
+
+
+SHARDS = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+
+
+def puts(faults):
+    """Names of the objects of the target in the order in which they were put."""
+    return [path.rpartition("/")[2] for verb, path, _ in faults.log if verb == "PUT" and "models/merged/" in path]
+
+
+def broken(faults, suffix, after=0):
+    """From the ``after``-th request to write something of that name, all fail; returns the fault's own count."""
+    seen = []
+
+    def plan(verb, path, number):
+        if verb in ("PUT", "POST") and path.endswith(suffix):
+            seen.append(path)
+            return "500" if len(seen) > after else None
+        return None
+
+    faults.plan = plan
+    return seen
+
+
+def before_the_end(monkeypatch, action):
+    """Do something when all has been sent but what makes a model of it."""
+    check = Upload._check_unchanged
+    monkeypatch.setattr(Upload, "_check_unchanged", lambda self: (action(), check(self)))
+
+
+def readable(address):
+    """Whether a reader finds a model there."""
+    try:
+        open_checkpoint(address)
+    except CheckpointError:
+        return False
+    return True
+
+
+def test_index_and_manifest_come_last(family, bucket, faults):
+    merge(family, OUT)
+    order = puts(faults)
+    assert sorted(order[:3]) == SHARDS and order[-2:] == ["model.safetensors.index.json", "MANIFEST.json"]
+    assert "config.json" in order[3:-2]
+
+
+def test_of_one_file_the_weights_come_after_what_lies_beside_them(family, bucket, faults):
+    merge(family, OUT, 5_000_000_000)
+    assert puts(faults)[-2:] == ["model.safetensors", "MANIFEST.json"]
+
+
+def test_failures_that_pass_are_tried_again(family, bucket, faults, tmp_path, monkeypatch):
+    monkeypatch.setattr(outbox, "ATTEMPTS", 4)
+    faults.plan = lambda verb, path, number: "503" if number % 3 == 0 else None
+    merge(family, OUT)
+    faults.plan = lambda *_: None
+    merge(family, tmp_path / "here")
+    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+
+
+@pytest.mark.parametrize("name", [SHARDS[1], "config.json", "model.safetensors.index.json", "MANIFEST.json"])
+def test_a_store_that_fails_leaves_no_model_and_work_to_resume(family, bucket, faults, tmp_path, name):
+    broken(faults, f"merged/{name}")
+    with pytest.raises(RunError, match="cannot be written") as error:
+        merge(family, OUT)
+    assert error.value.where == f"{OUT}/{name}" and "--resume" in error.value.hint
+    faults.plan = lambda *_: None
+    assert "MANIFEST.json" not in bucket.folder("models/merged")
+    assert readable(OUT) == (name == "MANIFEST.json"), "without its manifest it is whole, but not proven"
+    with pytest.raises(RequestError, match=r"left .* finished tensors there"):
+        merge(family, OUT)
+    faults.log.clear()
+    result = merge(family, OUT, resume=True)
+    assert result.resumed > 0 and SHARDS[0] not in puts(faults)
+    merge(family, tmp_path / "here")
+    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert left(tmp_path) == [] and set(bucket.objects()) == {f"models/merged/{x}" for x in tree(tmp_path / "here")}
+
+
+def test_a_shard_that_changed_in_the_store_is_merged_again(family, bucket, faults, tmp_path):
+    broken(faults, "config.json")
+    with pytest.raises(RunError):
+        merge(family, OUT)
+    faults.plan = lambda *_: None
+    bucket.put(f"models/merged/{SHARDS[0]}", b"another")
+    faults.log.clear()
+    merge(family, OUT, resume=True)
+    assert SHARDS[0] in puts(faults) and SHARDS[1] not in puts(faults)
+    assert rlmerge.verify(OUT).ok
+
+
+def test_work_that_is_discarded_with_force(family, bucket, faults, tmp_path):
+    """A merge of other shards takes the place of what a failed one had sent, of which nothing stays."""
+    broken(faults, "config.json")
+    with pytest.raises(RunError):
+        merge(family, OUT)
+    faults.plan = lambda *_: None
+    merge(family, OUT, 5_000_000_000, force=True)
+    merge(family, tmp_path / "here", 5_000_000_000)
+    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+
+
+def test_a_target_that_exists_is_refused(family, bucket, tmp_path):
+    merge(family, OUT)
+    for action in (merge, lambda family, out: rlmerge.plan(asked(family), out)):
+        with pytest.raises(RequestError, match="the output exists") as error:
+            action(family, OUT)
+        assert error.value.where == OUT and "--force" in error.value.hint
+
+
+@pytest.mark.parametrize("names", [["notes.txt"], ["config.json", "a/model.safetensors"], ["a/config.json"]])
+def test_force_replaces_the_folder_of_one_model_only(family, bucket, names):
+    for name in names:
+        bucket.put(f"models/merged/{name}", b"{}")
+    with pytest.raises(RequestError, match="is not the folder of a model"):
+        merge(family, OUT, force=True)
+    assert set(bucket.folder("models/merged")) == set(names)
+
+
+def test_an_old_model_stays_until_the_new_one_is_whole(family, bucket, faults, tmp_path):
+    """Uploads go beside it; a failure there leaves it as it was; in the end nothing of it is left."""
+    merge(family, OUT, 5_000_000_000)
+    bucket.put("models/merged/old.txt", b"old")
+    before = bucket.folder("models/merged")
+    broken(faults, ".merged.partial/config.json")
+    with pytest.raises(RunError):
+        merge(family, OUT, force=True)
+    assert bucket.folder("models/merged") == before and SHARDS[0] in bucket.folder("models/.merged.partial")
+    faults.plan = lambda *_: None
+    faults.log.clear()
+    merge(family, OUT, force=True, resume=True)
+    merge(family, tmp_path / "here")
+    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert bucket.folder("models/.merged.partial") == {}
+    written = [path for verb, path, _ in faults.log if verb == "PUT"]
+    assert not any(".merged.partial/model-00001" in path for path in written), "what was sent is not sent again"
+    assert written[-1].endswith("/models/merged/MANIFEST.json")
+
+
+def test_while_an_old_model_is_replaced_there_is_none_rather_than_a_mixture(family, bucket, faults, tmp_path):
+    merge(family, OUT, SIZE, dtype="float32")
+    broken(faults, f"models/merged/{SHARDS[2]}")
+    with pytest.raises(RunError):
+        merge(family, OUT, force=True)
+    faults.plan = lambda *_: None
+    assert not readable(OUT)
+    merge(family, OUT, force=True, resume=True)
+    merge(family, tmp_path / "here")
+    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+
+
+def test_what_appears_in_the_folder_meanwhile(family, bucket, monkeypatch):
+    plan = rlmerge.plan(asked(family), OUT, shard_size=SIZE)
+    bucket.put("models/merged/other.safetensors", b"x")
+    with pytest.raises(RequestError, match="the output exists"):
+        rlmerge.api.run_plan(plan, OUT)
+    bucket.client.delete_object(Bucket="bucket", Key="models/merged/other.safetensors")
+    before_the_end(monkeypatch, lambda: bucket.put("models/merged/other.safetensors", b"x"))
+    with pytest.raises(RunError, match="appeared while the merge ran") as error:
+        rlmerge.api.run_plan(plan, OUT)
+    assert error.value.where == f"{OUT}/other.safetensors" and not readable(OUT)
+
+
+def test_another_writer_of_the_same_shards_is_noticed(family, bucket, monkeypatch):
+    before_the_end(monkeypatch, lambda: bucket.put(f"models/merged/{SHARDS[0]}", b"another"))
+    with pytest.raises(RunError, match="somebody else writes there"):
+        merge(family, OUT)
+    assert not readable(OUT)
+
+
+def test_a_store_that_does_not_let_us_write(family, bucket, faults, tmp_path):
+    """Nothing is merged then: it is found out before."""
+    faults.plan = lambda verb, path, number: "403" if verb == "PUT" else None
+    with pytest.raises(RequestError, match="may not be written: the store denies access") as error:
+        merge(family, OUT)
+    assert "hunter2" not in str(error.value) and bucket.objects() == {} and left(tmp_path) == []
+
+
+def test_a_bucket_that_is_not_there(family, bucket):
+    with pytest.raises(RequestError):
+        merge(family, "s3://nowhere/merged")
+
+
+def test_an_input_that_turns_out_wrong_leaves_nothing(family, bucket, tmp_path):
+    """The last tensor is not finite: what was sent before that was seen is removed."""
+    folder = tmp_path / "broken"
+    tensors = {name: np.ones(shape) for name, shape in SHAPES.items()}
+    tensors["model.layers.0.mlp.up_proj.weight"][-1, -1] = np.nan
+    write_model(folder, tensors, "bfloat16")
+    wrong = {"merge_method": "linear", "models": [{"model": str(family / "e0")}, {"model": str(folder)}]}
+    with pytest.raises(RequestError):
+        rlmerge.merge(wrong, OUT, shard_size=SIZE)
+    assert bucket.objects() == {} and bucket.unfinished() == [] and left(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/models/e0", "s3://bucket/models/e0/merged", "s3://bucket/models"])
+def test_an_input_is_not_replaced(family, bucket, place):
+    for path in (family / "e0").iterdir():
+        bucket.put(f"models/e0/{path.name}", path.read_bytes())
+    models = {"merge_method": "linear", "models": [{"model": "s3://bucket/models/e0"}, {"model": str(family / "e1")}]}
+    with pytest.raises(RequestError, match="an input of the merge"):
+        rlmerge.plan(models, place, force=True)
+
+
+def test_from_store_to_store(family, bucket, tmp_path):
+    for name in ("base", "e0", "e1"):
+        for path in (family / name).iterdir():
+            bucket.put(f"{name}/{path.name}", path.read_bytes())
+    models = [{"model": f"s3://bucket/{name}"} for name in ("e0", "e1")]
+    there = {"merge_method": "ties", "base_model": "s3://bucket/base", "models": models, "parameters": {"density": 0.3}}
+    rlmerge.merge(there, OUT, shard_size=SIZE)
+    merge(family, tmp_path / "here")
+    weights = {name: data for name, data in tree(tmp_path / "here").items() if "safetensors" in name}
+    assert {name: data for name, data in bucket.folder("models/merged").items() if name in weights} == weights
+
+
+def test_a_large_shard_goes_in_parts(bucket, faults, tmp_path):
+    """24 MB in parts of 8 MiB; when a part fails for good, the others are given up in the store, too."""
+    for seed, name in enumerate(("a", "b")):
+        values = np.random.default_rng(seed).standard_normal((3000, 2000))
+        write_model(tmp_path / name, {"model.embed_tokens.weight": values, "model.norm.weight": values[0]}, "float32")
+    both = {"merge_method": "linear", "models": [{"model": str(tmp_path / "a")}, {"model": str(tmp_path / "b")}]}
+    name = "model-00001-of-00002.safetensors"
+    seen = broken(faults, f"merged/{name}", after=3)
+    with pytest.raises(RunError, match="cannot be written"):
+        rlmerge.merge(both, OUT, shard_size=10_000_000)
+    assert len(seen) > 3 and bucket.unfinished() == []
+    faults.plan = lambda *_: None
+    rlmerge.merge(both, OUT, shard_size=10_000_000, resume=True)
+    assert rlmerge.verify(OUT).ok and bucket.unfinished() == []
+
+
+def test_a_plan_says_what_goes_up_and_what_stays_here(family, bucket, tmp_path):
+    plan = rlmerge.plan(asked(family), OUT, shard_size=SIZE, memory="512MiB")
+    here = rlmerge.plan(asked(family), tmp_path / "here", shard_size=SIZE, memory="512MiB")
+    told = plan.to_dict()
+    assert (told["out"], told["bytes_sent"]) == (OUT, sum(shard.size for shard in plan.shards))
+    assert told["bytes_here"] <= told["bytes_sent"] and here.to_dict()["bytes_sent"] == 0
+    assert plan.peak_memory == here.peak_memory + 64 * 2**20 and plan.digest == here.digest
+    assert bucket.objects() == {} and left(tmp_path) == []
+
+
+def test_one_flipped_bit_in_the_store_is_named(family, bucket):
+    merge(family, OUT)
+    data = bytearray(bucket.folder("models/merged")[SHARDS[1]])
+    data[-1] ^= 1
+    bucket.put(f"models/merged/{SHARDS[1]}", bytes(data))
+    bucket.put("models/merged/extra.bin", b"x")
+    found = rlmerge.verify(OUT)
+    assert len(found.problems) == 2 and not found.ok
+    assert SHARDS[1] in found.problems[0] and "was altered" in found.problems[0]
+    assert found.problems[1] == "extra.bin: is not in MANIFEST.json"
+
+
+def test_no_secret_is_written(family, bucket):
+    merge(family, OUT)
+    assert not any(b"hunter2" in data for data in bucket.objects().values())
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("s3://bucket", "names no folder"),
+        ("s3://key:hunter2@bucket/merged", "user name or a secret"),
+        ("https://host/merged", "nothing can be written to https://"),
+        ("hf://org/name", "rlmerge push"),
+    ],
+)
+def test_addresses_that_nothing_is_written_to(family, address, reason):
+    with pytest.raises(RequestError, match=reason) as error:
+        merge(family, address)
+    assert "hunter2" not in str(error.value)
+
+
+def test_from_the_command_line(family, bucket, tmp_path, capsys, monkeypatch):
+    """Merge, plan and verify name the address; what writes directories only refuses it."""
+    models = ["--method", "ties", "--base", family / "base", family / "e0", "-o", OUT]
+    merge_it = [*map(str, models), "--shard-size", "400KB"]
+    assert command(["plan", *merge_it, "--bandwidth", "1MB"]) == 0
+    told = capsys.readouterr().out
+    assert OUT in told and "to upload" in told and "on this disk at a time" in told
+    assert command(["merge", *merge_it, "--quiet"]) == 0
+    assert f"→ {OUT}" in capsys.readouterr().out
+    assert command(["verify", OUT, "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith(f"{OUT}: ok (")
+    assert command(["merge", *merge_it, "--quiet"]) == 2
+    assert "the output exists" in capsys.readouterr().err
+    for further in (["--shards", "1/2"], ["--as", "adapter"], ["--keep-stages"], ["--executor", "ray"]):
+        assert command(["merge", *merge_it, *further]) == 2
+    assert command(["convert", str(family / "e0"), "-o", OUT]) == 2
+    assert "is no place on this machine" in capsys.readouterr().err
+    assert command(["verify", OUT, "--load"]) == 2
