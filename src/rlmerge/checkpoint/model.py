@@ -51,7 +51,7 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    @property
+    @cached_property
     def tied_embeddings(self) -> bool:
         """Whether the output head shares the input embedding's weights."""
         told = ties_embeddings(self.config)

@@ -61,7 +61,7 @@ def refuse_delta(metadata: object, file: Path) -> None:
 
 def check_weights(tensors: Mapping[str, Source], root: Path) -> None:
     """CheckpointError for tensors that are no weights of a whole model, though they are stored like those."""
-    adapted = next((name for name in tensors if _ADAPTER.search(name)), None)
+    adapted = next((name for name in tensors if "lora_" in name and _ADAPTER.search(name)), None)
     if adapted is not None:
         what = f"holds a LoRA adapter ({adapted!r}), not a model"
         hint = "Name the directory that PEFT saved, with its adapter_config.json, after its base model."

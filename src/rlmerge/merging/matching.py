@@ -21,6 +21,7 @@ FOUND_SHARE = 0.5
 _DERIVED = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|rotary_pos_emb\.inv_freq|position_ids|(attn|attention)\.masked_bias)$"
 )
+_BUFFERS = ("inv_freq", "position_ids", "bias")
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 _HEADS = re.compile(r"(^|\.)(v_head|value_head|score|reward_head|critic_head)\.")
 
@@ -139,6 +140,8 @@ def _check_found(
 
 def is_derived(name: str, source: Source) -> bool:
     """Whether a tensor is a buffer that models compute themselves: rotary frequencies, masks, position numbers."""
+    if not name.endswith(_BUFFERS):
+        return False
     if _DERIVED.search(name):
         return True
     return bool(_MASK.search(name)) and (len(source.shape) == 4 or source.dtype.name in ("bool", "uint8"))
@@ -158,7 +161,11 @@ def _mismatch(
     promoted: dict[str, list[str]],
 ) -> RequestError | None:
     """The problem of one tensor; element types that are merged in the widest of them are noted in ``promoted``."""
-    first, *others = [*([base] if base else []), *sources]
+    first, *others = (base, *sources) if base else sources
+    if all(other.dtype is first.dtype and other.shape == first.shape for other in others) and (
+        first.dtype in MERGEABLE and all(other.nominal is first.nominal for other in others)
+    ):
+        return None
     for other, model in zip(others, models[1:], strict=False):
         where = f"{model.reference}: {first.name}"
         if other.shape != first.shape:

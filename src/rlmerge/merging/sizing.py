@@ -94,8 +94,7 @@ def ahead_of(jobs: Iterable[Job], options: Options) -> int:
 
 def bytes_remote(jobs: Iterable[Job]) -> int:
     """Bytes of inputs that come over a network, each read once."""
-    sources = (source for job in jobs for source in job.inputs)
-    return sum(source.nbytes for source in sources if any(file.is_remote for file in source.files))
+    return sum(source.nbytes for job in jobs for source in job.inputs if source.is_remote)
 
 
 def _settings(threads: int) -> Iterator[tuple[int, int]]:

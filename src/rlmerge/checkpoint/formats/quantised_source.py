@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +127,9 @@ def _combine(operation: np.ufunc, numbers: np.ndarray, grid: np.ndarray, row: np
         operation(numbers[first:last], grid[index], out=numbers[first:last])
 
 
+_NARROW, _WIDE = (Scratch(fixed=PIECE * 32, per_element=size) for size in (4.0, 8.0))
+
+
 class ScaledBlocks(Source):
     """A tensor of codes and scales, and zero points where ``zeros`` is given; computed in float32.
 
@@ -143,7 +146,7 @@ class ScaledBlocks(Source):
         self.codes = codes
         self.scales = scales
         self.zeros = zeros
-        self.beside: list[Source] = []
+        self.beside: Sequence[Source] = ()
 
     @property
     def nominal(self) -> DType:
@@ -156,7 +159,8 @@ class ScaledBlocks(Source):
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts)
+        held = self.codes.part.nbytes + self.scales.part.nbytes
+        return held if self.zeros is None else held + self.zeros.part.nbytes
 
     @property
     def where(self) -> str:
@@ -166,11 +170,16 @@ class ScaledBlocks(Source):
     def scratch(self) -> Scratch:
         # The result, scales (or zero points) as large where each row has its own, and a piece's widened indices.
         wide = self.scales.block[0] == 1 and self.scales.shape[1] > 1
-        return Scratch(fixed=PIECE * 32, per_element=8.0 if wide else 4.0)
+        return _WIDE if wide else _NARROW
 
     @property
     def files(self) -> tuple[InputFile, ...]:
         return tuple(dict.fromkeys(file for part in self.parts for file in part.files))
+
+    @property
+    def is_remote(self) -> bool:
+        parts = self.codes.part.is_remote or self.scales.part.is_remote
+        return parts or (self.zeros is not None and self.zeros.part.is_remote)
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         start, stop = self.span(start, stop)
@@ -217,7 +226,11 @@ class TransposedBlocks(Source):
         self.name = name
         self.shape = (*stack, n, m)
         self.stored = stored
-        self.beside = stored.beside
+
+    @property
+    def beside(self) -> Sequence[Source]:
+        """Stored tensors that go with the weight."""
+        return self.stored.beside
 
     @property
     def nominal(self) -> DType:
