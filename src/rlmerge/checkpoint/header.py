@@ -17,7 +17,7 @@ from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent
-from rlmerge.checkpoint.usual_header import usual_layout
+from rlmerge.checkpoint.usual_header import Layout, usual_layout
 from rlmerge.errors import CheckpointError, did_you_mean
 from rlmerge.kernels.dtypes import BY_CODE
 from rlmerge.text import quoted, shortened
@@ -58,11 +58,15 @@ _AGAIN = "The file is damaged or was written by a faulty tool; download or save 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``."""
+    """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``.
+
+    Files opened together whose headers are the same bytes have the same ``layout``.
+    """
 
     file: InputFile
     tensors: dict[str, Extent]
     metadata: dict[str, str]
+    layout: Layout | None = None
 
 
 def read_header(file: Path) -> Header:
@@ -80,7 +84,7 @@ def read_header(file: Path) -> Header:
     layout = usual_layout(raw)
     if layout is not None and layout.size == input.size and len(layout.tensors) <= MAX_TENSORS:
         usual = {name: Extent(name, dtype, shape, input, i, j) for name, dtype, shape, i, j in layout.tensors}
-        return Header(input, usual, dict(layout.metadata))
+        return Header(input, usual, dict(layout.metadata), layout)
     begin, metadata = 8 + len(raw), dict[str, str]()
     tensors: list[Extent] = []
     for name, value in _entries(raw, where):

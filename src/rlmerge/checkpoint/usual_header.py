@@ -5,28 +5,21 @@ Nothing is refused here: of what is not plainly right comes None, and ``header``
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from threading import Lock
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.alike import once
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_CODE, DType
 
 Placed = tuple[str, DType, tuple[int, ...], int, int]
 """A tensor's name, type, shape, and its bytes [start, stop) in the file."""
 
-KEPT = 2**24
-"""Bytes of headers whose layouts are kept to be found again; each counts ``_OWN`` bytes more."""
-
 LONGEST = 2**25
 """Bytes of the longest header that is read here."""
-
-_OWN = 1024
 
 _BLANK = rb"[ \t\n\r]*+"
 _SIZE = rb"(?:0|[1-9][0-9]{0,17}+)"
@@ -48,7 +41,7 @@ _METADATA = re.compile(_BLANK + _BLANK.join((b'"__metadata__"', b":", rb"(\{[^{}
 _END = re.compile(_BLANK + rb"\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Tensors in the order in which their bytes lie, which tile the file from the header's end to ``size``."""
 
@@ -57,44 +50,9 @@ class Layout:
     size: int
 
 
-class _Kept:
-    """Layouts by what they were read from, the last found last."""
-
-    def __init__(self) -> None:
-        self.layouts: OrderedDict[bytes, tuple[Layout, int]] = OrderedDict()
-        self.held = 0
-        self.lock = Lock()
-
-    def get(self, key: bytes) -> Layout | None:
-        with self.lock:
-            found = self.layouts.get(key)
-            if found is None:
-                return None
-            self.layouts.move_to_end(key)
-            return found[0]
-
-    def put(self, key: bytes, layout: Layout, size: int) -> None:
-        with self.lock:
-            if key in self.layouts:
-                return
-            self.layouts[key] = layout, size
-            self.held += size
-            while self.held > KEPT:
-                self.held -= self.layouts.popitem(last=False)[1][1]
-
-
-_kept = _Kept()
-
-
 def usual_layout(raw: bytes) -> Layout | None:
     """What the JSON bytes of a header say, where every entry is written as usual and nothing at all is wrong."""
-    if len(raw) > LONGEST:
-        return None
-    key = hashlib.blake2b(raw, digest_size=32).digest()
-    found = _kept.get(key)
-    if found is None and (found := _read(raw)) is not None:
-        _kept.put(key, found, len(raw) + _OWN)
-    return found
+    return once("header", raw, lambda: _read(raw)) if len(raw) <= LONGEST else None
 
 
 def _read(raw: bytes) -> Layout | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class JobMaker:
         self.wish = wish
         self.made = Jobs()
         first = models.base or models.experts[0]
-        self.names = list(dict.fromkeys(name for model in self._models() for name in seen[id(model)]))
+        self.names = list(dict.fromkeys(chain.from_iterable(seen[id(model)] for model in self._models())))
         self.depths = tower_depths(seen[id(first)], first.config)
         self.kept_wide: list[str] = []
         self.found: dict[Hashable, dict[str, Any]] = {}
@@ -164,7 +165,9 @@ class JobMaker:
                     self._add(name, self.seen[id(base)][name], (), (), None, None, "", 0.0, ())
             return
         models = [*([base] if base else []), *experts]
-        seen = [{n: s for n, s in self.seen[id(m)].items() if n in chosen} for m in models]
+        seen = [self.seen[id(m)] for m in models]
+        if len(chosen) < len(self.names):
+            seen = [{n: s for n, s in tensors.items() if n in chosen} for tensors in seen]
         promote = self.wish == Wish(None, None, False)
         pairs = pair_tensors(base, experts, seen, promote=promote)
         self.made.warnings += pairs.warnings
@@ -358,8 +361,8 @@ class JobMaker:
         dtype = self._type(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
         output = OutputTensor(name, dtype, sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
-        wide = self.wish.wide or any(source.dtype is FLOAT64 for source in (sample, *sources))
-        further = tuple(sorted(extras))
+        wide = self.wish.wide or sample.dtype is FLOAT64 or any(source.dtype is FLOAT64 for source in sources)
+        further = tuple(sorted(extras)) if extras else ()
         by_name, by_layer = self._varies(module, part)
         if where is None:
             where = position(name, self.depths) if by_layer else 0.0

@@ -96,6 +96,8 @@ def _names(
     chosen: list[str] = []
     copied: list[str] = []
     lacking: dict[str, list[str]] = {}
+    if all(tensors.keys() == names.keys() for tensors in theirs):
+        return list(names), []
     for name in names:
         holders = [name in tensors for tensors in theirs]
         if all(holders):
@@ -189,9 +191,10 @@ def _mismatch(
 
 def widest(dtypes: Iterable[DType]) -> DType:
     """The type that holds all values of ``dtypes``: their own, or float32 for two 16-bit ones."""
-    found = list(dict.fromkeys(dtypes))
-    if len(found) == 1:
-        return found[0]
+    first, *others = dtypes
+    if all(other is first for other in others):
+        return first
+    found = (first, *others)
     return FLOAT64 if FLOAT64 in found else FLOAT32
 
 

@@ -21,7 +21,7 @@ _WRAPPERS = re.compile(
 )
 """What torch.compile, FSDP, activation checkpointing, Lightning, DeepSpeed and DDP put into names."""
 
-_MARKS = ("_mod", "base_model.")
+_MARKS = ("_orig_mod.", "module.", "base_model.")
 """One of them is in every name that trainers have wrapped."""
 
 _ALIASES = (
@@ -72,7 +72,8 @@ class Renaming:
 
 def unwrap(tensors: Mapping[str, Source], label: str) -> Renaming:
     """A model's tensors without wrappers in their names, unless two would then be the same."""
-    if not any(mark in name for name in tensors for mark in _MARKS):
+    text = "\n".join(tensors)
+    if not any(mark in text for mark in _MARKS):
         return Renaming(tensors, ())
     names = {name: unwrapped(name) for name in tensors}
     changed = [name for name, new in names.items() if name != new]

@@ -35,7 +35,7 @@ from rlmerge.checkpoint.formats.quantised_source import (
     TransposedBlocks,
     grid_of,
 )
-from rlmerge.checkpoint.source import Source
+from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME, MERGEABLE
 from rlmerge.kernels.float8 import E4M3, E5M2
@@ -76,6 +76,23 @@ def decode_quantised(tensors: Mapping[str, Source], config: Mapping[str, Any] | 
         raise CheckpointError(what, where=str(root), hint=_AGAIN)
     warning = f"{root}: config.json has a quantization_config ({method}), but the weights are plain; it is left out"
     return Opened("safetensors", tensors, (warning,), config=plain_config(config))
+
+
+def decoded_like(earlier: Opened, tensors: Mapping[str, Source]) -> Opened | None:
+    """What ``decode_quantised`` makes of ``tensors``, which have the names, types and shapes of those of ``earlier``.
+
+    None where that also depends on what is stored, or has more parts than codes and scales.
+    """
+    found: dict[str, Source] = {}
+    for name, source in earlier.tensors.items():
+        if isinstance(source, Extent):
+            found[name] = tensors[name]
+            continue
+        again = source.of(tensors) if isinstance(source, ScaledBlocks) else None
+        if again is None:
+            return None
+        found[name] = again
+    return replace(earlier, tensors=found)
 
 
 class _Collector:

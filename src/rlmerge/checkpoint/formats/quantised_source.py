@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.formats.quantised_codes import PIECE, Codes, Integers, unpack
+from rlmerge.checkpoint.formats.quantised_codes import PIECE, ByteCodes, Codes, Integers, unpack
 from rlmerge.checkpoint.source import Scratch, Source, combined
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, DType, decode
 from rlmerge.kernels.float8 import E8M0_VALUES, encode_e8m0
@@ -147,6 +147,15 @@ class ScaledBlocks(Source):
         self.scales = scales
         self.zeros = zeros
         self.beside: Sequence[Source] = ()
+
+    def of(self, tensors: Mapping[str, Source]) -> ScaledBlocks | None:
+        """The same made of the ``tensors`` of these names; None where it is more than bytes and scales."""
+        codes, scales = self.codes, self.scales
+        if self.zeros is not None or self.beside or scales.groups is not None or type(codes) is not ByteCodes:
+            return None
+        stored = ByteCodes(tensors[codes.part.name], codes.rows, codes.columns, codes.kind)
+        grid = StoredGrid(tensors[scales.part.name], scales.matrix, scales.block)
+        return ScaledBlocks(self.name, self.shape, stored, grid)
 
     @property
     def nominal(self) -> DType:
