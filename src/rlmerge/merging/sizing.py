@@ -156,7 +156,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: Lanes, held: i
         simple = all(job.method and job.method.is_compiled(job.values) for job in jobs)
         alone = not simple or any(job.whole or job.by_rows for job in jobs)
         working = lanes.count * working if alone else max(merging, lanes.kinds * scanning)
-    peak = COMPILED + lanes.count * own + working + _wide(jobs) + beside
+    peak = COMPILED + lanes.count * own + working + lanes.count * _wide(jobs) + beside
     return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
 
 
