@@ -54,7 +54,7 @@ def main() -> None:
                     file.unlink()
                 model.rmdir()
     if arguments.plot:
-        arguments.plot.write_text(_plot(series["count"]), encoding="utf-8")
+        arguments.plot.write_text(standalone(_plot(series["count"]), METHODS), encoding="utf-8")
     body = table(["method", "parameters", "experts", "CPU s", "ns a byte read"], rows)
     report("Growth with size and number of models", f"Medians of {arguments.repeats}.\n\n{body}", arguments.record)
 
@@ -74,6 +74,23 @@ def _plot(series: dict[str, list[tuple[float, float]]]) -> str:
         y_label="ns a byte",
         log_x=True,
     )
+
+
+STYLE = """
+svg { font: 11px system-ui, sans-serif; background: #fff } .grid { stroke: #ddd } .tick, .label { fill: #555 }
+.line { fill: none; stroke-width: 2 } .s0 .line { stroke: #2563eb } .s1 .line { stroke: #d97706 }
+.mark.s0, .key.s0 { fill: #2563eb } .mark.s1, .key.s1 { fill: #d97706 }
+"""
+
+
+def standalone(plot: str, names: Sequence[str]) -> str:
+    """A plot of a page as a file of its own: with a name space, a style and the names of its curves."""
+    keys = "".join(
+        f'<text x="{70 + 120 * place}" y="12" class="key s{place}">{name}</text>' for place, name in enumerate(names)
+    )
+    head, rest = plot.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" width="420" height="260"', 1)
+    return f"{head}><style>{STYLE}</style>{rest.removesuffix('</svg>')}{keys}</svg>\n"
 
 
 if __name__ == "__main__":

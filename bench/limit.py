@@ -32,10 +32,10 @@ def weights(model: Path) -> list[Path]:
     return sorted(model.glob("*.safetensors"))
 
 
-def copy_once(models: Sequence[Path], out: Path, threads: int) -> float:
-    """Seconds to read every weight file once and write the first model's to ``out``, fsync included."""
+def copy_once(models: Sequence[Path], out: Path, threads: int) -> tuple[float, float]:
+    """Seconds and CPU seconds to read all weight files once and write the first model's to ``out``, fsync included."""
     out.mkdir()
-    start = time.perf_counter()
+    start, began = time.perf_counter(), time.process_time()
     for sources in zip(*map(weights, models), strict=True):
         size = sources[0].stat().st_size
         inputs = [os.open(source, os.O_RDONLY) for source in sources]
@@ -55,19 +55,19 @@ def copy_once(models: Sequence[Path], out: Path, threads: int) -> float:
         os.fsync(target)
         for file in (*inputs, target):
             os.close(file)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - began
     shutil.rmtree(out)
-    return seconds
+    return seconds, cpu
 
 
-def merge(method: str, models: Sequence[Path], out: Path) -> tuple[float, float]:
-    """Seconds of one ``rlmerge merge``: of the whole command, and of the merge as it reports it."""
+def merge(method: str, models: Sequence[Path], out: Path) -> tuple[float, float, float]:
+    """Seconds of one ``rlmerge merge``: of the whole command, of the merge as it reports it, and of CPU."""
     base = [] if method == "linear" else ["--base", str(models[0])]
     inputs = [str(model) for model in (models if method == "linear" else models[1:])]
     command = [RLMERGE, "merge", "--method", method, *base, *inputs, "-o", str(out)]
     run = measure([*command, "--no-cache", "--quiet", "--format", "json"])
     shutil.rmtree(out)
-    return run.wall, json.loads(run.output)["seconds"]
+    return run.wall, json.loads(run.output)["seconds"], run.cpu
 
 
 def run_all(
@@ -104,17 +104,26 @@ def main() -> None:
         states: dict[str, Callable[[], object]] = {"cold": lambda: forget(files), "warm": os.sync}
         for state, prepare in states.items():
             times = run_all(models, arguments.methods, arguments.repeats, prepare, work / "out")
-            limit = min(statistics.median(times.pop(job)) for job in list(times) if job.startswith("copy"))
+            copies = [list(zip(*times.pop(job), strict=True)) for job in list(times) if job.startswith("copy")]
+            limit, floor = (min(statistics.median(copy[k]) for copy in copies) for k in range(2))
             for method, runs in times.items():
-                command, inner = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
+                command, inner, cpu = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
                 goal = GOALS[state].get(method, 1.15 if state == "cold" else 2.0)
                 verdict = f"{goal:g}×: {'met' if command / limit <= goal else 'not met'}"
-                ratios = [f"{command / limit:.2f}×", f"{inner / limit:.2f}×", verdict]
+                ratios = [
+                    f"{command / limit:.2f}×",
+                    f"{inner / limit:.2f}×",
+                    verdict,
+                    f"{cpu:.2f}",
+                    f"{floor / cpu:.0%}",
+                ]
                 rows.append([f"{method}, {state}", f"{limit:.2f}", f"{command:.2f}", f"{inner:.2f}", *ratios])
-    header = ["merge", "limit s", "command s", "merge alone s", "command / limit", "merge alone / limit", "goal"]
+    header = ["merge", "limit s", "command s", "merge alone s", "command / limit", "merge alone / limit", "goal",
+              "CPU s", "of it the limit's"]  # fmt: skip
     body = (
         f"{len(models)} models read, {read / 1e9:.2f} GB, one written; medians of {arguments.repeats}. "
-        f'"Merge alone" leaves out the start of the interpreter.\n\n{table(header, rows)}'
+        f'"Merge alone" leaves out the start of the interpreter. CPU is that of the command; the last column says '
+        f"how much of it reading and writing alone take.\n\n{table(header, rows)}"
     )
     report("A merge beside reading and writing once", body, arguments.record)
 

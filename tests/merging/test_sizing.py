@@ -8,7 +8,7 @@ from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import BLOCK
 from rlmerge.kernels.select import SIDE_CAPACITY
-from rlmerge.merging.sizing import LARGEST_TILE
+from rlmerge.merging.sizing import LARGEST_TILE, Lanes, size_of
 from support.family import recipe
 from support.models import write_model
 
@@ -79,3 +79,28 @@ def test_every_further_thread_counts_a_tile(tmp_path):
     sizes = [rlmerge.plan(asked, memory=8 * 2**30, workers=workers).sizing for workers in (1, 4)]
     assert [size.threads for size in sizes] == [1, 4]
     assert sizes[1].peak - sizes[0].peak >= 3 * 4 * LARGEST_TILE
+
+
+def test_recipes_side_by_side_stay_in_the_budget_and_share_what_they_can(folder):
+    plan = rlmerge.plan(recipe(folder, "ties", 3, density=0.5), memory=64 * MIB, workers=2)
+    jobs = list(plan.jobs.values())
+    one = size_of(jobs, plan.options)
+    assert (one.threads, one.tile, one.peak) == (plan.sizing.threads, plan.sizing.tile, plan.sizing.peak)
+    kept = size_of(jobs, plan.options, Lanes(32, in_place=True))
+    assert kept.buffers == 0
+    assert kept.peak <= 64 * MIB
+    # What is merged where it stays takes no buffers, and one count of magnitudes serves all densities.
+    assert (kept.threads, kept.tile) == (one.threads, one.tile)
+    written = size_of(jobs, plan.options, Lanes(32))
+    assert written.peak <= 64 * MIB
+    assert kept.peak - one.peak < written.peak
+    more_kinds = size_of(jobs, plan.options, Lanes(32, kinds=2, in_place=True))
+    assert more_kinds.peak > kept.peak or more_kinds.tile < kept.tile
+
+
+def test_recipes_that_need_memory_of_their_own_side_by_side_count_it_each(folder):
+    plan = rlmerge.plan(recipe(folder, "della", 2), memory=512 * MIB, workers=1)
+    jobs = list(plan.jobs.values())
+    two, four = (size_of(jobs, plan.options, Lanes(count, in_place=True)).peak for count in (2, 4))
+    rows = 8 * 10 * 3 * 3000  # float64 arrays, for each of three models, as large as a row at least
+    assert four - two > 2 * rows

@@ -39,11 +39,17 @@ def fingerprint(tensors: Mapping[str, Source]) -> str:
 
 
 def same_weights(a: Mapping[str, Source], b: Mapping[str, Source]) -> bool:
-    """Whether two models would have one ``fingerprint``; stops to read at the first tensor that differs."""
-    if a.keys() != b.keys() or any((x := b[name]).dtype is not t.dtype or x.shape != t.shape for name, t in a.items()):
+    """Whether two models would have one ``fingerprint``; stops at the first tensor that differs."""
+    if a.keys() != b.keys():
         return False
     whole = _is_whole(a)
-    return all(tensor.fingerprint(whole) == b[name].fingerprint(whole) for name, tensor in a.items())
+    for name, tensor in a.items():
+        other = b[name]
+        if other.dtype is not tensor.dtype or other.shape != tensor.shape:
+            return False
+        if other.fingerprint(whole) != tensor.fingerprint(whole):
+            return False
+    return True
 
 
 def _fingerprints(tensors: Sequence[Source], whole: bool) -> Iterator[bytes]:
@@ -73,4 +79,9 @@ def _lasting(stamp: Stamp | ObjectStamp) -> tuple[object, ...]:
 
 
 def _is_whole(tensors: Mapping[str, Source]) -> bool:
-    return sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE
+    held = 0
+    for tensor in tensors.values():
+        held += tensor.nbytes
+        if held > WHOLE:
+            return False
+    return True

@@ -17,6 +17,7 @@ from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent
+from rlmerge.checkpoint.usual_header import Layout, usual_layout
 from rlmerge.errors import CheckpointError, did_you_mean
 from rlmerge.kernels.dtypes import BY_CODE
 from rlmerge.text import quoted, shortened
@@ -57,11 +58,15 @@ _AGAIN = "The file is damaged or was written by a faulty tool; download or save 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``."""
+    """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``.
+
+    Files opened together whose headers are the same bytes have the same ``layout``.
+    """
 
     file: InputFile
     tensors: dict[str, Extent]
     metadata: dict[str, str]
+    layout: Layout | None = None
 
 
 def read_header(file: Path | InputFile) -> Header:
@@ -76,6 +81,10 @@ def read_header(file: Path | InputFile) -> Header:
     where = str(input)
     if not raw.startswith(b"{"):
         raise CheckpointError("does not start with a safetensors header", where=where, hint=_AGAIN)
+    layout = usual_layout(raw)
+    if layout is not None and layout.size == input.size and len(layout.tensors) <= MAX_TENSORS:
+        usual = {name: Extent(name, dtype, shape, input, i, j) for name, dtype, shape, i, j in layout.tensors}
+        return Header(input, usual, dict(layout.metadata), layout)
     begin, metadata = 8 + len(raw), dict[str, str]()
     tensors: list[Extent] = []
     for name, value in _entries(raw, where):
@@ -199,28 +208,11 @@ def _no_object(name: str, where: str) -> CheckpointError:
 def _tensor(file: InputFile, name: str, value: bytes, begin: int) -> Extent:
     try:
         check_name(name, str(file))
-        return _extent(file, name, _entry(value), value, begin)
+        return _extent(file, name, strictjson.parse(value, ""), value, begin)
     except CheckpointError as error:
         # Made here alone, because a header may name a hundred thousand tensors.
         where = error.where or f"{file}: tensor {quoted(name)}"
         raise CheckpointError(error.what, where=where, hint=error.hint) from None
-
-
-def _entry(value: bytes) -> Any:
-    """What ``value`` says of a tensor; as writers write it, it needs no parser."""
-    usual = _USUAL.fullmatch(value)
-    if usual is None:
-        return strictjson.parse(value, "")
-    code, shape, start, stop = usual.groups()
-    sizes = [int(size) for size in shape.split(b",")] if shape else []
-    return {"dtype": code.decode(), "shape": sizes, "data_offsets": [int(start), int(stop)]}
-
-
-_SIZE = rb"(?:0|[1-9]\d{0,18})"
-_USUAL = re.compile(
-    rb'\s*\{\s*"dtype"\s*:\s*"([A-Z0-9_]{1,16})"\s*,\s*"shape"\s*:\s*\[((?:%b(?:,\s*%b)*)?)\]\s*,'
-    rb'\s*"data_offsets"\s*:\s*\[(%b)\s*,\s*(%b)\]\s*\}' % (_SIZE, _SIZE, _SIZE, _SIZE)
-)
 
 
 def _extent(file: InputFile, name: str, entry: Any, value: bytes, begin: int) -> Extent:

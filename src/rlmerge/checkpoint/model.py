@@ -12,6 +12,7 @@ from typing import Any
 
 from rlmerge.addresses import is_address
 from rlmerge.checkpoint import hub
+from rlmerge.checkpoint.alike import keep, known_of
 from rlmerge.checkpoint.config import read_config, ties_embeddings
 from rlmerge.checkpoint.directory import INDEX, SINGLE, entries, has_folder
 from rlmerge.checkpoint.files import InputFile
@@ -21,6 +22,7 @@ from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
+from rlmerge.checkpoint.usual_header import Layout
 from rlmerge.checkpoint.weights import check_weights, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import MERGEABLE
@@ -51,7 +53,7 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    @property
+    @cached_property
     def tied_embeddings(self) -> bool:
         """Whether the output head shares the input embedding's weights."""
         told = ties_embeddings(self.config)
@@ -101,9 +103,10 @@ def _open_remote(text: str, revision: str | None, base: Checkpoint | None) -> Ch
 
 def _open(text: str, root: Path, commit: str | None, base: Checkpoint | None, remote: bool = False) -> Checkpoint:
     names = entries(root)
+    layouts: Layouts = None
     kind = None if _is_plain(root, names) else find_format(root, names)
     if kind is None:
-        opened = _open_safetensors(root, names)
+        opened, layouts = _open_safetensors(root, names)
     elif remote and not kind.is_safetensors:
         hint = "Copy it here, and name the copy."
         raise CheckpointError(f"holds {kind.name}, which is not read remotely", where=str(root), hint=hint)
@@ -116,7 +119,7 @@ def _open(text: str, root: Path, commit: str | None, base: Checkpoint | None, re
     config, warnings = opened.config, list(opened.warnings)
     if config is None:
         config = read_config(side)
-    if kind is None and (decoded := _decoded(opened.tensors, config, root)):
+    if kind is None and (decoded := _decoded(opened.tensors, config, root, layouts)):
         opened, config, warnings = decoded, decoded.config, [*warnings, *decoded.warnings]
     if config is None:
         warnings.append(f"{root} has no config.json; transformers will not load a model copied from it")
@@ -132,22 +135,37 @@ def _is_plain(root: Path, names: list[str]) -> bool:
     return SINGLE in names or (INDEX in names and not is_delta)
 
 
-def _open_safetensors(root: Path, names: list[str]) -> Opened:
+Layouts = tuple[Layout | None, ...] | None
+"""What the headers of a model say; two models opened together for which it is the same need one check."""
+
+
+def _open_safetensors(root: Path, names: list[str]) -> tuple[Opened, Layouts]:
     shards, warnings = find_weights(root, names)
+    headers: list[Header] = []
+    for name in shards:
+        headers.append(read_header(inside(root, name)))
+        refuse_delta(headers[-1].metadata, headers[-1].file.path)
+    layouts = tuple(header.layout for header in headers)
     tensors: dict[str, Extent] = {}
-    for name, listed in shards.items():
-        header = read_header(inside(root, name))
-        refuse_delta(header.metadata, header.file.path)
+    if None not in layouts and known_of("checked", layouts) is shards:
+        for header in headers:
+            tensors.update(header.tensors)
+        return Opened("safetensors", tensors, ()), layouts
+    for header, listed in zip(headers, shards.values(), strict=True):
         warnings += _check_against_index(header, listed, tensors)
         tensors.update(header.tensors)
     if not tensors:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
     check_weights(tensors, root)
-    return Opened("safetensors", tensors, tuple(warnings))
+    if not warnings:
+        keep("checked", layouts, shards)
+    return Opened("safetensors", tensors, tuple(warnings)), None if None in layouts else layouts
 
 
-def _decoded(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root: Path) -> Opened | None:
+def _decoded(
+    tensors: Mapping[str, Source], config: Mapping[str, Any] | None, root: Path, layouts: Layouts
+) -> Opened | None:
     """The model with quantised weights decoded; None for a plain one, for which nothing more is imported."""
     text = (config or {}).get("text_config")
     stated = {*(config or {}), *(text if isinstance(text, dict) else {})} & {
@@ -157,10 +175,16 @@ def _decoded(tensors: Mapping[str, Source], config: Mapping[str, Any] | None, ro
     if not stated and all(tensor.dtype in MERGEABLE for tensor in tensors.values()):
         return None
     from rlmerge.checkpoint.formats.delta_slime import refuse_payload
-    from rlmerge.checkpoint.formats.quantised import decode_quantised
+    from rlmerge.checkpoint.formats.quantised import decode_quantised, decoded_like
 
+    earlier: tuple[object, Opened] | None = known_of("decoded", layouts)
+    if earlier is not None and earlier[0] == config and (found := decoded_like(earlier[1], tensors)):
+        return found
     refuse_payload(tensors, root)
-    return decode_quantised(tensors, config, root)
+    found = decode_quantised(tensors, config, root)
+    if layouts is not None and found is not None and not found.warnings:
+        keep("decoded", layouts, (config, found))
+    return found
 
 
 def _locate(text: str, revision: str | None) -> tuple[Path, str | None]:

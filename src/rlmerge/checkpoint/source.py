@@ -95,6 +95,11 @@ class Source(ABC):
     def files(self) -> tuple[InputFile, ...]:
         """Every file that values come from."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether values come over a network."""
+        return any(file.is_remote for file in self.files)
+
     @abstractmethod
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Elements [start, stop) of the flattened tensor, [stop - start] in the storage type of ``dtype``, read-only.
@@ -148,6 +153,10 @@ class Extent(Source):
     @property
     def files(self) -> tuple[InputFile, ...]:
         return (self.file,)
+
+    @property
+    def is_remote(self) -> bool:
+        return self.file.is_remote
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         first, last = self._bytes(start, stop)

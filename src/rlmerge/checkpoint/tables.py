@@ -24,6 +24,9 @@ _HEAD = re.compile(
     re.VERBOSE,
 )
 
+_NEVER = ("_proj.weight", "norm.weight")
+"""Ends of most names, which say at once that they are no table's."""
+
 _ELSEWHERE = ("position", "wpe", "token_type", "segment", "vis", "image", "patch", "audio", "speech", "codec", "vq")
 """Parts of names of tables whose rows are no tokens of text."""
 
@@ -33,6 +36,7 @@ def embedding_rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | No
 
     Of several with different numbers of rows, those of config.json's ``vocab_size`` count, else the largest.
     """
+    tensors = _candidates(tensors)
     rows = {tensor.shape[0] for name, tensor in tensors.items() if _is(name, tensor, _EMBEDDING, 2)}
     if not rows:
         # Some tied models store the shared matrix under the head's name alone.
@@ -43,6 +47,7 @@ def embedding_rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | No
 
 def vocabulary_tables(tensors: Mapping[str, Source], config: Mapping[str, Any] | None) -> dict[str, Source]:
     """The tables of a model by name, [rows, ...]: all that are called like one and have the embedding's rows."""
+    tensors = _candidates(tensors)
     rows = embedding_rows(tensors, config)
     return {
         name: tensor
@@ -67,6 +72,10 @@ def same_table(name: str, tables: Mapping[str, Source], tied: bool = False) -> S
 def is_head(name: str) -> bool:
     """Whether a vocabulary table turns hidden states into logits, rather than tokens into them."""
     return _HEAD.fullmatch(name) is not None
+
+
+def _candidates(tensors: Mapping[str, Source]) -> Mapping[str, Source]:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(_NEVER)}
 
 
 def _is(name: str, tensor: Source, pattern: re.Pattern[str], dimensions: int) -> bool:

@@ -114,7 +114,7 @@ class Vocabulary:
         if index is None:
             return checkpoint.tensors
         aligned = {name: self._aligned(index, name, table) for name, table in self.members[index].tables.items()}
-        return {name: aligned.get(name, tensor) for name, tensor in checkpoint.tensors.items()}
+        return {**checkpoint.tensors, **aligned}
 
     def rows(self, index: int, present: tuple[bool, ...]) -> Rows:
         """Where the rows of one member's table come from, with the tables of the members that are ``present``."""

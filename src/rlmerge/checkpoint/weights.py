@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.alike import once
 from rlmerge.checkpoint.directory import INDEX, SINGLE, first_missing
 from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.no_weights import PICKLES, no_weights, pickled
@@ -35,7 +36,18 @@ def find_weights(root: Path, names: list[str]) -> tuple[dict[str, list[str]], li
 
 def _read_index(root: Path) -> dict[str, list[str]]:
     path = inside(root, INDEX)
-    content = strictjson.parse(read_bytes(path, MAX_HEADER), str(path))
+    data = read_bytes(path, MAX_HEADER)
+    shards = once("index", data, lambda: _placed(data, path))
+    for name in shards:
+        if name.endswith(PICKLES):
+            raise pickled(str(path), name)
+        inside(root, name, named_by=str(path))
+    return shards
+
+
+def _placed(data: bytes, path: Path) -> dict[str, list[str]]:
+    """What an index says: shard file name → its tensors."""
+    content = strictjson.parse(data, str(path))
     placed = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
         hint = "Save the model again with a current library."
@@ -44,10 +56,6 @@ def _read_index(root: Path) -> dict[str, list[str]]:
     shards: dict[str, list[str]] = {}
     for tensor, name in placed.items():
         shards.setdefault(name, []).append(tensor)
-    for name in shards:
-        if name.endswith(PICKLES):
-            raise pickled(str(path), name)
-        inside(root, name, named_by=str(path))
     return shards
 
 
@@ -61,7 +69,7 @@ def refuse_delta(metadata: object, file: Path) -> None:
 
 def check_weights(tensors: Mapping[str, Source], root: Path) -> None:
     """CheckpointError for tensors that are no weights of a whole model, though they are stored like those."""
-    adapted = next((name for name in tensors if _ADAPTER.search(name)), None)
+    adapted = next((name for name in tensors if "lora_" in name and _ADAPTER.search(name)), None)
     if adapted is not None:
         what = f"holds a LoRA adapter ({adapted!r}), not a model"
         hint = "Name the directory that PEFT saved, with its adapter_config.json, after its base model."

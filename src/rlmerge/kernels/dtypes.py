@@ -16,6 +16,9 @@ class DType:
     storage: np.dtype
     is_float: bool
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def itemsize(self) -> int:
         return self.storage.itemsize

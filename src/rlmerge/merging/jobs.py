@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,9 +72,11 @@ class JobMaker:
         self.wish = wish
         self.made = Jobs()
         first = models.base or models.experts[0]
-        self.names = list(dict.fromkeys(name for model in self._models() for name in seen[id(model)]))
+        self.names = list(dict.fromkeys(chain.from_iterable(seen[id(model)] for model in self._models())))
         self.depths = tower_depths(seen[id(first)], first.config)
         self.kept_wide: list[str] = []
+        self.found: dict[Hashable, dict[str, Any]] = {}
+        self.varying: dict[int, tuple[bool, bool]] = {}
         self.remarks: dict[tuple[str, str], list[str]] = {}
 
     def _models(self) -> Iterable[Checkpoint]:
@@ -161,7 +165,9 @@ class JobMaker:
                     self._add(name, self.seen[id(base)][name], (), (), None, None, "", 0.0, ())
             return
         models = [*([base] if base else []), *experts]
-        seen = [{n: s for n, s in self.seen[id(m)].items() if n in chosen} for m in models]
+        seen = [self.seen[id(m)] for m in models]
+        if len(chosen) < len(self.names):
+            seen = [{n: s for n, s in tensors.items() if n in chosen} for tensors in seen]
         promote = self.wish == Wish(None, None, False)
         pairs = pair_tensors(base, experts, seen, promote=promote)
         self.made.warnings += pairs.warnings
@@ -170,8 +176,7 @@ class JobMaker:
         for name, (base_source, sources) in pairs.matched.items():
             if sources and base_source is None and len(sources) < len(experts):
                 base_source, sources = sources[0], ()
-            where = position(name, self.depths)
-            self._add(name, base_source, sources, numbers, module, part, scope, where, stages)
+            self._add(name, base_source, sources, numbers, module, part, scope, None, stages)
 
     def _numbers(self, part: Slice, experts: Sequence[Checkpoint]) -> tuple[int, ...]:
         """Which of the plan's experts each source is."""
@@ -334,7 +339,7 @@ class JobMaker:
         module: Module | None,
         part: Slice | None,
         scope: str,
-        where: float,
+        where: float | None,
         stages: Stages,
         names: Sequence[str] | None = None,
     ) -> None:
@@ -353,30 +358,42 @@ class JobMaker:
             self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers_))
             return
         kind, method = place(name).kind, self.recipe.method_of(module)
-        values = self.recipe.values_at(
-            module,
-            part,
-            output_name=name,
-            source_names=names or [name] * len(sources),
-            position=where,
-            is_router=kind == ROUTER,
-        )
         dtype = self._type(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
         output = OutputTensor(name, dtype, sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
+        wide = self.wish.wide or sample.dtype is FLOAT64 or any(source.dtype is FLOAT64 for source in sources)
+        further = tuple(sorted(extras)) if extras else ()
+        by_name, by_layer = self._varies(module, part)
+        if where is None:
+            where = position(name, self.depths) if by_layer else 0.0
+        # Thousands of tensors have the same values, which nobody changes.
+        key: Hashable = (
+            *(id(module), id(part), len(sources), kind, sample.shape, base is None),
+            *(wide, further, where, name if by_name else ""),
+        )
+        values = self.found.get(key)
+        if values is None:
+            values = self.recipe.values_at(
+                module,
+                part,
+                output_name=name,
+                source_names=names or [name] * len(sources),
+                position=where,
+                is_router=kind == ROUTER,
+            )
+            values |= {"experts": float(len(sources)), "numel": sample.numel, "wide": wide, "kind": kind}
+            values |= {"shape": sample.shape, "has_base": base is not None, "further": further}
+            for problem in method.check(values):
+                self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
+            self.found[key] = values
         more = extras, self.wish.wide, scope, encoder
-        job = Job(output, method, base, sources, numbers, values, stages, *more)
-        known: dict[str, Any] = {
-            "experts": float(len(sources)),
-            "numel": sample.numel,
-            "wide": job.operands.real == np.float64,
-        }
-        known |= {"kind": kind, "shape": sample.shape, "has_base": base is not None}
-        known["further"] = tuple(sorted(extras))
-        job = replace(job, values={**values, **known})
-        for problem in method.check(job.values):
-            self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
-        self.made.jobs[name] = job
+        self.made.jobs[name] = Job(output, method, base, sources, numbers, values, stages, *more)
+
+    def _varies(self, module: Module, part: Slice) -> tuple[bool, bool]:
+        """Whether values of a slice depend on names, and whether on layers."""
+        if id(part) not in self.varying:
+            self.varying[id(part)] = self.recipe.varies(module, part)
+        return self.varying[id(part)]
 
     def _encoder(self, name: str, base: Source | None) -> Encoder | None:
         """What writes the tensor as the base has it, if it is to be and the base quantises it."""
@@ -423,7 +440,7 @@ class JobMaker:
             return own
         return asked
 
-    @property
+    @cached_property
     def _is_mixed(self) -> bool:
         """Whether the first model stores most of its weights in 16 bits, so that float32 is a choice."""
         first = self.models.base or self.models.experts[0]

@@ -34,6 +34,7 @@ from .jobs import JobMaker, Jobs, Wish
 from .locked import check_files, check_locked
 from .matching import see
 from .measured import Inputs, open_inputs, require_inputs
+from .memory import uncollected
 from .opening import Models, models_of, open_models
 from .place import check_place, check_space, held_here
 from .plan import Beside, Plan, is_like_base
@@ -57,8 +58,9 @@ class Opened:
 
     def plan(self, recipe: Recipe, out: Path | None, options: Options) -> Plan:
         """The plan of a recipe that names these models; errors as for ``make_plan``."""
-        models = models_of(recipe, self.models.opened)
-        return _plan(models, out, options, self._inputs(models), self.identity)
+        with uncollected():
+            models = models_of(recipe, self.models.opened)
+            return _plan(models, out, options, self._inputs(models), self.identity)
 
     def _inputs(self, models: Models) -> Inputs:
         recipe = models.recipe
@@ -87,7 +89,8 @@ def open_recipe(
     recipe: Recipe, options: Options, stages: Mapping[str, Checkpoint] | None = None, out: Path | None = None
 ) -> Opened:
     """Open the recipe's models, for its plan and for those of other recipes of them; errors as for ``make_plan``."""
-    models = open_models(recipe, stages)
+    with uncollected():
+        models = open_models(recipe, stages)
     if out is not None:
         check_place(out, models.opened.values(), options.force)
     recipe = models.recipe

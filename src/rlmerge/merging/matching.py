@@ -21,6 +21,7 @@ FOUND_SHARE = 0.5
 _DERIVED = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|rotary_pos_emb\.inv_freq|position_ids|(attn|attention)\.masked_bias)$"
 )
+_BUFFERS = ("inv_freq", "position_ids", "bias")
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 _HEADS = re.compile(r"(^|\.)(v_head|value_head|score|reward_head|critic_head)\.")
 
@@ -95,6 +96,8 @@ def _names(
     chosen: list[str] = []
     copied: list[str] = []
     lacking: dict[str, list[str]] = {}
+    if all(tensors.keys() == names.keys() for tensors in theirs):
+        return list(names), []
     for name in names:
         holders = [name in tensors for tensors in theirs]
         if all(holders):
@@ -139,6 +142,8 @@ def _check_found(
 
 def is_derived(name: str, source: Source) -> bool:
     """Whether a tensor is a buffer that models compute themselves: rotary frequencies, masks, position numbers."""
+    if not name.endswith(_BUFFERS):
+        return False
     if _DERIVED.search(name):
         return True
     return bool(_MASK.search(name)) and (len(source.shape) == 4 or source.dtype.name in ("bool", "uint8"))
@@ -158,7 +163,11 @@ def _mismatch(
     promoted: dict[str, list[str]],
 ) -> RequestError | None:
     """The problem of one tensor; element types that are merged in the widest of them are noted in ``promoted``."""
-    first, *others = [*([base] if base else []), *sources]
+    first, *others = (base, *sources) if base else sources
+    if all(other.dtype is first.dtype and other.shape == first.shape for other in others) and (
+        first.dtype in MERGEABLE and all(other.nominal is first.nominal for other in others)
+    ):
+        return None
     for other, model in zip(others, models[1:], strict=False):
         where = f"{model.reference}: {first.name}"
         if other.shape != first.shape:
@@ -182,9 +191,10 @@ def _mismatch(
 
 def widest(dtypes: Iterable[DType]) -> DType:
     """The type that holds all values of ``dtypes``: their own, or float32 for two 16-bit ones."""
-    found = list(dict.fromkeys(dtypes))
-    if len(found) == 1:
-        return found[0]
+    first, *others = dtypes
+    if all(other is first for other in others):
+        return first
+    found = (first, *others)
     return FLOAT64 if FLOAT64 in found else FLOAT32
 
 

@@ -21,6 +21,9 @@ _WRAPPERS = re.compile(
 )
 """What torch.compile, FSDP, activation checkpointing, Lightning, DeepSpeed and DDP put into names."""
 
+_MARKS = ("_orig_mod.", "module.", "base_model.")
+"""One of them is in every name that trainers have wrapped."""
+
 _ALIASES = (
     (re.compile(r"^model\.language_model\.(?=lm_head\.)"), ""),
     (re.compile(r"^language_model\.(?=lm_head\.)"), ""),
@@ -69,6 +72,9 @@ class Renaming:
 
 def unwrap(tensors: Mapping[str, Source], label: str) -> Renaming:
     """A model's tensors without wrappers in their names, unless two would then be the same."""
+    text = "\n".join(tensors)
+    if not any(mark in text for mark in _MARKS):
+        return Renaming(tensors, ())
     names = {name: unwrapped(name) for name in tensors}
     changed = [name for name, new in names.items() if name != new]
     if not changed or len(set(names.values())) < len(names):
@@ -79,6 +85,8 @@ def unwrap(tensors: Mapping[str, Source], label: str) -> Renaming:
 
 def rename_like(tensors: Mapping[str, Source], reference: Mapping[str, Source], label: str) -> Renaming:
     """``tensors`` under the names of ``reference``, as far as they can be told; the rest keep theirs."""
+    if tensors.keys() == reference.keys():
+        return Renaming(tensors, ())
     found: dict[str, Source] = {name: source for name, source in tensors.items() if name in reference}
     left = {name: source for name, source in tensors.items() if name not in reference}
     open_ = {name: source for name, source in reference.items() if name not in found}

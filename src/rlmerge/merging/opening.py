@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rlmerge.checkpoint import Checkpoint, hub, open_checkpoint
+from rlmerge.checkpoint.alike import opened_together
 from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.fingerprint import same_weights
 from rlmerge.errors import CheckpointError, RecipeError, RequestError
@@ -43,8 +44,9 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
     RecipeError with all models that cannot be opened.
     """
     opening = _Opening(recipe, stages or {})
-    for model in recipe.models:
-        opening.open(model)
+    with opened_together():
+        for model in recipe.models:
+            opening.open(model)
     if problems := list(dict.fromkeys(opening.failed.values())):
         raise problems[0] if len(problems) == 1 else RecipeError(problems)
     return models_of(recipe, opening.opened)

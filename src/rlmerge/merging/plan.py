@@ -132,6 +132,8 @@ class Plan:
 
         What statistics read of a tensor whose inputs fit into half of ``sizing.ahead`` is still there for its merge.
         """
+        if not self.sizing.ahead:
+            return 0
         again = wide_stages(next((job.stages for job in self.merged), ()))
         total = 0
         for job in self.jobs.values():

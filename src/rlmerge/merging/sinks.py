@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Takes the tiles of a job in order, on one thread."""
+    """Takes the tiles of a job in order, on one thread.
+
+    One that is ``in_place`` has memory of its own for every tile.
+    """
+
+    in_place: bool
 
     def buffer(self, job: Job, tile: Tile) -> Any | None:
         """Storage values [tile.count] to merge the tile into; None for a buffer of the executor's own."""
@@ -38,6 +43,8 @@ class ShardSink:
 
     What an interrupted run left of a job's several tensors is not written again. ``stats`` are by job.
     """
+
+    in_place = False
 
     def __init__(self, partial: PartialDirectory, shards: Sequence[ShardPlan], options: Options) -> None:
         self.partial = partial
@@ -98,6 +105,8 @@ class ShardSink:
 class StateSink:
     """Merges into arrays of its own, one a tensor, that ``make(job)`` allocates flat."""
 
+    in_place = True
+
     def __init__(self, make: Callable[[Job], Any]) -> None:
         self.make = make
         self.state: dict[str, Any] = {}
@@ -123,6 +132,8 @@ class StateSink:
 
 class StatsSink:
     """Keeps nothing but what merges would account for."""
+
+    in_place = False
 
     def __init__(self, take: Callable[[Job, Mapping[str, Any]], None]) -> None:
         self.take = take

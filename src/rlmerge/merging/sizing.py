@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
-from rlmerge.kernels.jit import BLOCK
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.methods import Statistic
 from rlmerge.methods.method import Needs
@@ -56,11 +56,26 @@ LARGEST_AHEAD = 128 * 2**20
 """Bytes under way that fill any link; of a smaller budget it is a quarter."""
 
 
-def size_of(jobs: Sequence[Job], options: Options, lanes: int = 1, reserved: int = 0) -> Sizing:
+@dataclass(frozen=True)
+class Lanes:
+    """Recipes of about the same cost that run side by side: how many, and of how many ``kinds``.
+
+    Those of a kind count magnitudes together. ``in_place`` ones are merged right where their results are kept.
+    """
+
+    count: int = 1
+    kinds: int = 1
+    in_place: bool = False
+
+
+ONE = Lanes()
+
+
+def size_of(jobs: Sequence[Job], options: Options, lanes: Lanes = ONE, reserved: int = 0) -> Sizing:
     """The fastest setting whose peak stays in the budget: first smaller tiles, then fewer threads.
 
-    ``jobs`` are those of one recipe; ``lanes`` recipes of about the same cost run side by side. ``reserved`` bytes of
-    the budget are for something else. RequestError when not even one thread with the smallest tiles fits.
+    ``jobs`` are those of one recipe of ``lanes``; ``reserved`` bytes of the budget are for something else. RequestError
+    when not even one thread with the smallest tiles fits.
     """
     merged = [job for job in jobs if job.method is not None and job.output.numel]
     held = sum(_held(job) for job in merged)
@@ -94,8 +109,7 @@ def ahead_of(jobs: Iterable[Job], options: Options) -> int:
 
 def bytes_remote(jobs: Iterable[Job]) -> int:
     """Bytes of inputs that come over a network, each read once."""
-    sources = (source for job in jobs for source in job.inputs)
-    return sum(source.nbytes for source in sources if any(file.is_remote for file in source.files))
+    return sum(source.nbytes for job in jobs for source in job.inputs if source.is_remote)
 
 
 def _settings(threads: int) -> Iterator[tuple[int, int]]:
@@ -114,16 +128,20 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
     """One of those that cost the same: a model has thousands of tensors and a few shapes."""
     found: dict[Hashable, Job] = {}
     for job in jobs:
-        key: Hashable = job.name
-        if not (job.whole or job.by_rows or job.extras or job.encoder):
-            costs = tuple(source.scratch for source in job.inputs)
-            key = id(job.method), id(job.stages), job.output.shape, job.output.dtype.code, len(job.experts), costs
-        found.setdefault(key, job)
+        output = job.output
+        costs = tuple([source.scratch for source in job.sources])
+        same = id(job.method), id(job.stages), id(job.values), job.encoder is None
+        key: Hashable = *same, output.shape, output.dtype.code, costs
+        if key in found:
+            continue
+        if job.whole or job.by_rows or job.extras or job.encoder:
+            key = job.name
+        found[key] = job
     return list(found.values())
 
 
-def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, held: int, beside: int) -> Sizing:
-    buffers = threads + QUEUE
+def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: Lanes, held: int, beside: int) -> Sizing:
+    buffers = 0 if lanes.in_place else threads + QUEUE
     piece = max((_piece(job, tile) for job in jobs), default=0)
     itemsize = max((job.output.dtype.itemsize for job in jobs), default=1)
     scan_tile = SCAN_TILE if not any(source.scratch.per_element for job in jobs for source in job.inputs) else tile
@@ -131,7 +149,15 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: int, held: int
     # Whole tensors are computed side by side, one a thread.
     merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
-    peak = COMPILED + lanes * (buffers * piece * itemsize + max(merging, scanning) + held) + _wide(jobs) + beside
+    working = max(merging, scanning)
+    own = buffers * piece * itemsize + held
+    if lanes.count > 1:
+        own += max((_account(job) for job in jobs), default=0)
+        # A tile is read once, and compiled recipes merge it one after the other without memory of their own.
+        simple = all(job.method and job.method.is_compiled(job.values) for job in jobs)
+        alone = not simple or any(job.whole or job.by_rows for job in jobs)
+        working = lanes.count * working if alone else max(merging, lanes.kinds * scanning)
+    peak = COMPILED + lanes.count * own + working + lanes.count * _wide(jobs) + beside
     return Sizing(threads, tile, scan_tile, buffers, min(piece, tile) * itemsize, peak)
 
 
@@ -242,6 +268,11 @@ def _encoding(jobs: Sequence[Job]) -> int:
     from .like_base import encoding_memory
 
     return max(encoding_memory(job.encoder, len(job.experts)) for job in encoded if job.encoder is not None)
+
+
+def _account(job: Job) -> int:
+    """Bytes of the sums by which a tensor's merge is accounted for, kept until all of it is merged."""
+    return 8 * 5 * len(job.experts) * -(-job.output.numel // ACCOUNT_BLOCK)
 
 
 def _held(job: Job) -> int:

@@ -12,7 +12,7 @@ from .execute import Executor, Lane, Task
 from .plan import Plan
 from .pool import Pool
 from .sinks import Sink
-from .sizing import Sizing, size_of
+from .sizing import Lanes, Sizing, size_of
 from .statistics import Statistics
 from .stream import Workers
 
@@ -29,7 +29,8 @@ def merge_together(plans: Sequence[Plan], sinks: Sequence[Sink], progress: Progr
         groups.setdefault(_reading(plan), []).append(number)
     passes = 0
     for numbers in groups.values():
-        for part, sizing in _fitting([plans[number] for number in numbers]):
+        in_place = all(sinks[number].in_place for number in numbers)
+        for part, sizing in _fitting([plans[number] for number in numbers], in_place):
             chosen = [numbers[place] for place in part]
             _merge([plans[n] for n in chosen], [sinks[n] for n in chosen], sizing, progress)
             passes += 1
@@ -65,13 +66,14 @@ def _identity(source: Source) -> Hashable:
     return type(source).__name__, source.where, source.name, source.dtype.name, source.shape, source.fingerprint(False)
 
 
-def _fitting(plans: Sequence[Plan]) -> Iterator[tuple[Sequence[int], Sizing]]:
+def _fitting(plans: Sequence[Plan], in_place: bool) -> Iterator[tuple[Sequence[int], Sizing]]:
     """Parts of the plans, as large as the memory budget allows, and how each is run."""
     distinct = {(plan.method_name, str(plan.recipe.static())): plan for plan in plans}
     size = len(plans)
     while True:
         try:
-            found = [size_of(list(plan.jobs.values()), plan.options, size) for plan in distinct.values()]
+            lanes = Lanes(size, len(distinct), in_place)
+            found = [size_of(list(plan.jobs.values()), plan.options, lanes) for plan in distinct.values()]
             break
         except RequestError:
             if size == 1:

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from rlmerge.errors import RequestError
@@ -257,9 +258,14 @@ def _missing(name: str) -> Parameter:
     raise KeyError(name)
 
 
+@lru_cache(maxsize=1024)
+def _parameters(function: Formula) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(function).parameters.values())
+
+
 def arguments(function: Formula, values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of ``values`` that ``function`` names as keyword arguments (all of them with ``**``)."""
-    parameters = inspect.signature(function).parameters.values()
+    parameters = _parameters(function)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return dict(values)
     named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -138,6 +138,12 @@ class Recipe:
                 values[parameter.argument] = self._value(method, parameter, levels, output_name, position, is_router)
         return values
 
+    def varies(self, module: Module, part: Slice) -> tuple[bool, bool]:
+        """Whether ``values_at`` depends on names in this slice, and whether on ``position``."""
+        levels = (*(source.parameters for source in part.sources), *self._levels(module, part))
+        rules = [rule for settings in levels for setting in settings.values() for rule in setting.rules]
+        return any(rule.pattern is not None for rule in rules), any(len(rule.values) > 1 for rule in rules)
+
     def static(self, module: Module | None = None, part: Slice | None = None) -> dict[str, Any]:
         """The booleans and choices alone, which are the same for every tensor of a slice, keyed by argument.
 

@@ -75,15 +75,29 @@ class Candidate:
 
 
 class _RecordingSink(StateSink):
-    """Keeps tensors in memory, and what their merges accounted for."""
+    """Keeps tensors in memory, and what their merges accounted for.
 
-    def __init__(self) -> None:
-        super().__init__(lambda job: np.empty(job.output.numel, job.output.dtype.storage))
+    All tensors share one allocation: one that large is backed by huge pages, which are zeroed in a third of the time.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(self._allocate)
         self.stats: dict[str, Mapping[str, Any]] = {}
+        self._memory = np.empty(sum(_padded(job) for job in plan.jobs.values()), np.uint8)
+        self._taken = 0
+
+    def _allocate(self, job: Job) -> np.ndarray:
+        first, self._taken = self._taken, self._taken + _padded(job)
+        return self._memory[first : first + job.output.nbytes].view(job.output.dtype.storage)
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
         super().finish(job, stats)
         self.stats[job.name] = stats
+
+
+def _padded(job: Job) -> int:
+    """Bytes of a merged tensor, up to a whole number of cache lines."""
+    return -(-job.output.nbytes // 64) * 64
 
 
 class Maker:
@@ -140,7 +154,7 @@ class Maker:
         return found
 
     def _into_memory(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
-        sinks = [_RecordingSink() for _ in plans]
+        sinks = [_RecordingSink(plan) for plan in plans.values()]
         self.passes += merge_together(list(plans.values()), sinks, self.progress)
         found: dict[str, Candidate] = {}
         for (name, plan), sink in zip(plans.items(), sinks, strict=True):

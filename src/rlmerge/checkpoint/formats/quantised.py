@@ -35,20 +35,20 @@ from rlmerge.checkpoint.formats.quantised_source import (
     TransposedBlocks,
     grid_of,
 )
-from rlmerge.checkpoint.source import Source
+from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME, MERGEABLE
 from rlmerge.kernels.float8 import E4M3, E5M2
 
 _AGAIN = "Weights and scales do not belong together, or one of them is damaged; download or save the model again."
-_FLOAT8 = {BY_NAME["float8_e4m3fn"]: E4M3, BY_NAME["float8_e5m2"]: E5M2}
+_FLOAT8 = {BY_NAME["float8_e4m3fn"]: Floats(E4M3), BY_NAME["float8_e5m2"]: Floats(E5M2)}
 _INT8, _UINT8, _INT32 = BY_NAME["int8"], BY_NAME["uint8"], BY_NAME["int32"]
 _EXPONENTS = tuple(BY_NAME[name] for name in EXPONENTS)
 
 _PACKED = {BY_NAME[name] for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32")} | set(_FLOAT8)
 
-_SCALE = re.compile(r"(_scale|_scale_inv|\.scale|_scales|_zero_point)$")
-_LEFT = re.compile(r"(_scale_inv|weight_scale|weight_zero_point|weight_shape|_scales)$")
+_SCALE = ("_scale", "_scale_inv", ".scale", "_scales", "_zero_point")
+_LEFT = ("_scale_inv", "weight_scale", "weight_zero_point", "weight_shape", "_scales")
 _ACTIVATION = re.compile(r"(^|[._])(input|output|activation|[qkv]|kv_cache|prob)_(scale|scale_inv|zero_point)$")
 
 
@@ -66,7 +66,7 @@ def decode_quantised(tensors: Mapping[str, Source], config: Mapping[str, Any] | 
         raise foreign(quantisation.method, root)
     found = _Collector(tensors, quantisation, root).collect()
     if found.decoded:
-        kinds = " and ".join(sorted(set(found.kinds)))
+        kinds = " and ".join(sorted(found.kinds))
         return Opened(f"{kinds} weights", found.result(), found.warnings(), config=plain_config(config))
     if quantisation is None:
         return None
@@ -78,6 +78,23 @@ def decode_quantised(tensors: Mapping[str, Source], config: Mapping[str, Any] | 
     return Opened("safetensors", tensors, (warning,), config=plain_config(config))
 
 
+def decoded_like(earlier: Opened, tensors: Mapping[str, Source]) -> Opened | None:
+    """What ``decode_quantised`` makes of ``tensors``, which have the names, types and shapes of those of ``earlier``.
+
+    None where that also depends on what is stored, or has more parts than codes and scales.
+    """
+    found: dict[str, Source] = {}
+    for name, source in earlier.tensors.items():
+        if isinstance(source, Extent):
+            found[name] = tensors[name]
+            continue
+        again = source.of(tensors) if isinstance(source, ScaledBlocks) else None
+        if again is None:
+            return None
+        found[name] = again
+    return replace(earlier, tensors=found)
+
+
 class _Collector:
     """Pairs codes with their scales; ``decoded`` by the name of the codes."""
 
@@ -86,19 +103,21 @@ class _Collector:
         self.quantisation = quantisation
         self.root = root
         self.decoded: dict[str, ScaledBlocks | TransposedBlocks] = {}
-        self.kinds: list[str] = []
+        self.kinds: set[str] = set()
         self.used: set[str] = set()
         self.activations: list[str] = []
+        self.sizes: dict[tuple[object, ...], tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def collect(self) -> _Collector:
         for name, tensor in self.tensors.items():
-            if tensor.dtype in _FLOAT8 and not _SCALE.search(name):
+            dtype = tensor.dtype
+            if dtype in _FLOAT8 and not name.endswith(_SCALE):
                 self._float8(name, tensor)
-            elif tensor.dtype is _INT8 and name.endswith(".weight"):
+            elif dtype is _INT8 and name.endswith(".weight"):
                 self._int8(name, tensor)
-            elif name.endswith("_packed") and tensor.dtype in (_INT32, _UINT8):
+            elif name.endswith("_packed") and dtype in (_INT32, _UINT8):
                 self._packed(name, tensor)
-            elif name.endswith("_blocks") and tensor.dtype is _UINT8:
+            elif name.endswith("_blocks") and dtype is _UINT8:
                 self._mxfp4(name, tensor)
         if self.decoded:
             self._set_activations_apart()
@@ -126,8 +145,9 @@ class _Collector:
         if source.name != codes and source.name in self.tensors:
             raise self._wrong(codes, f"is there beside {source.name!r}; which of them counts is undefined")
         self.decoded[codes] = source
-        self.kinds.append(kind)
-        self.used.update((codes, *parts))
+        self.kinds.add(kind)
+        self.used.add(codes)
+        self.used.update(parts)
 
     def _set_activations_apart(self) -> None:
         """Scales of activations go with the weight beside them, in case it is written as it is stored."""
@@ -140,11 +160,12 @@ class _Collector:
             below = (source for beside, source in modules.items() if beside.startswith(f"{module}."))
             source = modules.get(module) or next(below, None)
             if source is not None:
-                source.beside.append(tensor)
+                owner = source.stored if isinstance(source, TransposedBlocks) else source
+                owner.beside = (*owner.beside, tensor)
 
     def _float8(self, name: str, tensor: Source) -> None:
         scale = self._scale_of(name, ("_scale_inv", "_scale"))
-        codes = ByteCodes(tensor, tensor.rows, tensor.columns, Floats(_FLOAT8[tensor.dtype]))
+        codes = ByteCodes(tensor, tensor.rows, tensor.columns, _FLOAT8[tensor.dtype])
         blocks = (GROUP,) if scale.dtype in _EXPONENTS and self._blocks_unknown() else ()
         source = ScaledBlocks(name, tensor.shape, codes, self._grid(tensor.shape, scale, blocks))
         self._add("FP8", name, source, scale.name)
@@ -188,7 +209,7 @@ class _Collector:
         grid = StoredGrid(scale, (m, n), block, groups)
         zeros = self._packed_zeros(stem, grid, bits)
         source = ScaledBlocks(stem, (m, n), WordCodes(tensor, m, n, Integers(bits, raised=True), bits), grid, zeros)
-        source.beside += [self.tensors[x] for x in (f"{stem}_shape", f"{stem}_g_idx") if x in self.tensors]
+        source.beside = [self.tensors[x] for x in (f"{stem}_shape", f"{stem}_g_idx") if x in self.tensors]
         self._add(f"int{bits}", name, source, *(f"{stem}_{part}" for part in ("scale", "shape", "zero_point", "g_idx")))
 
     def _fp4(self, name: str, stem: str, tensor: Source, scale: Source) -> None:
@@ -218,24 +239,36 @@ class _Collector:
         self._add("MXFP4", name, TransposedBlocks(stem, source) if stacked else source, scale.name)
 
     def _scale_of(self, name: str, endings: tuple[str, ...], codes: str = "") -> Source:
-        options = [f"{name}{ending}" for ending in endings]
-        options += [f"{name.removesuffix('.weight')}.scale"] if name.endswith(".weight") else []
-        found = next((self.tensors[option] for option in options if option in self.tensors), None)
+        found = None
+        for ending in endings:
+            if (found := self.tensors.get(name + ending)) is not None:
+                break
+        if found is None and name.endswith(".weight"):
+            found = self.tensors.get(f"{name.removesuffix('.weight')}.scale")
         if found is None:
-            raise self._wrong(codes or name, f"has no scales: {options[0]} is missing")
+            raise self._wrong(codes or name, f"has no scales: {name}{endings[0]} is missing")
         if not found.dtype.is_float and found.dtype not in _EXPONENTS:
             raise self._wrong(found.name, f"is {_kind(found)}, which cannot be scales")
         return found
 
     def _grid(self, shape: tuple[int, ...], scale: Source, first: tuple[Block, ...] = ()) -> StoredGrid:
         """The scales as blocks of a matrix of ``shape``, by the first kind of block that their shape fits."""
+        key = shape, scale.shape, first, scale.name.endswith("_inv")
+        if key not in self.sizes:
+            self.sizes[key] = self._sizes(shape, scale, first)
+        return StoredGrid(scale, *self.sizes[key])
+
+    def _sizes(
+        self, shape: tuple[int, ...], scale: Source, first: tuple[Block, ...]
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Matrix and block of a grid; like ``Quantisation.blocks`` they ask no more of a scale's name than its end."""
         matrix = (shape[-2] if len(shape) > 1 else 1), shape[-1] if shape else 1
         stack = shape[:-2]
         blocks = (*first, *self._blocks(scale.name))
         sizes = [(block[0] or max(1, matrix[0]), block[1] or max(1, matrix[1])) for block in blocks]
         for size in sizes:
             if scale.shape in _spellings(stack, grid_of(matrix, size)):
-                return StoredGrid(scale, matrix, size)
+                return matrix, size
         wanted = [*stack, *grid_of(matrix, sizes[0])]
         raise self._wrong(scale.name, f"is {_kind(scale)}, but scales of {list(shape)} here have the shape {wanted}")
 
@@ -280,7 +313,7 @@ class _Collector:
     def _check_left(self) -> None:
         """CheckpointError if scales are left whose weight is plain or missing: nobody knows what they are for."""
         for name in self.tensors:
-            if name in self.used or name in self.activations or not _LEFT.search(name):
+            if name in self.used or name in self.activations or not name.endswith(_LEFT):
                 continue
             weight = re.sub(r"(_scale_inv|_scale|_scales|_zero_point|_shape)$", "", name)
             other = self.tensors.get(weight)

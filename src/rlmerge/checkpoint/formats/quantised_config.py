@@ -51,7 +51,7 @@ _SIGNS = (
     (re.compile(r"(_scale_2|_global_scale)$"), "nvfp4", "NVFP4 weights"),
     (re.compile(r"\.(bitmask|compressed)$"), "", "sparse compressed-tensors weights"),
 )
-"""Names that give other formats away: pattern, method, what they are."""
+"""Names that give other formats away: pattern, method, what they are. They end so, or hold ``quant_state``."""
 
 _CALLED = {
     "gptq": "GPTQ weights",
@@ -172,12 +172,21 @@ def plain_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def refuse_foreign(names: Iterable[str], quantisation: Quantisation | None, root: Path) -> None:
     """CheckpointError if tensor names show a way of quantising that is not decoded here."""
-    for name in names:
+    for name in first_of_each_ending(names):
         for pattern, method, called in _SIGNS:
             if pattern.search(name):
                 if quantisation is not None and quantisation.method in CONVERTERS:
                     raise foreign(quantisation.method, root)
                 raise foreign(method, root, f"{called} (tensor {name!r})")
+
+
+def first_of_each_ending(names: Iterable[str]) -> list[str]:
+    """The first name of each last part, and of each whose names hold ``quant_state``: names are many, endings few."""
+    found: dict[tuple[str, str, bool], str] = {}
+    for name in names:
+        _, dot, last = name.rpartition(".")
+        found.setdefault((dot, last, ".quant_state." in name), name)
+    return list(found.values())
 
 
 def foreign(method: str, root: Path, called: str | None = None) -> CheckpointError:

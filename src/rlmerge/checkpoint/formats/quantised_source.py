@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlmerge.checkpoint.files import InputFile
-from rlmerge.checkpoint.formats.quantised_codes import PIECE, Codes, Integers, unpack
+from rlmerge.checkpoint.formats.quantised_codes import PIECE, ByteCodes, Codes, Integers, unpack
 from rlmerge.checkpoint.source import Scratch, Source, combined
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, DType, decode
 from rlmerge.kernels.float8 import E8M0_VALUES, encode_e8m0
@@ -127,6 +127,9 @@ def _combine(operation: np.ufunc, numbers: np.ndarray, grid: np.ndarray, row: np
         operation(numbers[first:last], grid[index], out=numbers[first:last])
 
 
+_NARROW, _WIDE = (Scratch(fixed=PIECE * 32, per_element=size) for size in (4.0, 8.0))
+
+
 class ScaledBlocks(Source):
     """A tensor of codes and scales, and zero points where ``zeros`` is given; computed in float32.
 
@@ -143,7 +146,16 @@ class ScaledBlocks(Source):
         self.codes = codes
         self.scales = scales
         self.zeros = zeros
-        self.beside: list[Source] = []
+        self.beside: Sequence[Source] = ()
+
+    def of(self, tensors: Mapping[str, Source]) -> ScaledBlocks | None:
+        """The same made of the ``tensors`` of these names; None where it is more than bytes and scales."""
+        codes, scales = self.codes, self.scales
+        if self.zeros is not None or self.beside or scales.groups is not None or type(codes) is not ByteCodes:
+            return None
+        stored = ByteCodes(tensors[codes.part.name], codes.rows, codes.columns, codes.kind)
+        grid = StoredGrid(tensors[scales.part.name], scales.matrix, scales.block)
+        return ScaledBlocks(self.name, self.shape, stored, grid)
 
     @property
     def nominal(self) -> DType:
@@ -156,7 +168,8 @@ class ScaledBlocks(Source):
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts)
+        held = self.codes.part.nbytes + self.scales.part.nbytes
+        return held if self.zeros is None else held + self.zeros.part.nbytes
 
     @property
     def where(self) -> str:
@@ -166,11 +179,16 @@ class ScaledBlocks(Source):
     def scratch(self) -> Scratch:
         # The result, scales (or zero points) as large where each row has its own, and a piece's widened indices.
         wide = self.scales.block[0] == 1 and self.scales.shape[1] > 1
-        return Scratch(fixed=PIECE * 32, per_element=8.0 if wide else 4.0)
+        return _WIDE if wide else _NARROW
 
     @property
     def files(self) -> tuple[InputFile, ...]:
         return tuple(dict.fromkeys(file for part in self.parts for file in part.files))
+
+    @property
+    def is_remote(self) -> bool:
+        parts = self.codes.part.is_remote or self.scales.part.is_remote
+        return parts or (self.zeros is not None and self.zeros.part.is_remote)
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         start, stop = self.span(start, stop)
@@ -217,7 +235,11 @@ class TransposedBlocks(Source):
         self.name = name
         self.shape = (*stack, n, m)
         self.stored = stored
-        self.beside = stored.beside
+
+    @property
+    def beside(self) -> Sequence[Source]:
+        """Stored tensors that go with the weight."""
+        return self.stored.beside
 
     @property
     def nominal(self) -> DType:

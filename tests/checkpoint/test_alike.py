@@ -1,0 +1,105 @@
+"""What models opened together share, and what each of them must still show by itself."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from rlmerge.checkpoint import open_checkpoint
+from rlmerge.checkpoint.alike import known_of, once, opened_together
+from rlmerge.errors import CheckpointError
+from support import quantised
+
+FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+
+
+def counted():
+    """A function that says how often it was called."""
+    calls = itertools.count(1)
+    return lambda: next(calls)
+
+
+def test_the_same_bytes_are_looked_at_once_and_forgotten_afterwards():
+    find = counted()
+    with opened_together():
+        assert [once("header", data, find) for data in (b"a", b"a", b"b", b"a")] == [1, 1, 2, 1]
+        assert once("index", b"a", find) == 3
+    assert known_of("header", b"a") is None
+    with opened_together():
+        assert once("header", b"a", find) == 4
+
+
+def test_alone_nothing_is_kept():
+    find = counted()
+    assert [once("header", b"a", find), once("header", b"a", find)] == [1, 2]
+
+
+def test_a_failure_is_not_kept():
+    def fail():
+        raise CheckpointError("wrong")
+
+    with opened_together():
+        with pytest.raises(CheckpointError):
+            once("header", b"a", fail)
+        assert once("header", b"a", lambda: 1) == 1
+
+
+@pytest.fixture
+def sharded(tmp_path, write_tensors):
+    """Three models of two shards, with the same index and headers and other values."""
+    for k in range(3):
+        folder = tmp_path / f"m{k}"
+        folder.mkdir()
+        write_tensors(folder / "model-1.safetensors", {"a.weight": [k, 1.0]})
+        write_tensors(folder / "model-2.safetensors", {"b.weight": [2.0, k, 3.0], "c": [4.0]})
+        placed = {"a.weight": "model-1.safetensors", "b.weight": "model-2.safetensors", "c": "model-2.safetensors"}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+        (folder / "config.json").write_text("{}")
+    return tmp_path
+
+
+def values(checkpoint):
+    return {name: source.read().tolist() for name, source in checkpoint.tensors.items()}
+
+
+def test_twins_have_their_own_values(sharded):
+    alone = [values(open_checkpoint(sharded / f"m{k}")) for k in range(3)]
+    with opened_together():
+        together = [open_checkpoint(sharded / f"m{k}") for k in range(3)]
+    assert [values(x) for x in together] == alone
+    assert alone[2] == {"a.weight": [2, 1], "b.weight": [2, 2, 3], "c": [4]}
+    assert {str(f.path.parent) for f in together[1].tensors["c"].files} == {str(sharded / "m1")}
+
+
+def test_a_damaged_twin_is_still_refused(sharded, write_tensors):
+    with (sharded / "m1" / "model-2.safetensors").open("ab") as file:
+        file.write(b"x")
+    write_tensors(sharded / "m2" / "model-2.safetensors", {"b.weight": [2.0, 1.0, 3.0]})
+    with opened_together():
+        open_checkpoint(sharded / "m0")
+        with pytest.raises(CheckpointError, match="after its last tensor"):
+            open_checkpoint(sharded / "m1")
+        with pytest.raises(CheckpointError, match="lacks tensor 'c'"):
+            open_checkpoint(sharded / "m2")
+
+
+def test_quantised_twins_have_their_own_codes_and_scales(tmp_path):
+    for k in range(2):
+        codes, scales = quantised.fp8(k, (130, 140))
+        tensors = {"l.weight": codes, "l.weight_scale_inv": scales, "n.weight": torch.full((8,), k).bfloat16()}
+        quantised.write(tmp_path / f"m{k}", tensors, FP8)
+    alone = open_checkpoint(tmp_path / "m1")
+    shutil.copytree(tmp_path / "m1", tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "qwen3"}')
+    with opened_together():
+        _, twin, other = (open_checkpoint(tmp_path / name) for name in ("m0", "m1", "other"))
+    assert list(twin.tensors) == list(alone.tensors)
+    assert (twin.format, twin.config, twin.warnings) == (alone.format, alone.config, ())
+    for name, source in alone.tensors.items():
+        np.testing.assert_array_equal(twin.tensors[name].read(), source.read())
+        assert twin.tensors[name].fingerprint(True) == source.fingerprint(True)
+    # Without a quantization_config the same files are read by their names alone, and this config is another.
+    assert other.config == {"model_type": "qwen3"}
