@@ -127,7 +127,7 @@ def distil(
 
     In each step it answers ``prompts`` of the ``questions`` of every task once, at temperature 1, and takes an AdamW
     step down the mean over all generated tokens of KL(student ‖ teacher of the task), the ``divergence`` of the two
-    distributions over the vocabulary: on-policy, nothing estimated. Gradients of a norm above 1 are cut to 1, as TRL does.
+    distributions over the vocabulary: on-policy, nothing estimated. Gradients are cut to a norm of 1, as TRL does.
     """
     torch, random = require("torch"), Random(f"distil {seed}")
     torch.manual_seed(seed)
