@@ -193,7 +193,7 @@ PROFILES = {
             dev=24,
             test=48,
             answer_tokens=12,
-            microbatch=32,
+            microbatch=8,
         ),
     )
 }
