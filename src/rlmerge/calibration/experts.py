@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
 
 from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.extras import require
 from rlmerge.kernels.dtypes import decode
 from rlmerge.language.data import Dataset
 from rlmerge.language.generation import refuse_nan
@@ -64,7 +64,7 @@ def voice(causal: Causal, checkpoint: Checkpoint) -> Causal:
 def _listed_ends(root: Path, names: set[str]) -> list[Any]:
     if "generation_config.json" not in names:
         return []
-    found: Any = transformers.GenerationConfig.from_pretrained(root, local_files_only=True).eos_token_id
+    found: Any = require("transformers").GenerationConfig.from_pretrained(root, local_files_only=True).eos_token_id
     return found if isinstance(found, list) else [found]
 
 

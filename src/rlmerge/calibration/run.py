@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 
 from rlmerge._version import __version__
 from rlmerge.calibration.directions import Directions, Store, along, find_directions, with_values
@@ -200,7 +200,7 @@ def _versions() -> dict[str, str]:
     return {
         "rlmerge": __version__,
         "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
         "python": platform.python_version(),
     }
 

@@ -47,8 +47,8 @@ def read_encoder(model: Path, size: int | None = None) -> Encode:
     """How the tokenizer of a model directory spells a text: one character a token, or as ``tokenizers`` says.
 
     An answer of several characters a token may have other spellings; the one that counts is the tokenizer's own.
-    CheckpointError when there is no ``tokenizer.json`` that can be read, when it has no token for ``END``, or when an
-    id lies beyond the ``size`` of the model's embedding.
+    CheckpointError when there is no ``tokenizer.json`` that can be read, when ``END`` is no special token of it, or when
+    an id lies beyond the ``size`` of the model's embedding.
     """
     path = model / "tokenizer.json"
     try:
@@ -84,10 +84,10 @@ def decode(ids: Iterable[int], vocabulary: dict[str, int]) -> str:
 
 
 def _spells_end(path: Path) -> bool:
-    """Whether a tokenizer file adds ``END`` as a token of its own."""
+    """Whether a tokenizer file adds ``END`` as a special token: elsewhere it is a dollar sign, and ends nothing."""
     try:
         added = json.loads(path.read_text(encoding="utf-8"))["added_tokens"]
-        return any(token["content"] == END for token in added)
+        return any(token["content"] == END and token["special"] is True for token in added)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 

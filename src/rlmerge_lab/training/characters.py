@@ -7,6 +7,7 @@ from typing import Any
 
 from rlmerge.extras import require
 from rlmerge.language.characters import END, encode
+from rlmerge.progress import Progress
 
 from .small import SmallEnvironment, Tokens
 from .tasks import FILLER, LETTERS
@@ -24,6 +25,10 @@ def vocabulary() -> dict[str, int]:
 @dataclass(frozen=True)
 class CharacterEnvironment(SmallEnvironment):
     """See ``environment.Environment``; the tasks are in ``tasks``."""
+
+    def check(self) -> None: ...
+
+    def prepare(self, progress: Progress) -> None: ...
 
     def tokens(self) -> Tokens:
         ids = vocabulary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from rlmerge.evaluate.exact import Item, score
 from rlmerge.extras import require
 from rlmerge.language.characters import END
 from rlmerge.language.tiny import TinyConfig, TinyLlama
-from rlmerge.progress import Progress
 from rlmerge_lab.store import partial_directory
 
 from .arms import Arm
@@ -46,7 +46,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class SmallEnvironment:
+class SmallEnvironment(ABC):
     """See ``environment.Environment``. What is left to say: how questions and texts are spelled."""
 
     profile: Profile
@@ -57,24 +57,21 @@ class SmallEnvironment:
     longest = 64
     """Positions a model is made for."""
 
+    @abstractmethod
     def tokens(self) -> Tokens:
         """The vocabulary models are made for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, in which ``END`` stands for the end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tokenizer(self) -> Any:
-        raise NotImplementedError
+        """See ``environment.Environment``."""
 
     def word(self, question: CharacterQuestion) -> CharacterQuestion:
         """A question of ``tasks`` as models are asked it."""
         return question
-
-    def check(self) -> None: ...
-
-    def prepare(self, progress: Progress) -> None: ...
 
     def processes(self) -> int:
         return os.cpu_count() or 1
