@@ -47,8 +47,8 @@ def read_encoder(model: Path, size: int | None = None) -> Encode:
     """How the tokenizer of a model directory spells a text: one character a token, or as ``tokenizers`` says.
 
     An answer of several characters a token may have other spellings; the one that counts is the tokenizer's own.
-    CheckpointError when there is no ``tokenizer.json`` that can be read, when ``END`` is no special token of it, or when
-    an id lies beyond the ``size`` of the model's embedding.
+    CheckpointError when there is no ``tokenizer.json`` that can be read, when ``END`` is no special token of it, or
+    when an id lies beyond the ``size`` of the model's embedding.
     """
     path = model / "tokenizer.json"
     try:
