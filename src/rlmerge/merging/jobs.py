@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import place
 from rlmerge.errors import RecipeError, RequestError
-from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType
+from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE
 from rlmerge.methods.method import Stages
 from rlmerge.recipe import Module, Recipe, Slice
 
 from .job import Job
-from .matching import is_derived, pair_tensors, shortened, some, widest
+from .job_values import Values
+from .matching import is_derived, pair_tensors, shortened, some
 from .measured import Inputs, inputs_of
 from .modules import module_prefix
 from .opening import Models
+from .output_types import OutputTypes, Wish
 from .stacking import misfits, other_kinds
-from .towers import is_draft, position, tower_depths, tower_of
+from .towers import heads, is_draft, parts_of_layers, tower_depths, tower_of
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.formats.quantised_encode import Encoder
@@ -48,19 +49,6 @@ class Jobs:
     no_drafts: bool = False
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the request says of types: ``dtype`` and ``out_dtype``, None where it does not, and float64 arithmetic.
-
-    ``encoders``, if not None, write the tensors that the base quantises; others are then stored as the base's are.
-    """
-
-    dtype: DType | None
-    out_dtype: DType | None
-    wide: bool
-    encoders: Mapping[str, Encoder] | None = None
-
-
 class JobMaker:
     """Makes the jobs of one recipe; ``seen`` are each model's tensors under the first model's names."""
 
@@ -74,9 +62,8 @@ class JobMaker:
         first = models.base or models.experts[0]
         self.names = list(dict.fromkeys(chain.from_iterable(seen[id(model)] for model in self._models())))
         self.depths = tower_depths(seen[id(first)], first.config)
-        self.kept_wide: list[str] = []
-        self.found: dict[Hashable, dict[str, Any]] = {}
-        self.varying: dict[int, tuple[bool, bool]] = {}
+        self.types = OutputTypes(wish, first)
+        self.values = Values(self.recipe, self.depths, self._refuse)
         self.remarks: dict[tuple[str, str], list[str]] = {}
 
     def _models(self) -> Iterable[Checkpoint]:
@@ -91,9 +78,9 @@ class JobMaker:
                 self._whole(module, names, str(number) if number else "")
             else:
                 self._sliced(module, names, str(number))
-        if self.kept_wide:
+        if self.types.kept_wide:
             self.made.warnings.append(
-                f"{some(self.kept_wide)} stay float32, as in every model; name out_dtype to narrow them"
+                f"{some(self.types.kept_wide)} stay float32, as in every model; name out_dtype to narrow them"
             )
         for (before, after), names in self.remarks.items():
             self.made.warnings.append(f"{before}{some(list(dict.fromkeys(names)))}{after}")
@@ -116,7 +103,7 @@ class JobMaker:
             prefix = module_prefix(module.name or "", self.names, towers)
             problem, hint = None, "Give a part of the model one module."
             if prefix is None:
-                known = dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *_heads(self.names)])
+                known = dict.fromkeys([*(t.rpartition(".")[0] or t for t in towers), *heads(self.names)])
                 problem, hint = f"the models have no module '{module.name}'", f"Modules: {', '.join(known)}."
             elif prefix in prefixes:
                 shown = f"'{prefix}'" if prefix else "the rest of the model"
@@ -281,7 +268,7 @@ class JobMaker:
         if self.made.problems:
             return length
         start = [bounds[0] if bounds else 0 for bounds in ranges]
-        parts = {id(model): _parts_of_layers(self.seen[id(model)], tower, chosen) for model in models}
+        parts = {id(model): parts_of_layers(self.seen[id(model)], tower, chosen) for model in models}
         own = start[1 if part.base and part.sources else 0]
         layers.extend(range(own, own + length))
         for i in range(length):
@@ -353,47 +340,26 @@ class JobMaker:
         if module is None or part is None or not sources or sample.dtype not in MERGEABLE:
             copied = base if not sources else None
             sources_ = () if copied is not None else sources
-            numbers_ = numbers[: len(sources_)]
             output = OutputTensor(name, sample.dtype, sample.shape)
-            self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers_))
+            self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers[: len(sources_)]))
             return
         kind, method = place(name).kind, self.recipe.method_of(module)
-        dtype = self._type(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
+        dtype = self.types.of(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
         output = OutputTensor(name, dtype, sample.shape)
         extras = inputs_of(name, self.inputs) if names is None else {}
         wide = self.wish.wide or sample.dtype is FLOAT64 or any(source.dtype is FLOAT64 for source in sources)
         further = tuple(sorted(extras)) if extras else ()
-        by_name, by_layer = self._varies(module, part)
-        if where is None:
-            where = position(name, self.depths) if by_layer else 0.0
-        # Thousands of tensors have the same values, which nobody changes.
-        key: Hashable = (
-            *(id(module), id(part), len(sources), kind, sample.shape, base is None),
-            *(wide, further, where, name if by_name else ""),
+        values = self.values.of(
+            module,
+            part,
+            name=name,
+            names=names or [name] * len(sources),
+            where=where,
+            sample=sample,
+            more={"kind": kind, "has_base": base is not None, "wide": wide, "further": further},
         )
-        values = self.found.get(key)
-        if values is None:
-            values = self.recipe.values_at(
-                module,
-                part,
-                output_name=name,
-                source_names=names or [name] * len(sources),
-                position=where,
-                is_router=kind == ROUTER,
-            )
-            values |= {"experts": float(len(sources)), "numel": sample.numel, "wide": wide, "kind": kind}
-            values |= {"shape": sample.shape, "has_base": base is not None, "further": further}
-            for problem in method.check(values):
-                self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
-            self.found[key] = values
         more = extras, self.wish.wide, scope, encoder
         self.made.jobs[name] = Job(output, method, base, sources, numbers, values, stages, *more)
-
-    def _varies(self, module: Module, part: Slice) -> tuple[bool, bool]:
-        """Whether values of a slice depend on names, and whether on layers."""
-        if id(part) not in self.varying:
-            self.varying[id(part)] = self.recipe.varies(module, part)
-        return self.varying[id(part)]
 
     def _encoder(self, name: str, base: Source | None) -> Encoder | None:
         """What writes the tensor as the base has it, if it is to be and the base quantises it."""
@@ -412,7 +378,7 @@ class JobMaker:
         (first, *others) = job.sources
         if others or first.dtype not in MERGEABLE:
             return job
-        dtype = self._type(job.name, (first,))
+        dtype = self.types.of(job.name, (first,))
         if dtype is first.dtype:
             return job
         from rlmerge.methods import get
@@ -421,31 +387,8 @@ class JobMaker:
         output = OutputTensor(job.name, dtype, job.output.shape)
         return Job(output, get("passthrough"), None, (first,), (), values)
 
-    def _type(self, name: str, sources: Sequence[Source]) -> DType:
-        """What a merged tensor is stored as: what was asked for, else the widest of its models' types.
-
-        A tensor that all models keep in float32 is not narrowed by ``dtype``, only by ``out_dtype``.
-        """
-        own = widest(source.nominal for source in sources)
-        if self.wish.encoders is not None:
-            return sources[0].nominal
-        if self.wish.out_dtype is not None:
-            return self.wish.out_dtype
-        asked = self.wish.dtype
-        if asked is None:
-            return own
-        narrow = asked.itemsize < own.itemsize and own in (FLOAT32, FLOAT64)
-        if narrow and own is FLOAT32 and self._is_mixed and all(s.nominal is FLOAT32 for s in sources):
-            self.kept_wide.append(name)
-            return own
-        return asked
-
-    @cached_property
-    def _is_mixed(self) -> bool:
-        """Whether the first model stores most of its weights in 16 bits, so that float32 is a choice."""
-        first = self.models.base or self.models.experts[0]
-        sizes = [(s.nominal.itemsize, s.numel) for s in first.tensors.values() if s.dtype.is_float]
-        return 2 * sum(n for size, n in sizes if size == 2) > sum(n for _, n in sizes)
+    def _refuse(self, problem: str, name: str) -> None:
+        self.made.problems.setdefault(problem, RequestError(problem, where=f"{self._at(None)}: {name}"))
 
     def _at(self, line: int | None) -> str:
         origin = self.recipe.origin or "recipe"
@@ -455,17 +398,3 @@ class JobMaker:
         """RecipeError with every problem."""
         if self.made.problems:
             raise RecipeError(shortened(list(self.made.problems.values())))
-
-
-def _parts_of_layers(tensors: Iterable[str], tower: str, chosen: set[str]) -> dict[int, list[str]]:
-    """What each layer of a tower holds: names without the tower and the number."""
-    parts: dict[int, list[str]] = {}
-    for name in tensors:
-        found = tower_of(name)
-        if name in chosen and found is not None and found[0] == tower:
-            parts.setdefault(found[1], []).append(name.removeprefix(f"{tower}.{found[1]}."))
-    return parts
-
-
-def _heads(tensors: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(name.split(".")[0] for name in tensors if tower_of(name) is None))

@@ -67,3 +67,18 @@ def _configured(tower: str, config: Mapping[str, Any]) -> int | None:
             if isinstance(count, int) and not isinstance(count, bool) and count > 0:
                 return count
     return None
+
+
+def parts_of_layers(tensors: Iterable[str], tower: str, chosen: set[str]) -> dict[int, list[str]]:
+    """What each layer of a tower holds: names without the tower and the number."""
+    parts: dict[int, list[str]] = {}
+    for name in tensors:
+        found = tower_of(name)
+        if name in chosen and found is not None and found[0] == tower:
+            parts.setdefault(found[1], []).append(name.removeprefix(f"{tower}.{found[1]}."))
+    return parts
+
+
+def heads(tensors: Iterable[str]) -> list[str]:
+    """What stands outside the towers: first parts of names."""
+    return list(dict.fromkeys(name.split(".")[0] for name in tensors if tower_of(name) is None))
