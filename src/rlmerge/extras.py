@@ -15,7 +15,7 @@ _INSTALL = {
     "scipy": "pip install 'rlmerge[scaling]'",
     "trl": "pip install 'rlmerge[lab]'",
     "datasets": "pip install 'rlmerge[lab]'",
-    "peft": "pip install peft",
+    "peft": "pip install 'rlmerge[lab]'",
     "tokenizers": "pip install 'rlmerge[lab]'",
     "zstandard": "pip install 'rlmerge[deltas]'",
     "optuna": "pip install 'rlmerge[tune]'",

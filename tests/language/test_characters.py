@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rlmerge.errors import CheckpointError, RequestError
-from rlmerge.language.characters import decode, encode, read_vocabulary
+from rlmerge.language.characters import decode, encode, read_encoder, read_vocabulary
 
 VOCABULARY = {"_": 0, "$": 1, "a": 2, "b": 3}
 
@@ -41,3 +41,27 @@ def test_text_and_ids():
     assert encode("ab_", VOCABULARY) == [2, 3, 0] and decode([2, 3, 0, 9], VOCABULARY) == "ab_"
     with pytest.raises(RequestError, match="no token for 'z'"):
         encode("az", VOCABULARY)
+
+
+def _write_words(folder, vocabulary, **end):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    if end:
+        words.add_special_tokens([tokenizers.AddedToken("$", **end)])
+    words.save(str(folder / "tokenizer.json"))
+
+
+def test_words_are_spelled_by_the_tokenizer_that_ends_answers_with_a_special_token(tmp_path):
+    _write_words(tmp_path, {"<unk>": 0, "one": 1, "two": 2}, special=True)
+    assert read_encoder(tmp_path)("two one$") == [2, 1, 3]
+    assert read_encoder(tmp_path, 4)("one") == [1]
+    with pytest.raises(CheckpointError, match=r"token '\$' is not in the model's embedding of 3 rows"):
+        read_encoder(tmp_path, 3)
+
+
+def test_a_dollar_sign_among_words_ends_no_answer(tmp_path):
+    """A tokenizer of text has a token for it, which a model writes before prices."""
+    _write_words(tmp_path, {"<unk>": 0, "one": 1, "$": 2})
+    with pytest.raises(CheckpointError, match="is not a single character"):
+        read_encoder(tmp_path)

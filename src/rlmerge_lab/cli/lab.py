@@ -22,7 +22,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 _TRAINING = (
     click.option("-o", "--out", type=_DIR, required=True, metavar="DIR", help="Where the laboratory is or shall be."),
-    click.option("--profile", default="quick", show_default=True, help="ci, quick, full, words or gpu, among others."),
+    click.option("--profile", default="quick", show_default=True, help="One of those that `rlmerge lab --help` lists."),
     click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds.  [the profile's]"),
     click.option("--model", metavar="MODEL", help="gpu: the base, a directory or Hub id.  [SmolLM2-135M-Instruct]"),
     click.option(
@@ -49,7 +49,7 @@ def command() -> None:
 
     Profiles: ci (whether it runs), quick (minutes on two cores), full (five seeds, every arm, within 90 minutes), words
     and words-128 to words-512 (in English, over a real vocabulary), gpu (SmolLM2 or your own model on reasoning-gym
-    tasks). Everything is kept by content: a run that was killed goes on.
+    tasks), smol (SmolLM2 by LoRA, hours on a CPU). Everything is kept by content: a run that was killed goes on.
     Needs the extra: pip install 'rlmerge[lab]'.
     """
 
