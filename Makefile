@@ -26,7 +26,7 @@ bench: $(VENV)/.bench  ## time rlmerge against the disk and against mergekit
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/peers.py
 
-LABS := full words words-128 words-256 words-512
+LABS := full characters words words-128 words-256 words-512
 
 lab-report: $(VENV)/.lab  ## train, study and report every laboratory in .lab/ (hours), and compare their sizes
 	for lab in $(LABS); do $(BIN)/rlmerge lab run -o .lab/$$lab --profile $$lab || exit 1; done

@@ -47,9 +47,10 @@ def _training_options(command: Any) -> Any:
 def command() -> None:
     """Train experts of one base by reinforcement and by supervision, merge them by every method, judge the claims.
 
-    Profiles: ci (whether it runs), quick (minutes on two cores), full (five seeds, every arm, within 90 minutes), words
-    and words-128 to words-512 (in English, over a real vocabulary), gpu (SmolLM2 or your own model on reasoning-gym
-    tasks), smol (SmolLM2 by LoRA, hours on a CPU). Everything is kept by content: a run that was killed goes on.
+    Profiles: ci (whether it runs), quick (minutes on two cores), full (five seeds, every arm, within 90 minutes),
+    characters (five seeds, RL alone), words and words-128 to words-512 (in English, over a real vocabulary), gpu
+    (SmolLM2 or your own model on reasoning-gym tasks), smol (SmolLM2 by LoRA, hours on a CPU). Everything is kept by
+    content: a run that was killed goes on.
     Needs the extra: pip install 'rlmerge[lab]'.
     """
 

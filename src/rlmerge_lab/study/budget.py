@@ -151,6 +151,7 @@ BUDGETS: Mapping[str, StudyBudget] = {
     ),
     "quick": StudyBudget(trials=8, test_items=128, pair_methods=("linear", "task_arithmetic")),
     "full": StudyBudget(),
+    "characters": replace(_WORDS, methods=FAMILY, health_seeds=0),
     "words": replace(_WORDS, methods=FAMILY, health_methods=(*_WORDS.health_methods, "ram", "scf_rkl")),
     "words-128": _WORDS,
     "words-256": replace(_WORDS, trials=9, pair_arms=(), test_items=64, health_seeds=1, health_texts=32),

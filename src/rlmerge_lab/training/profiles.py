@@ -130,6 +130,7 @@ PROFILES = {
             rl_steps=60,
         ),
         Profile("full", "five seeds, every arm", seeds=(0, 1, 2, 3, 4)),
+        Profile("characters", "the reinforced experts of `full` alone, beside `words`", (0, 1, 2, 3, 4), arms=("rl",)),
         _words("words", 64, 4000),
         _words("words-128", 128, 3000),
         _words("words-256", 256, 2000),
