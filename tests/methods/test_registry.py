@@ -211,17 +211,55 @@ def test_a_users_statistics_reach_the_formula(registry, tmp_path):
     np.testing.assert_allclose(merged, expected, rtol=0, atol=4 * 2.0**-24)
 
 
-def test_entry_points_may_bring_methods(monkeypatch):
-    mine = Method("from_a_package", lambda xp, base, tau: base, "Mine.", "none", "exact")
+@pytest.fixture
+def bring(monkeypatch):
+    """Let packages bring methods: each is what its entry point gives, or the exception that loading it raises."""
 
     class Entry:
-        def load(self):
-            return mine
+        name, value, module, dist = "theirs", "their_package:METHOD", "their_package", None
 
-    monkeypatch.setattr(methods, "_registry", {})
-    monkeypatch.setattr(methods, "_loaded", False)
-    monkeypatch.setattr(
-        "importlib.metadata.entry_points", lambda group: [Entry()] if group == "rlmerge.methods" else []
-    )
+        def __init__(self, found):
+            self.found = found
+
+        def load(self):
+            if isinstance(self.found, BaseException):
+                raise self.found
+            return self.found
+
+    def bring(*found):
+        monkeypatch.setattr(methods, "_registry", {})
+        monkeypatch.setattr(methods, "_loaded", False)
+        entries = [Entry(each) for each in found]
+        monkeypatch.setattr(
+            "importlib.metadata.entry_points", lambda group: entries if group == "rlmerge.methods" else []
+        )
+
+    return bring
+
+
+def named(name):
+    return Method(name, lambda xp, base, tau: base, "Mine.", "none", "exact")
+
+
+def test_entry_points_may_bring_methods(bring):
+    mine = named("from_a_package")
+    bring(mine)
     assert methods.get("from_a_package") is mine
     assert "ties" in methods.names()
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (ImportError("no module named 'x'"), r"ImportError: no module named 'x'"),
+        (SystemExit(1), "SystemExit: 1"),
+        (print, "TypeError: their_package:METHOD is not an rlmerge.methods.Method"),
+        (named("ties"), "a method named 'ties' is already registered"),
+    ],
+)
+def test_a_package_whose_method_cannot_be_used_is_named_every_time(bring, found, why):
+    bring(found)
+    for _ in range(2):
+        with pytest.raises(RequestError, match=rf"package 'their_package': its merge method 'theirs' .*{why}"):
+            methods.names()
+    assert methods.get("ties").paper  # which needs no other package

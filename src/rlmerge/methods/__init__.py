@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlmerge.errors import RequestError, did_you_mean
 
 from .method import SUBJECTS, Formula, Method, Parameter, Share, Statistic, Status, arguments
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "SUBJECTS",
@@ -131,7 +134,6 @@ def _load() -> None:
     global _loaded
     if _loaded:
         return
-    _loaded = True
     users = {name: method for name, method in _registry.items() if name not in _MODULE}
     _registry.clear()
     for module in _SHIPPED:
@@ -140,4 +142,18 @@ def _load() -> None:
     from importlib.metadata import entry_points
 
     for entry in entry_points(group="rlmerge.methods"):
-        register(entry.load())
+        _bring(entry)
+    _loaded = True
+
+
+def _bring(entry: EntryPoint) -> None:
+    """Register the method behind an entry point; RequestError naming its package when that cannot be."""
+    try:
+        found = entry.load()
+        if not isinstance(found, Method):
+            raise TypeError(f"{entry.value} is not an rlmerge.methods.Method")
+        register(found)
+    except (Exception, SystemExit) as error:
+        package = entry.dist.name if entry.dist else entry.module
+        what = f"its merge method '{entry.name}' cannot be loaded ({type(error).__name__}: {error})"
+        raise RequestError(what, where=f"package '{package}'", hint="Update or remove that package.") from error
