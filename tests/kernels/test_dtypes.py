@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -45,3 +48,9 @@ def test_float16_decodes_to_float32_and_wide_types_are_not_copied():
     for dtype in (FLOAT32, FLOAT64):
         array = np.ones(3, dtype.storage)
         assert decode(array, dtype) is array
+
+
+@pytest.mark.parametrize("dtype", ALL, ids=lambda dtype: dtype.name)
+def test_there_is_one_object_of_each_type(dtype):
+    assert pickle.loads(pickle.dumps(dtype)) is dtype
+    assert copy.deepcopy(dtype) is dtype

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """One element type. ``storage`` is how its bytes are viewed: uint16 for bfloat16, which NumPy lacks."""
+    """One element type, of which there is one object. ``storage`` is how its bytes are viewed: uint16 for bfloat16,
+    which NumPy lacks."""
 
     name: str
     code: str
     storage: np.dtype
     is_float: bool
 
-    def __hash__(self) -> int:
-        return hash(self.name)
+    def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
+        return _named, (self.name,)
 
     @property
     def itemsize(self) -> int:
@@ -59,6 +61,10 @@ ALL = (
 
 BY_CODE = {dtype.code: dtype for dtype in ALL}
 BY_NAME = {dtype.name: dtype for dtype in ALL}
+
+
+def _named(name: str) -> DType:
+    return BY_NAME[name]
 
 
 def decode(array: np.ndarray, dtype: DType) -> np.ndarray:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlmerge.checkpoint.formats.quantised_encode import Encoder
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     """Everything the executor knows of one output tensor; it asks nobody else.
 

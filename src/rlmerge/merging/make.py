@@ -72,6 +72,7 @@ class Opened:
         return self.further[key]
 
 
+@uncollected()
 def make_plan(
     recipe: Recipe, out: Path | None, options: Options, stages: Mapping[str, Checkpoint] | None = None
 ) -> Plan:
@@ -85,12 +86,12 @@ def make_plan(
     return opened.plan(recipe, out, options)
 
 
+@uncollected()
 def open_recipe(
     recipe: Recipe, options: Options, stages: Mapping[str, Checkpoint] | None = None, out: Path | None = None
 ) -> Opened:
     """Open the recipe's models, for its plan and for those of other recipes of them; errors as for ``make_plan``."""
-    with uncollected():
-        models = open_models(recipe, stages)
+    models = open_models(recipe, stages)
     if out is not None:
         check_place(out, models.opened.values(), options.force)
     recipe = models.recipe

@@ -191,10 +191,9 @@ def _mismatch(
 
 def widest(dtypes: Iterable[DType]) -> DType:
     """The type that holds all values of ``dtypes``: their own, or float32 for two 16-bit ones."""
-    first, *others = dtypes
-    if all(other is first for other in others):
-        return first
-    found = (first, *others)
+    found = set(dtypes)
+    if len(found) == 1:
+        return found.pop()
     return FLOAT64 if FLOAT64 in found else FLOAT32
 
 

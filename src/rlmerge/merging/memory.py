@@ -34,6 +34,10 @@ def uncollected() -> Generator[None, None, None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                # All objects become old ones, so that enabling does not walk over every new one at once.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -171,7 +171,7 @@ PROFILES = {
             "SmolLM2 by LoRA, in some hours on a CPU",
             seeds=(0,),
             tasks=("chain_sum", "spell_backward", "letter_counting"),
-            arms=("rl", "sft"),
+            arms=("rl",),
             # Short questions and answers: on a CPU every token of a prompt is paid for.
             gym={
                 "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
@@ -185,11 +185,9 @@ PROFILES = {
             base_rate=5e-5,
             lora=16,
             rate=2e-4,
-            rl_steps=40,
+            rl_steps=30,
             rl_prompts=4,
             rl_samples=8,
-            sft_batch=16,
-            sft_limit=60,
             distil_tokens=10_000,
             train=256,
             dev=24,

@@ -123,7 +123,7 @@ class Codes(ABC):
         return self.kind.encode(numbers)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ByteCodes(Codes):
     """One byte a code."""
 

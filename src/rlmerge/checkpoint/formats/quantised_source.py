@@ -64,7 +64,7 @@ class Grid(ABC):
         return grid, row - row[0]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class StoredGrid(Grid):
     """Numbers stored as they are, or as exponents of two (E8M0, also as plain bytes)."""
 
