@@ -1,16 +1,18 @@
 """The memory budget, measured on real processes."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 from rlmerge import methods
-from rlmerge.merging.memory import PeakMemory, anonymous_now
+from rlmerge.merging.memory import PeakMemory, anonymous_now, uncollected
 from support.measured import fishers, write_measured
 from support.models import write_model
 
@@ -107,3 +109,28 @@ def test_planned_and_measured_memory_stay_in_the_budget(folder, matrices, tmp_pa
     assert planned <= budget * 2**20
     # The allocator keeps what was freed in odd places: 4 MB, seen with every method and however much is planned.
     assert measured <= planned + 4 * 2**20
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_without_collection_inside_and_as_it_was_outside(frozen):
+    """What is made inside can still be collected afterwards; what the user froze stays frozen."""
+
+    class Cycle:
+        pass
+
+    if frozen:
+        gc.freeze()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            cycle = Cycle()
+            cycle.own = cycle
+            left = weakref.ref(cycle)
+            del cycle
+        assert gc.isenabled()
+        assert bool(gc.get_freeze_count()) == frozen
+        gc.collect()
+        assert left() is None
+    finally:
+        if frozen:
+            gc.unfreeze()
