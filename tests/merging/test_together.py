@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rlmerge.errors import RlmergeError
 from rlmerge.merging import statistics as statistics_module
 from rlmerge.merging.make import open_recipe
 from rlmerge.merging.sinks import StateSink
@@ -89,3 +90,52 @@ def test_a_small_budget_takes_more_passes(opened, monkeypatch):
     states, passes = run(opened)
     assert passes == 3
     assert len(states) == len(opened)
+
+
+SAMPLED = {"large": (5, 1 << 18), "small": (64,)}
+"""1.25 regions: elements 0 to 2^17 and 2^20 to 2^20 + 2^17 are accounted for, a fifth of all."""
+
+
+class Sampling(StateSink):
+    sampled = True
+
+    def __init__(self):
+        super().__init__(lambda job: np.empty(job.output.numel, job.output.dtype.storage))
+        self.stats = {}
+
+    def finish(self, job, stats):
+        super().finish(job, stats)
+        self.stats[job.name] = stats
+
+
+def plan_of_large(tmp_path, value, places, method, **options):
+    """The plan of a merge with an expert that has ``value`` at ``places`` of the large tensor and in the small one."""
+    base = {name: np.ones(shape, np.float32) for name, shape in SAMPLED.items()}
+    expert = {name: values.copy() for name, values in base.items()}
+    expert["large"].reshape(-1)[places] = value
+    expert["small"][:3] = 2.0
+    models = [str(write_model(tmp_path / name, x, "bfloat16")) for name, x in (("base", base), ("e", expert))]
+    recipe = recipe_from_flags(method, models[0], models[1:], {})
+    options = Options(workers=2, cache=False, **options)
+    return open_recipe(recipe, options).plan(recipe, None, options)
+
+
+@pytest.mark.parametrize("memory", [2**29, 2**25])
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare_linear"])
+def test_an_account_of_a_part_stands_for_the_whole(tmp_path, method, memory):
+    """Seven changes lie in what is accounted for, and count five times; two lie elsewhere."""
+    places = [0, 1, 2, 3, 131_071, 1 << 20, (1 << 20) + 131_071, 131_072, 1_048_575]
+    plan = plan_of_large(tmp_path, 2.0, places, method, memory=memory)
+    sink = Sampling()
+    merge_together([plan], [sink], Quiet())
+    (whole,), _ = run([plan])
+    assert all(np.array_equal(whole[name], sink.state[name]) for name in whole)
+    assert sink.stats["large"]["counts"][2] == 35
+    assert sink.stats["small"]["counts"][2] == 3
+
+
+@pytest.mark.parametrize("place", [5, 500_000])
+def test_what_is_not_finite_is_refused_wherever_it_lies(tmp_path, place):
+    plan = plan_of_large(tmp_path, np.inf, [place], "task_arithmetic")
+    with pytest.raises(RlmergeError, match="large"):
+        merge_together([plan], [Sampling()], Quiet())

@@ -118,8 +118,12 @@ def merge_kernel(
     rounding: Rounding = "nearest",
     keeps_base: bool = True,
     zero_nonfinite: bool = False,
+    accounts: bool = True,
 ) -> Kernel:
-    """A kernel that merges tiles and accounts for them; raises ``UntraceableError`` for formulas beyond the tracer."""
+    """A kernel that merges tiles and, with ``accounts``, tells what survived.
+
+    Raises ``UntraceableError`` for formulas beyond the tracer.
+    """
 
     known = {name: typed(value) for name, value in values.items()}
 
@@ -135,14 +139,16 @@ def merge_kernel(
             keeps_base,
             operands.base is out,
             # Weights that are zeroed, equal infinities without a delta, and further inputs leave no trace in a sum.
-            sums_tell=operands.base is not None
+            sums_tell=accounts
+            and operands.base is not None
             and not zero_nonfinite
             and not operands.same_is_zero
             and len(tracer.inputs) == len(operands.inputs),
+            accounts=accounts,
         )
         return tracer.program(operands, sink, zero_nonfinite)
 
-    key = ("merge", formula, operands, signature(known), out, rounding, keeps_base, zero_nonfinite)
+    key = ("merge", formula, operands, signature(known), out, rounding, keeps_base, zero_nonfinite, accounts)
     return _cached(key, make)
 
 

@@ -9,7 +9,7 @@ inputs), a second pass counts the low bits of that bin only; float64 takes up to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,14 @@ class Tally:
 
     histograms: np.ndarray
     side: list[list[np.ndarray] | None]
+    _sums: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])
+
+    def from_top(self, i: int) -> np.ndarray:
+        """How many entries of value i lie in the first bins from the largest on, int64 [65536]; nothing may be added
+        any more."""
+        if i not in self._sums:
+            self._sums[i] = np.cumsum(self.histograms[i][::-1])
+        return self._sums[i]
 
     def add(self, other: Tally) -> None:
         """Merge the tally of another tile."""
@@ -134,7 +142,7 @@ class Selector:
 
     def _narrow(self, i: int, rank: int) -> int:
         """Find the bin of value i: the rank left to find inside it, or 0 when the value itself is known."""
-        from_top = np.cumsum(self.tally.histograms[i][::-1])
+        from_top = self.tally.from_top(i)
         position = int(np.searchsorted(from_top, rank))
         rank -= int(from_top[position - 1]) if position else 0
         width = self._prefix_shift - self._shift

@@ -40,6 +40,8 @@ class Write:
     adds 2^10 numbers a lane, so a sum of squares is good to 2^-14 at worst (2^-10 with values for rows shorter than a
     vector).
 
+    Without ``accounts`` nothing is counted or summed.
+
     ``sums_tell`` says that every input and output that is not finite shows in a sum: a base or expert in its Στ², the
     output in Σ(out−θ₀)τ. It spares looking for them in each vector.
     """
@@ -52,6 +54,7 @@ class Write:
     keeps_base: bool
     exact_base: bool = False
     sums_tell: bool = False
+    accounts: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     final = e.decode(sink.dtype, stored)
     if not sink.sums_tell:
         body.track_largest("out", final)
-    if base is None:
+    if base is None or not sink.accounts:
         return
     reference = base if sink.exact_base else e.decode(sink.dtype, encode(e, base, sink.dtype, None))
     single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")

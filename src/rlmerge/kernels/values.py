@@ -85,13 +85,14 @@ class RowField:
 
 
 Value = Static | Scalar | PerExpert | PerRow | Table | Uniform | Extra | RowField
+_VALUES = frozenset((Static, Scalar, PerExpert, PerRow, Table, Uniform, Extra, RowField))
 Values = Mapping[str, Any]
 """Values by name; plain ones are taken for what ``typed`` makes of them."""
 
 
 def typed(value: Any) -> Value:
     """What a plain value of a method is: what is no number selects code; arrays are [M], [M, rows] or tables."""
-    if isinstance(value, Static | Scalar | PerExpert | PerRow | Table | Uniform | Extra | RowField):
+    if type(value) in _VALUES:
         return value
     if value is None or isinstance(value, bool | str | tuple):
         return Static(value)

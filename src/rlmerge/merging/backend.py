@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,11 +87,15 @@ class Binding:
 
 @dataclass(frozen=True)
 class Storing:
-    """How merged numbers are stored: the element type, the rounding, and whether untouched entries keep their bits."""
+    """How merged numbers are stored: the element type, the rounding, and whether untouched entries keep their bits.
+
+    Without ``accounts`` nobody looks at sums and counts of the merge, and a backend may leave them out.
+    """
 
     dtype: DType
     rounding: Rounding
     keeps_base: bool
+    accounts: bool = True
 
 
 class Merger(Protocol):
@@ -171,5 +176,11 @@ def bind(method: Method, formula: Callable[..., Any], job: Job, values: Mapping[
 
 def random_keys(seed: int, job: Job) -> list[tuple[int, int]]:
     """One key per expert's stream and one for stochastic rounding, from seed, purpose, expert and tensor name."""
-    streams = [stream_key(seed, "uniform", k, job.name) for k in range(len(job.experts))]
-    return [*streams, stream_key(seed, "rounding", job.name)]
+    return _random_keys(seed, job.name, len(job.experts))
+
+
+@lru_cache(maxsize=256)
+def _random_keys(seed: int, name: str, experts: int) -> list[tuple[int, int]]:
+    """Kept for the recipes that merge the tensor side by side, and for its statistics."""
+    streams = [stream_key(seed, "uniform", k, name) for k in range(experts)]
+    return [*streams, stream_key(seed, "rounding", name)]

@@ -56,14 +56,36 @@ class Task:
         return sum(Tile(self.jobs[0], start, stop).nbytes for start, stop in self.tiles)
 
 
+REGION, SAMPLE = 1 << 20, 1 << 17
+"""Where a sample will do, the first ``SAMPLE`` elements of every ``REGION`` of a tensor are accounted for."""
+
+
 @dataclass(frozen=True)
 class _Merge:
-    """One lane's merger of a tensor, and what the method says of it."""
+    """One lane's merger of a tensor, and what the method says of it; ``quiet`` merges what needs no account."""
 
     job: Job
     merger: Merger | None
     notes: Sequence[str] = ()
     report: Mapping[str, Share] = field(default_factory=dict[str, Share])
+    quiet: Merger | None = None
+
+    def accounted(self, tile: Tile) -> int:
+        """How many elements of a tile, from its first one on, are accounted for."""
+        return tile.count if self.quiet is None else max(0, min(tile.count, SAMPLE - tile.start % REGION))
+
+    def run(self, tile: Tile, inputs: Sequence[Any], out: Any) -> Numbers:
+        """Merge a tile into ``out``; the account is that of its ``accounted`` elements."""
+        assert self.merger is not None, "a copied tensor is not merged"
+        tile, told = replace(tile, job=self.job), self.accounted(tile)
+        if self.quiet is None or told == tile.count:
+            return self.merger(tile, inputs, out)
+        rest = self.quiet(replace(tile, start=tile.start + told), [x[told:] for x in inputs], out[told:])
+        if not told:
+            return rest
+        found = self.merger(replace(tile, stop=tile.start + told), [x[:told] for x in inputs], out[:told])
+        bad_in, bad_out = found.nonfinite_in or rest.nonfinite_in, found.nonfinite_out or rest.nonfinite_out
+        return replace(found, nonfinite_in=bad_in, nonfinite_out=bad_out)
 
 
 @dataclass(frozen=True)
@@ -174,7 +196,9 @@ class Executor:
             return _Merge(job, None)
         lane.statistics.scan(job)
         values = lane.statistics.values(job)
-        return _Merge(job, lane.statistics.merger(job, values), *lane.statistics.report(job, values))
+        sampled = lane.sink.sampled and job.output.numel > SAMPLE and not (job.whole or job.by_rows or job.extras)
+        merger, *quiet = lane.statistics.mergers(job, values, True, *([False] if sampled else []))
+        return _Merge(job, merger, *lane.statistics.report(job, values), *quiet)
 
     def _buffer(self, lane: Lane, merge: _Merge, tile: Tile) -> _Buffer | None:
         """Where a lane's tile is merged into: memory of its sink, or of the pool."""
@@ -217,17 +241,19 @@ class Executor:
 
     def _write_in_order(self) -> None:
         parts: list[list[Numbers]] = [[] for _ in self.lanes]
+        counted = [0 for _ in self.lanes]
         digests: list[Sequence[bytes]] = []
         while (piece := self.pieces.get()) is not None:
             found, read = piece.future.result()
             digests.append(read)
-            for lane, merge, buffer, numbers, part in zip(
-                self.lanes, piece.merges, piece.buffers, found, parts, strict=True
-            ):
+            lanes = zip(self.lanes, piece.merges, piece.buffers, found, strict=True)
+            for number, (lane, merge, buffer, numbers) in enumerate(lanes):
                 tile = replace(piece.tile, job=merge.job)
                 if buffer is not None:
                     self._check(tile, numbers)
-                    part.append(numbers)
+                    if told := merge.accounted(tile):
+                        parts[number].append(numbers)
+                        counted[number] += told
                     lane.sink.write(merge.job, tile, buffer.array)
                     self._give_back(buffer)
                 elif tile.count:
@@ -236,10 +262,10 @@ class Executor:
             if piece.last:
                 check_unchanged([piece.tile.job])
                 inputs = {"inputs": [xxhash.xxh3_128_hexdigest(b"".join(each)) for each in zip(*digests, strict=True)]}
-                for lane, merge, part in zip(self.lanes, piece.merges, parts, strict=True):
-                    stats = _stats(part, merge.notes, merge.report)
+                for lane, merge, part, seen in zip(self.lanes, piece.merges, parts, counted, strict=True):
+                    stats = _stats(part, merge, merge.job.output.numel / seen if merge.quiet else 1.0)
                     lane.sink.finish(merge.job, {**stats, **(inputs if self.digested else {})})
-                parts, digests = [[] for _ in self.lanes], []
+                parts, counted, digests = [[] for _ in self.lanes], [0 for _ in self.lanes], []
 
     def _check(self, tile: Tile, found: Numbers) -> None:
         if not self.checked or self.options.on_nonfinite == "keep":
@@ -281,7 +307,7 @@ def _is_shared_mask(job: Job) -> bool:
 def _merging(merges: Sequence[_Merge]) -> Callable[[Tile, Sequence[Any], Sequence[Any]], list[Numbers]]:
     def work(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer]) -> list[Numbers]:
         return [
-            merge.merger(replace(tile, job=merge.job), inputs, buffer.array)
+            merge.run(tile, inputs, buffer.array)
             for merge, buffer in zip(merges, buffers, strict=True)
             if merge.merger is not None
         ]
@@ -309,12 +335,15 @@ def _digest(values: np.ndarray, step: int) -> bytes:
     )
 
 
-def _stats(parts: Sequence[Numbers], notes: Sequence[str], report: Mapping[str, Share]) -> dict[str, Any]:
+def _stats(parts: Sequence[Numbers], merge: _Merge, scale: float) -> dict[str, Any]:
+    """The account of a tensor, of which ``parts`` tell one in ``scale`` elements."""
     if not parts:
         return {}
     sums, counts = np.concatenate([p.sums for p in parts]), np.sum([p.counts for p in parts], axis=0)
+    if scale != 1.0:
+        sums, counts = sums * scale, np.rint(counts * scale).astype(np.int64)
     measured = {label: share for part in parts for label, share in part.report.items()}
-    return Account.stats(sums, counts, notes, {**report, **measured})
+    return Account.stats(sums, counts, merge.notes, {**merge.report, **measured})
 
 
 def _done(value: Any) -> Future[Any]:

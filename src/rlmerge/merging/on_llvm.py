@@ -55,6 +55,7 @@ class LlvmMerger(NumpyMerger):
             rounding=storing.rounding,
             keeps_base=storing.keeps_base,
             zero_nonfinite=binding.zero,
+            accounts=storing.accounts,
         )
         self.run = _Compiled(kernel, self)
 

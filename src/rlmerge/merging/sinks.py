@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 class Sink(Protocol):
     """Takes the tiles of a job in order, on one thread.
 
-    One that is ``in_place`` has memory of its own for every tile.
+    One that is ``in_place`` has memory of its own for every tile. For one that is ``sampled`` the account of a part of
+    each large tensor will do, for the whole of it.
     """
 
     in_place: bool
+    sampled: bool
 
     def buffer(self, job: Job, tile: Tile) -> Any | None:
         """Storage values [tile.count] to merge the tile into; None for a buffer of the executor's own."""
@@ -45,6 +47,7 @@ class ShardSink:
     """
 
     in_place = False
+    sampled = False
 
     def __init__(self, partial: PartialDirectory, shards: Sequence[ShardPlan], options: Options) -> None:
         self.partial = partial
@@ -106,6 +109,7 @@ class StateSink:
     """Merges into arrays of its own, one a tensor, that ``make(job)`` allocates flat."""
 
     in_place = True
+    sampled = False
 
     def __init__(self, make: Callable[[Job], Any]) -> None:
         self.make = make
@@ -134,6 +138,7 @@ class StatsSink:
     """Keeps nothing but what merges would account for."""
 
     in_place = False
+    sampled = False
 
     def __init__(self, take: Callable[[Job, Mapping[str, Any]], None]) -> None:
         self.take = take

@@ -105,13 +105,13 @@ class Statistics:
         derive = _method(job).derive
         return {**values, **(derive(dict(values)) if derive else {})}
 
-    def merger(self, job: Job, values: Mapping[str, Any]) -> Merger:
-        """What merges the tiles of a job whose ``values`` are complete."""
+    def mergers(self, job: Job, values: Mapping[str, Any], *accounts: bool) -> list[Merger]:
+        """What merges the tiles of a job whose ``values`` are complete: for each of ``accounts``, with or without."""
         method, options = _method(job), self.options
         keeps_base = job.base is not None and method.keeps_base(values)
-        storing = Storing(job.output.dtype, options.rounding, keeps_base)
         binding = bind(method, method.formula, job, values, options)
-        return self.workers.backend.merger(binding, storing)
+        storing = [Storing(job.output.dtype, options.rounding, keeps_base, told) for told in accounts]
+        return [self.workers.backend.merger(binding, each) for each in storing]
 
     def report(self, job: Job, values: Mapping[str, Any]) -> tuple[Sequence[str], Mapping[str, Share]]:
         """What the method warns of and measures for one job."""

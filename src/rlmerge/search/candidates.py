@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -77,13 +78,14 @@ class Candidate:
 class _RecordingSink(StateSink):
     """Keeps tensors in memory, and what their merges accounted for.
 
-    All tensors share one allocation: one that large is backed by huge pages, which are zeroed in a third of the time.
+    All tensors share one allocation. With ``sampled`` the account is that of a part of large tensors.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, memory: np.ndarray, sampled: bool) -> None:
         super().__init__(self._allocate)
+        self.sampled = sampled
         self.stats: dict[str, Mapping[str, Any]] = {}
-        self._memory = np.empty(sum(_padded(job) for job in plan.jobs.values()), np.uint8)
+        self._memory = memory
         self._taken = 0
 
     def _allocate(self, job: Job) -> np.ndarray:
@@ -95,6 +97,29 @@ class _RecordingSink(StateSink):
         self.stats[job.name] = stats
 
 
+class _Memory:
+    """Allocations for merges in memory. What no candidate uses any more serves the next ones: memory that was never
+    touched costs the system more time than a merge into it does."""
+
+    def __init__(self) -> None:
+        self._held: list[np.ndarray] = []
+
+    def take(self, nbytes: int) -> np.ndarray:
+        """At least ``nbytes`` that nobody looks at. One that large is backed by huge pages."""
+        unused: list[int] = []
+        for place in range(len(self._held)):
+            memory = self._held[place]
+            # The list, the name and the call hold it: a view, however small, would be one more.
+            if sys.getrefcount(memory) == 3:
+                if len(memory) >= nbytes:
+                    return memory
+                unused.append(place)
+        for place in reversed(unused):
+            del self._held[place]
+        self._held.append(np.empty(nbytes, np.uint8))
+        return self._held[-1]
+
+
 def _padded(job: Job) -> int:
     """Bytes of a merged tensor, up to a whole number of cache lines."""
     return -(-job.output.nbytes // 64) * 64
@@ -104,14 +129,25 @@ class Maker:
     """Merges recipes of models that are open: into memory up to ``memory`` bytes, or into directories of ``folder``."""
 
     def __init__(
-        self, opened: Opened, options: Options, memory: int, folder: Path, in_memory: bool, progress: Progress
+        self,
+        opened: Opened,
+        options: Options,
+        memory: int,
+        folder: Path,
+        in_memory: bool,
+        progress: Progress,
+        *,
+        sampled: bool = False,
     ) -> None:
+        """With ``sampled`` the proxies of merges in memory are estimated on a part of large tensors."""
         self.opened = opened
         self.options = options
         self.memory = memory
         self.folder = folder
         self.in_memory = in_memory
         self.progress = progress
+        self.sampled = sampled
+        self._memory = _Memory()
         self.passes = 0
         """How often the models were read."""
 
@@ -154,7 +190,8 @@ class Maker:
         return found
 
     def _into_memory(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
-        sinks = [_RecordingSink(plan) for plan in plans.values()]
+        sizes = [sum(_padded(job) for job in plan.jobs.values()) for plan in plans.values()]
+        sinks = [_RecordingSink(self._memory.take(size), self.sampled) for size in sizes]
         self.passes += merge_together(list(plans.values()), sinks, self.progress)
         found: dict[str, Candidate] = {}
         for (name, plan), sink in zip(plans.items(), sinks, strict=True):

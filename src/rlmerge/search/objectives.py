@@ -130,6 +130,11 @@ class Objective:
         """Whether it compares what experts and merge say."""
         return any(name == KL for name, _ in self.terms)
 
+    @property
+    def needs_account(self) -> bool:
+        """Whether it is what the merge says of itself."""
+        return any(name in PROXIES and name != KL for name, _ in self.terms)
+
     def describe(self) -> str:
         """What its figures mean."""
         return "; ".join(f"{name}: {_meaning(name)}" for name, _ in self.terms)

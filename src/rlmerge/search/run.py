@@ -95,7 +95,8 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(folder, space, settings, signature)
     try:
-        maker = Maker(opened, options, settings.memory, folder / "candidates", in_memory, progress)
+        memory, candidates, sampled = settings.memory, folder / "candidates", not settings.needs_account
+        maker = Maker(opened, options, memory, candidates, in_memory, progress, sampled=sampled)
         run = Rounds(space, settings, study, maker, judge, progress, began)
         try:
             judge.prepare()

@@ -98,6 +98,11 @@ class Settings:
         return any(objective.needs_prompts for objective in self.objectives)
 
     @property
+    def needs_account(self) -> bool:
+        """Whether an objective is what merges say of themselves."""
+        return any(objective.needs_account for objective in self.objectives)
+
+    @property
     def is_multiple(self) -> bool:
         """Whether there are several objectives, hence a Pareto front."""
         return len(self.objectives) > 1
