@@ -1,8 +1,16 @@
 """Memory of merges in memory: nobody's is used again, and nobody else's is overwritten."""
 
+import gc
+
 import numpy as np
 
-from rlmerge.search.candidates import _Memory
+from rlmerge.merging.make import open_recipe
+from rlmerge.options import Options
+from rlmerge.progress import Quiet
+from rlmerge.recipe import recipe_from_flags
+from rlmerge.search.candidates import Maker, _Memory
+from support.family import draw
+from support.models import write_model
 
 
 def test_memory_is_used_again_once_nobody_looks_at_it():
@@ -29,3 +37,28 @@ def test_what_is_too_small_is_given_back_before_more_is_taken():
     large = pool.take(1000)
     assert len(large) == 1000
     assert len(pool._held) == 1
+
+
+def test_a_round_merges_into_the_memory_of_the_round_before(tmp_path):
+    """Without waiting for a search for cyclic garbage; while a candidate is held, its weights stay as they are."""
+    base, experts = draw(7, 2, {"w": (64, 48), "v": (48,)})
+    names = [str(write_model(tmp_path / f"e{k}", expert, "bfloat16")) for k, expert in enumerate(experts)]
+    at = str(write_model(tmp_path / "base", base, "bfloat16"))
+
+    def recipe(weight):
+        return recipe_from_flags("task_arithmetic", at, names, {"weight": weight})
+
+    options = Options(workers=1, cache=False)
+    maker = Maker(open_recipe(recipe(1.0), options), options, 2**20, tmp_path, True, Quiet(), sampled=True)
+    gc.disable()
+    try:
+        first = maker.make({"a": recipe(0.5), "b": recipe(1.0)})
+        held = first.pop("b")
+        weights = {name: values.copy() for name, values in held.weights().items()}
+        first["a"].discard()
+        second = maker.make({"c": recipe(0.25), "d": recipe(0.75)})
+        assert len(maker._memory._held) == 3
+        assert all(np.array_equal(values, weights[name]) for name, values in held.weights().items())
+        assert not np.array_equal(second["c"].weights()["w"], second["d"].weights()["w"])
+    finally:
+        gc.enable()

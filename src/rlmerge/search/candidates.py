@@ -96,6 +96,11 @@ class _RecordingSink(StateSink):
         super().finish(job, stats)
         self.stats[job.name] = stats
 
+    def hand_over(self) -> dict[str, np.ndarray]:
+        """The tensors, of which the sink keeps none: the memory is theirs alone."""
+        found, self.state, self._memory = self.state, {}, self._memory[:0].copy()
+        return found
+
 
 class _Memory:
     """Allocations for merges in memory. What no candidate uses any more serves the next ones: memory that was never
@@ -195,7 +200,8 @@ class Maker:
         self.passes += merge_together(list(plans.values()), sinks, self.progress)
         found: dict[str, Candidate] = {}
         for (name, plan), sink in zip(plans.items(), sinks, strict=True):
-            state = {n: (sink.state[n], job.output.dtype, job.output.shape) for n, job in plan.jobs.items()}
+            tensors = sink.hand_over()
+            state = {n: (tensors[n], job.output.dtype, job.output.shape) for n, job in plan.jobs.items()}
             found[name] = Candidate(name, plan.recipe, _proxies(_account(plan, sink.stats)), state)
         return found
 
