@@ -7,6 +7,7 @@ import yaml
 
 import rlmerge
 from rlmerge.errors import RequestError, RunError
+from rlmerge.search.candidates import Maker
 from rlmerge.search.judging import Judge
 from rlmerge.search.study import Study
 
@@ -84,6 +85,29 @@ def test_a_search_by_a_proxy_needs_no_tasks_and_says_so(toy):
     for trial in found.trials:
         weight = trial.parameters["weight of e0"]
         assert trial.values[0] == pytest.approx((weight + 1.0) / 2, abs=0.01)
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2"])
+def test_values_that_were_tried_before_are_not_merged_again(toy, monkeypatch, sampler):
+    """Eight trials of three recipes: each is merged once, and the others end as the first of them did."""
+    made = []
+    make = Maker._merge
+
+    def counted(self, plans):
+        made.extend(plans)
+        return make(self, plans)
+
+    monkeypatch.setattr(Maker, "_merge", counted)
+    search = toy_with(trials=8, sampler=sampler)
+    search["models"] = [{"model": "e0", "parameters": {"weight": {"choices": [0.25, 0.5, 1.0]}}}, {"model": "e1"}]
+    found = rlmerge.tune(search, "found")
+    assert len(found.trials) == 8
+    assert {trial.state for trial in found.trials} == {"complete"}
+    values = {}
+    for trial in found.trials:
+        values.setdefault(trial.parameters["weight of e0"], set()).add(trial.values)
+    assert all(len(same) == 1 for same in values.values())
+    assert len([name for name in made if name.startswith("trial-")]) == len(values) <= 3
 
 
 def test_several_objectives_have_a_front(toy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -94,10 +95,19 @@ class Rounds:
         return size if not self._pace else max(1, min(size, int(left / self._pace)))
 
     def _round(self, asked: Sequence[tuple[Any, dict[str, Scalar]]]) -> None:
-        """Merge the candidates of a round in one read, score them, and stop the worse halves early."""
+        """Merge the candidates of a round in one read, score them, and stop the worse halves early.
+
+        Values that were tried before get what they got then.
+        """
         recipes: dict[str, Recipe] = {}
         trials: dict[str, Any] = {}
+        tried = {_key(trial.parameters): trial.number for trial in self.study.trials()}
+        repeated: list[tuple[Any, int]] = []
         for trial, values in asked:
+            first = tried.setdefault(_key(trial.params), trial.number)
+            if first != trial.number:
+                repeated.append((trial, first))
+                continue
             name = f"trial-{trial.number:05}"
             trials[name] = trial
             try:
@@ -117,6 +127,8 @@ class Rounds:
             for candidate in made.values():
                 if isinstance(candidate, Candidate):
                     candidate.discard()
+        for trial, first in repeated:
+            self.study.repeat(trial, first)
 
     def _measured(self, alive: Sequence[Candidate], trials: Mapping[str, Any]) -> list[Candidate]:
         """The candidates with their proxies, without those whose proxies cannot be taken."""
@@ -197,3 +209,8 @@ class Rounds:
         if len(failed) == len(trials) and len(trials) >= min(self.settings.round, self.settings.trials):
             hint = "Correct what it says, and start the search in a new directory."
             raise RunError(f"all {len(trials)} candidates failed; the first: {failed[0].error}", hint=hint)
+
+
+def _key(values: Mapping[str, Scalar]) -> str:
+    """Equal for equal values, whatever their order."""
+    return json.dumps(dict(values), sort_keys=True)

@@ -111,6 +111,21 @@ class Study:
             trial.set_user_attr("error", error)
             self._study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
 
+    def repeat(self, trial: Any, number: int) -> None:
+        """End as the finished trial ``number`` did, whose values are the same."""
+        states = self.optuna.trial.TrialState
+        with self._kept():
+            found = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
+            for name in ("level", "scores", "proxies", "error"):
+                if name in found.user_attrs:
+                    trial.set_user_attr(name, found.user_attrs[name])
+            trial.set_user_attr("repeats", number)
+            if not self.settings.is_multiple:
+                for level, value in found.intermediate_values.items():
+                    trial.report(value, level)
+            done = found.state == states.COMPLETE
+            self._study.tell(trial, found.values if done else None, state=None if done else found.state)
+
     def enqueue(self, values: Mapping[str, Scalar], origin: str) -> None:
         """Ask for these values before any of the sampler's; what they leave out is sampled."""
         free = {d.name: values[d.name] for d in self.space.dimensions if d.is_free and d.name in values}
