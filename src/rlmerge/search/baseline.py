@@ -81,10 +81,9 @@ def peak(rows: Sequence[Mapping[str, Any]]) -> float:
 def starts(rows: Sequence[Mapping[str, Any]], space: Space, count: int, seed: int) -> list[dict[str, Scalar]]:
     """``count`` values of ``space`` at and around the baseline's best coefficient, each method of the space in turn.
 
-    Each method has one coefficient for all experts first, then weights spread around it. A method that drops changes
-    and does not make up for it begins at the middle of its densities d, geometrically, then goes over all of them, with
-    coefficients times 1/√d: were all changes of one size, the merged change would keep its norm. Empty where no weight
-    and no ``lambda`` is free: nothing then stands for the coefficient.
+    Each method has one coefficient for all experts first, then weights spread around it. A method that keeps the
+    largest changes, hence most of their norm, begins at the middle of its densities, geometrically, then goes over all
+    of them. Empty where no weight and no ``lambda`` is free: nothing then stands for the coefficient.
     """
     free = [dimension for dimension in space.dimensions if dimension.is_free and not dimension.choices]
     weights = [dimension for dimension in free if dimension.parameter == "weight"]
@@ -101,11 +100,10 @@ def starts(rows: Sequence[Mapping[str, Any]], space: Space, count: int, seed: in
         chosen = next(iter(space.methods.values())) if method is None else space.methods[method]
         kept = {
             dimension.name: _between(dimension, random.random() if spread else 0.5)
-            for dimension in (densities if _shrinks(chosen) else ())
+            for dimension in (densities if _trims(chosen) else ())
         }
-        level = best / math.sqrt(sum(kept.values()) / len(kept)) if kept else best
         values: dict[str, Scalar] = {
-            dimension.name: dimension.nearest(level * math.exp(random.gauss(0.0, spread)))
+            dimension.name: dimension.nearest(best * math.exp(random.gauss(0.0, spread)))
             for dimension in (weights or scales)
         }
         values |= kept
@@ -117,8 +115,8 @@ def starts(rows: Sequence[Mapping[str, Any]], space: Space, count: int, seed: in
     return found
 
 
-def _shrinks(method: Method) -> bool:
-    """Whether a density below 1 makes the merged change of a method smaller."""
+def _trims(method: Method) -> bool:
+    """Whether a method keeps the largest changes, rather than some at random that it then makes larger."""
     parameters = {parameter.name: parameter.default for parameter in method.parameters}
     return "density" in parameters and parameters.get("rescale", "none") == "none"
 
