@@ -48,15 +48,13 @@ def test_a_search_begins_at_one_coefficient_for_each_method_and_goes_on_around_i
     found = starts(rows_of({0.6: 0.1, 0.8: 0.3, 1.0: 0.1}), space, 4, seed=0)
     assert [values["merge_method"] for values in found] == ["task_arithmetic", "ties"] * 2
     best = peak(rows_of({0.6: 0.1, 0.8: 0.3, 1.0: 0.1}))
-    assert found[1]["density"] == pytest.approx(math.sqrt(0.2))
-    assert 0.2 <= found[3]["density"] <= 1.0
-    assert "density" not in found[0] and "density" not in found[2]
     for values in found[:2]:
         assert values["weight of e0"] == values["weight of e1"] == best
     for values in found[2:]:
         # Four standard deviations of the logarithm.
         assert all(abs(math.log(values[f"weight of e{k}"] / best)) < 4 * 0.25 for k in range(2))
         assert values["weight of e0"] != values["weight of e1"]
+    assert "density" not in found[0]
     assert found == starts(rows_of({0.6: 0.1, 0.8: 0.3, 1.0: 0.1}), space, 4, seed=0)
 
 
@@ -78,11 +76,3 @@ def test_without_a_weight_nothing_stands_for_the_coefficient():
     fixed = [{"model": f"e{k}"} for k in range(2)]
     space = space_of(merge_method="ties", models=fixed, parameters={"density": {"low": 0.2, "high": 0.9}})
     assert starts(rows_of({0.5: 0.1, 1.0: 0.3}), space, 3, seed=0) == []
-
-
-@pytest.mark.parametrize(("method", "trims"), [("ties", True), ("dare_linear", False)])
-def test_only_methods_that_keep_the_largest_changes_begin_at_a_middle_density(method, trims):
-    """DARE drops at random and divides by the density: nothing says that few are enough."""
-    space = space_of(merge_method=method, parameters={"density": {"low": 0.25, "high": 1.0}})
-    (found,) = starts(rows_of({0.6: 0.1, 0.8: 0.3, 1.0: 0.1}), space, 1, seed=0)
-    assert found.get("density") == (0.5 if trims else None)

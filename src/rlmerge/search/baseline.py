@@ -11,12 +11,12 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from rlmerge.methods import Method, get
+from rlmerge.methods import get
 from rlmerge.recipe import Recipe
 from rlmerge.recipe.setting import Setting
 from rlmerge.recipe.tree import Scalar
 
-from .space import METHOD, Dimension, Space
+from .space import METHOD, Space
 
 COEFFICIENTS = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.2, 1.5)
 """Coefficients of the baseline; what a careful user would try by hand."""
@@ -81,9 +81,8 @@ def peak(rows: Sequence[Mapping[str, Any]]) -> float:
 def starts(rows: Sequence[Mapping[str, Any]], space: Space, count: int, seed: int) -> list[dict[str, Scalar]]:
     """``count`` values of ``space`` at and around the baseline's best coefficient, each method of the space in turn.
 
-    Each method has one coefficient for all experts first, then weights spread around it. A method that keeps the
-    largest changes, hence most of their norm, begins at the middle of its densities, geometrically, then goes over all
-    of them. Empty where no weight and no ``lambda`` is free: nothing then stands for the coefficient.
+    Each method has one coefficient for all experts first, then weights spread around it. Empty where no weight and no
+    ``lambda`` is free: nothing then stands for the coefficient.
     """
     free = [dimension for dimension in space.dimensions if dimension.is_free and not dimension.choices]
     weights = [dimension for dimension in free if dimension.parameter == "weight"]
@@ -92,37 +91,17 @@ def starts(rows: Sequence[Mapping[str, Any]], space: Space, count: int, seed: in
         return []
     best, random = peak(rows), Random(f"starts {seed}")
     methods = list(space.methods) if space.method is not None and space.method.is_free else [None]
-    densities = [dimension for dimension in free if dimension.parameter == "density" and dimension.low > 0]
     found: list[dict[str, Scalar]] = []
     for number in range(count):
         spread = SPREAD if number >= len(methods) else 0.0
-        method = methods[number % len(methods)]
-        chosen = next(iter(space.methods.values())) if method is None else space.methods[method]
-        kept = {
-            dimension.name: _between(dimension, random.random() if spread else 0.5)
-            for dimension in (densities if _trims(chosen) else ())
-        }
         values: dict[str, Scalar] = {
             dimension.name: dimension.nearest(best * math.exp(random.gauss(0.0, spread)))
             for dimension in (weights or scales)
         }
-        values |= kept
         if weights:  # The coefficient is in the weights, and need not be in the scale as well.
             values |= {dimension.name: dimension.nearest(1.0) for dimension in scales}
+        method = methods[number % len(methods)]
         if method is not None:
             values[METHOD] = method
         found.append(values)
-    return found
-
-
-def _trims(method: Method) -> bool:
-    """Whether a method keeps the largest changes, rather than some at random that it then makes larger."""
-    parameters = {parameter.name: parameter.default for parameter in method.parameters}
-    return "density" in parameters and parameters.get("rescale", "none") == "none"
-
-
-def _between(dimension: Dimension, share: float) -> float:
-    """The value at ``share`` of the way from the lowest to the highest, over logarithms."""
-    found = dimension.nearest(dimension.low * (dimension.high / dimension.low) ** share)
-    assert isinstance(found, float), "it is a number in a range"
     return found
