@@ -24,11 +24,14 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": 
 """Makes the C library keep memory that was freed: training frees and takes the same buffers at every step, and to have
 them cleared by the system each time costs as much as computing in them."""
 
+_QUIET = {"TRANSFORMERS_VERBOSITY": "error"}
+"""A process of many would repeat every reminder."""
+
 
 @contextmanager
 def processes(workers: int, environment: Mapping[str, str]) -> Generator[ProcessPoolExecutor]:
     """``workers`` processes that see ``environment``, started when there is work; what waits is dropped at the end."""
-    environment = {**_KEEP_MEMORY, **environment}
+    environment = {**_KEEP_MEMORY, **_QUIET, **environment}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _die_with_parent)
