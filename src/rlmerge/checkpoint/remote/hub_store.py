@@ -15,7 +15,8 @@ import numpy as np
 
 from rlmerge.checkpoint.hub import parse_id, refused_by_hub
 from rlmerge.checkpoint.paths import is_plain_name
-from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Transient, brief
+from rlmerge.checkpoint.remote.refusals import brief
+from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Transient
 from rlmerge.errors import CheckpointError
 from rlmerge.extras import require
 

@@ -22,7 +22,7 @@ from rlmerge.checkpoint.license import STRICTNESS, license_of, read_license, str
 from rlmerge.checkpoint.manifest import NAME as MANIFEST
 from rlmerge.checkpoint.manifest import FileRecord, read_manifest
 from rlmerge.checkpoint.paths import read_bytes
-from rlmerge.checkpoint.remote.store import brief
+from rlmerge.checkpoint.remote.refusals import brief
 from rlmerge.checkpoint.verify import verify
 from rlmerge.errors import RequestError, RlmergeError, RunError, did_you_mean
 from rlmerge.extras import require
