@@ -11,8 +11,9 @@ import boto3
 
 import rlmerge
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.checkpoint.remote import outbox, store
+from rlmerge.checkpoint.remote import hold, outbox, store, upload
 from rlmerge.checkpoint.remote.folder import Folder
+from rlmerge.checkpoint.remote.outbox import Outbox
 from rlmerge.cli.app import run as command
 from rlmerge.errors import CheckpointError, RequestError, RunError
 from support.family import recipe, tree
@@ -20,6 +21,7 @@ from support.models import write_model
 from support.stores import Faults, s3, use_s3
 
 SHAPES = {"model.embed_tokens.weight": (500, 600), "model.layers.0.mlp.up_proj.weight": (301, 1023), "model.s": ()}
+SECRETS = {"aws_access_key_id": "key", "aws_secret_access_key": "hunter2"}
 SIZE = 400_000
 """Bytes of a shard: the larger two tensors get one each."""
 
@@ -36,27 +38,37 @@ def family(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def server():
+    """One for all tests, and Amazon's own library beside it, which takes long to start."""
+    told = Faults()
+    with s3(told) as endpoint:
+        yield told, endpoint, boto3.client("s3", "us-east-1", endpoint_url=endpoint, **SECRETS)
+
+
 @pytest.fixture
-def faults(monkeypatch):
+def faults(server, monkeypatch):
     monkeypatch.setattr(store, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(store, "LONGEST_DELAY", 0.01)
     monkeypatch.setattr(outbox, "ATTEMPTS", 2)
-    return Faults()
+    told = server[0]
+    told.plan = Faults().plan
+    told.log.clear()
+    return told
 
 
 @pytest.fixture
-def bucket(faults, monkeypatch, tmp_path):
+def bucket(server, faults, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with s3(faults) as endpoint:
-        use_s3(monkeypatch, endpoint)
-        yield Bucket(endpoint)
+    use_s3(monkeypatch, server[1])
+    return Bucket(server[2])
 
 
 class Bucket:
     """What is in the bucket, as Amazon's own library sees it."""
 
-    def __init__(self, endpoint):
-        self.client = boto3.client("s3", endpoint_url=endpoint)
+    def __init__(self, client):
+        self.client = client
 
     def objects(self):
         listed = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
@@ -85,7 +97,7 @@ def merge(family, out, size=SIZE, **options):
 
 
 def left(tmp_path):
-    """Files in the cache that are not statistics."""
+    """What uploads have left in the cache."""
     return [
         path
         for path in (tmp_path / "cache" / "rlmerge" / "uploads").rglob("*")
@@ -272,6 +284,152 @@ def test_another_writer_of_the_same_shards_is_noticed(family, bucket, monkeypatc
     with pytest.raises(RunError, match="somebody else writes there"):
         merge(family, OUT)
     assert not readable(OUT)
+
+
+def interrupted(family, faults, name="merged/config.json", **options):
+    """A merge that ends when it writes an object of that name."""
+    broken(faults, name)
+    with pytest.raises(RunError):
+        merge(family, OUT, **options)
+    faults.plan = lambda *_: None
+
+
+def test_of_two_machines_the_second_is_refused_and_writes_nothing(family, bucket, monkeypatch, tmp_path):
+    refused = []
+
+    def other():
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        before = bucket.objects()
+        with pytest.raises(RequestError, match="another run is writing there") as error:
+            merge(family, OUT, force=True)
+        refused.append((error.value.where, bucket.objects() == before))
+
+    before_the_end(monkeypatch, other)
+    # A model of before: into its folder the first machine writes at its end only.
+    bucket.put("models/merged/config.json", b"{}")
+    merge(family, OUT, force=True)
+    assert refused == [(OUT, True)] and rlmerge.verify(OUT).ok
+
+
+def test_a_machine_that_was_overtaken_publishes_nothing(family, bucket, monkeypatch, tmp_path):
+    def overtake():
+        outbox = Outbox("s3://bucket/models")
+        found = outbox.read_small(".merged.partial/upload.json", 10**6)
+        monkeypatch.setattr(hold, "STALE", -1.0)
+        other = hold.Hold(outbox, "merged", tmp_path / "other", "plan")
+        other.take()
+        other.end(let_go=False)
+        assert found is not None
+
+    check = hold.Hold.check
+    monkeypatch.setattr(hold.Hold, "check", lambda self: (overtake(), check(self)))
+    with pytest.raises(RunError, match="another run has taken over"):
+        merge(family, OUT)
+    assert not readable(OUT)
+
+
+def test_a_strangers_file_between_two_runs_is_not_deleted(family, bucket, faults):
+    interrupted(family, faults)
+    bucket.put("models/merged/notes.txt", b"mine")
+    with pytest.raises(RequestError, match="is not of this merge") as error:
+        merge(family, OUT, resume=True)
+    assert error.value.where == f"{OUT}/notes.txt"
+    assert bucket.folder("models/merged")["notes.txt"] == b"mine"
+
+
+def test_a_folder_of_that_name_which_is_not_ours_is_not_touched(family, bucket):
+    bucket.put("models/.merged.partial/thesis.tex", b"mine")
+    with pytest.raises(RequestError, match=r"is in the way: it holds no upload\.json") as error:
+        merge(family, OUT)
+    assert error.value.where == "s3://bucket/models/.merged.partial"
+    assert bucket.objects() == {"models/.merged.partial/thesis.tex": b"mine"}
+
+
+def test_a_folder_that_a_console_has_made_is_empty(family, bucket):
+    bucket.put("models/merged/", b"")
+    merge(family, OUT)
+    assert rlmerge.verify(OUT).ok
+
+
+def test_of_an_interrupted_move_a_small_file_may_be_all_there_is(family, bucket, faults):
+    merge(family, OUT, 5_000_000_000)
+    interrupted(family, faults, f"models/merged/{SHARDS[2]}", force=True)
+    for name in bucket.folder("models/merged"):
+        if name != "README.md":
+            bucket.client.delete_object(Bucket="bucket", Key=f"models/merged/{name}")
+    assert set(bucket.folder("models/merged")) == {"README.md"}
+    with pytest.raises(RequestError, match="the output exists") as error:
+        merge(family, OUT, resume=True)
+    assert "--force --resume" in error.value.hint
+    merge(family, OUT, force=True, resume=True)
+    assert rlmerge.verify(OUT).ok
+
+
+def test_what_lies_in_the_folder_of_an_old_model_meanwhile_is_not_deleted(family, bucket, monkeypatch):
+    bucket.put("models/merged/config.json", b"{}")
+    before_the_end(monkeypatch, lambda: bucket.put("models/merged/runs/1/model.safetensors", b"x"))
+    with pytest.raises(RunError, match="would be deleted"):
+        merge(family, OUT, force=True)
+    assert set(bucket.folder("models/merged")) == {"config.json", "runs/1/model.safetensors"}
+
+
+def test_a_whole_model_is_none_again_while_a_shard_of_it_is_written_anew(family, bucket, faults):
+    """The manifest was not written; a shard changes in the store before the run goes on."""
+    interrupted(family, faults, "merged/MANIFEST.json")
+    bucket.put(f"models/merged/{SHARDS[0]}", b"another")
+    assert "model.safetensors.index.json" in bucket.folder("models/merged")
+    broken(faults, f"merged/{SHARDS[0]}")
+    with pytest.raises(RunError):
+        merge(family, OUT, resume=True)
+    assert "model.safetensors.index.json" not in bucket.folder("models/merged")
+    faults.plan = lambda *_: None
+    merge(family, OUT, resume=True)
+    assert rlmerge.verify(OUT).ok
+
+
+def test_an_object_of_the_same_size_by_somebody_else_is_not_taken_for_ours(family, bucket, monkeypatch):
+    """It is written between our write and our look at what is there."""
+    stat, done = Outbox.stat, []
+
+    def later(self, name):
+        if name.endswith(SHARDS[0]) and not done:
+            done.append(name)
+            size = len(bucket.folder("models/merged")[SHARDS[0]])
+            bucket.put(f"models/merged/{SHARDS[0]}", bytes(size))
+        return stat(self, name)
+
+    monkeypatch.setattr(Outbox, "stat", later)
+    with pytest.raises(RunError, match="is not the object that was uploaded: somebody else writes there"):
+        merge(family, OUT)
+    assert done and not readable(OUT)
+
+
+def test_the_journal_comes_before_anything_else_here(family, bucket, monkeypatch):
+    """Whatever a killed run leaves is then known to be ours."""
+    begun = []
+
+    class Noted(upload.Sent):
+        def __init__(self, directory, *given):
+            begun.append((directory / "journal.jsonl").exists())
+            super().__init__(directory, *given)
+
+    monkeypatch.setattr(upload, "Sent", Noted)
+    merge(family, OUT)
+    assert begun == [True]
+
+
+def test_credentials_that_expire_meanwhile_do_not_cost_the_work(family, bucket, faults, tmp_path):
+    """Inputs in the store, of which the last can no longer be read."""
+    for name in ("base", "e0"):
+        for path in (family / name).iterdir():
+            bucket.put(f"{name}/{path.name}", path.read_bytes())
+    asked = {"merge_method": "linear", "models": [{"model": f"s3://bucket/{name}"} for name in ("base", "e0")]}
+    plan = rlmerge.plan(asked, tmp_path / "out", shard_size=SIZE)
+    assert plan.digest, "which reads samples of all models, once"
+    faults.plan = lambda verb, path, number: "403" if path.endswith("e0/model.safetensors") else None
+    with pytest.raises(RunError, match="the store denies access") as error:
+        rlmerge.api.run_plan(plan, tmp_path / "out")
+    assert "--resume" in error.value.hint and (tmp_path / ".out.partial" / "journal.jsonl").exists()
 
 
 def test_a_store_that_does_not_let_us_write(family, bucket, faults, tmp_path):
