@@ -478,17 +478,18 @@ def test_from_store_to_store(family, bucket, tmp_path):
     assert {name: data for name, data in bucket.folder("models/merged").items() if name in weights} == weights
 
 
-def test_a_large_shard_goes_in_parts(bucket, faults, tmp_path):
-    """24 MB in parts of 8 MiB; when a part fails for good, the others are given up in the store, too."""
+def test_a_large_shard_goes_in_parts(bucket, faults, tmp_path, monkeypatch):
+    """11 MB in parts of 5 MiB; when a part fails for good, the others are given up in the store, too."""
+    monkeypatch.setattr(outbox, "_PART", 5 * 2**20)
     for seed, name in enumerate(("a", "b")):
-        values = np.random.default_rng(seed).standard_normal((3000, 2000))
+        values = np.random.default_rng(seed).random((1400, 2000), np.float32)
         write_model(tmp_path / name, {"model.embed_tokens.weight": values, "model.norm.weight": values[0]}, "float32")
     both = {"merge_method": "linear", "models": [{"model": str(tmp_path / "a")}, {"model": str(tmp_path / "b")}]}
     name = "model-00001-of-00002.safetensors"
-    seen = broken(faults, f"merged/{name}", after=3)
+    seen = broken(faults, f"merged/{name}", after=2)
     with pytest.raises(RunError, match="cannot be written"):
         rlmerge.merge(both, OUT, shard_size=10_000_000)
-    assert len(seen) > 3 and bucket.unfinished() == []
+    assert len(seen) > 2 and bucket.unfinished() == []
     faults.plan = lambda *_: None
     rlmerge.merge(both, OUT, shard_size=10_000_000, resume=True)
     assert rlmerge.verify(OUT).ok and bucket.unfinished() == []
