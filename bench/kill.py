@@ -7,8 +7,8 @@ Each merge is killed and resumed until it ends. Its directory must then equal an
 no directory that differs may ever bear the final name. Prints where the kills hit; exits with 1 at the first
 difference.
 
-With ``--upload`` the output goes to moto's S3 on loopback, over and over into one folder: the first merge into an empty
-one, each further one in place of the model of before, which is another. After each kill, a folder that has an index
+With ``--upload`` the output goes to moto's S3 on loopback, over and over into one folder: one merge into an empty folder,
+and the next in place of that model, which is another. After each kill, a folder that has an index
 must be one of the two models, byte for byte; at the end of each merge it must be the new one, and nothing beside it.
 What kills leave in the store are parts that nobody can find but by asking for unfinished uploads: these are counted.
 """
@@ -105,20 +105,28 @@ class Bucket:
         names = [entry["path"] for batch in obstore.list(self.store) for entry in batch]
         return {name: bytes(obstore.get(self.store, name).bytes()) for name in names}
 
+    def clear(self) -> None:
+        import obstore
+
+        obstore.delete(self.store, list(self.content()))
+
     def unfinished(self) -> int:
         """Uploads of several parts that were neither completed nor aborted."""
         with urllib.request.urlopen(f"{self.endpoint}/bucket?uploads", timeout=60) as answer:
             return answer.read().count(b"<UploadId>")
 
 
-def phase_there(found: dict[str, bytes], journal: bool) -> str:
-    """How far a killed upload had come, from what it left."""
-    staged = any(name.startswith(".merged.partial/") and not name.endswith("upload.json") for name in found)
-    if any(name == "merged/model.safetensors.index.json" for name in found):
-        return "while an old model was there" if staged or journal else "before it began or after its end"
-    if any(name.startswith("merged/") for name in found):
-        return "in the move" if staged else "while shards went up"
-    return "before anything was there"
+def phase_there(found: dict[str, bytes], replacing: bool) -> str:
+    """How far a killed upload had come, from what it left in the store."""
+    at = "replacing" if replacing else "new"
+    staged = [name for name in found if name.startswith(".merged.partial/") and not name.endswith("upload.json")]
+    if not any(name.startswith(".merged.partial/") for name in found):
+        return f"{at}: before or after it wrote"
+    there = {name.removeprefix("merged/") for name in found if name.startswith("merged/")}
+    if replacing:
+        whole = "MANIFEST.json" in there
+        return f"{at}: {'shards on their way' if staged and whole else 'in the move' if staged else 'at its beginning'}"
+    return f"{at}: {'at its end' if 'config.json' in there else 'shards on their way' if there else 'at its beginning'}"
 
 
 def torment_upload(folder: Path, kills: int, experts: int, moments: random.Random) -> Counter[str]:
@@ -142,7 +150,7 @@ def torment_upload(folder: Path, kills: int, experts: int, moments: random.Rando
         empty(endpoint)
         merges = 0
         while hit.total() < kills:
-            words = [*commands[merges % 2], *(["--force"] if merges else [])]
+            words = [*commands[merges % 2], *(["--force"] if merges % 2 else [])]
             with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
                 try:
                     code = process.wait(moments.uniform(0, duration))
@@ -157,7 +165,7 @@ def torment_upload(folder: Path, kills: int, experts: int, moments: random.Rando
             manifest = "merged/MANIFEST.json"
             whole = [{name: data for name, data in each.items() if name != manifest} for each in expected]
             if code is None:
-                hit[phase_there(found, any((folder / "cache").rglob("uploads.jsonl")))] += 1
+                hit[phase_there(found, bool(merges % 2))] += 1
                 is_readable = "merged/model.safetensors.index.json" in model
                 if is_readable and model not in expected and model not in whole:
                     sys.exit(f"half a model can be read after a kill; see {folder}")
@@ -165,6 +173,8 @@ def torment_upload(folder: Path, kills: int, experts: int, moments: random.Rando
             if found != expected[merges % 2]:
                 sys.exit(f"merge {merges} left other objects than those of a merge into a directory; see {folder}")
             merges += 1
+            if merges % 2 == 0:
+                store.clear()
             print(f"{merges} merges, {hit.total()} kills, {store.unfinished()} unfinished uploads", flush=True)
         print(f"{store.unfinished()} unfinished uploads of several parts were left in the store by {hit.total()} kills")
     return hit

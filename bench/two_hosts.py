@@ -3,7 +3,8 @@
     sudo python bench/two_hosts.py --parameters 40M --delay 0.02 --rate 30e6
 
 Two network namespaces stand for the hosts, with a delay and a limited rate in each direction between them
-(``_network.py``); moto's S3 is on the one, everything measured on the other. Download: all weights in ranges of 8 MiB,
+(``_network.py``); an S3 server is on the one (npm's s3rver where ``--s3rver`` says where it is, else moto's, which reads
+a whole object for each range of it), everything measured on the other. Download: all weights in ranges of 8 MiB,
 32 at a time, kept nowhere, beside a merge from ``s3://`` to a directory. Upload: the files of a finished merge, two at
 a time in parts of 8 MiB, beside a merge of models on the client's disk to ``s3://``. The share is that of the plain
 transfer's throughput; a merge's time includes the start of the interpreter and the plan.
@@ -16,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,33 +29,38 @@ from generate import add_arguments, generate, llama, spec_of
 from remote import CONNECTIONS, ranges, rows
 
 BUCKET = "bucket"
+PORT = 4568
 
 
 @contextmanager
-def s3_on(host: Host) -> Iterator[str]:
+def s3_on(host: Host, s3rver: str | None, folder: Path) -> Iterator[str]:
     """The endpoint of an S3 server on ``host``; the environment is set for it."""
-    words = [*host.inside, sys.executable, str(BENCH / "_serve_s3.py"), host.address]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    words = [sys.executable, str(BENCH / "_serve_s3.py"), host.address]
+    if s3rver:
+        words = [s3rver, "-d", str(folder), "-a", host.address, "-p", str(PORT), "--no-vhost-buckets"]
+    process = subprocess.Popen([*host.inside, *words], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        endpoint = f"http://{host.address}:{int(process.stdout.readline())}"
-        os.environ |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-        os.environ["AWS_REGION"] = "us-east-1"
+        line = process.stdout.readline()
+        endpoint = f"http://{host.address}:{PORT if s3rver else int(line)}"
+        # s3rver writes a line for each request, which somebody has to read.
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        os.environ |= {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}
+        os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "S3RVER")
         yield endpoint
     finally:
         process.kill()
         process.wait()
 
 
-def fill(endpoint: str, models: str) -> None:
-    """Make the server's bucket anew, with the models in it; run on the server's own host."""
-    for method, path in (("POST", "moto-api/reset"), ("PUT", BUCKET)):
-        request = urllib.request.Request(f"{endpoint}/{path}", data=b"", method=method)
-        urllib.request.urlopen(request, timeout=60).read()
-    if models:
-        for path in sorted(Path(models).rglob("*")):
-            if path.is_file():
-                put(f"models/{path.relative_to(models).as_posix()}", path)
+def fill(endpoint: str, models: Path) -> None:
+    """Make the server's bucket, with the models in it; run on the server's own host."""
+    import boto3
+
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+    for path in sorted(models.rglob("*")):
+        if path.is_file():
+            put(f"models/{path.relative_to(models).as_posix()}", path)
 
 
 def put(name: str, path: Path) -> None:
@@ -105,17 +111,19 @@ def measured(asked: argparse.Namespace, models: Path, work: Path) -> str:
     }
     up = {
         "plain upload": [*me, "--upload-folder", str(work / "alone")],
-        "merge into the store": [*local, "-o", f"s3://{BUCKET}/merged"],
+        "merge into the store": [*local, "-o"],
     }
     runs: dict[str, list[Measurement]] = {name: [] for name in (*down, *up)}
-    with two_hosts(asked.delay, asked.rate) as (client, server), s3_on(server) as endpoint:
-        filling = [*server.inside, *me, "--fill", endpoint]
-        for _ in range(asked.repeats):
-            for commands, held in ((down, str(models)), (up, "")):
-                for name, command in commands.items():
-                    subprocess.run([*filling, held], check=True)
-                    shutil.rmtree(work / "out", ignore_errors=True)
-                    runs[name].append(measure([*client.inside, *command]))
+    with (
+        two_hosts(asked.delay, asked.rate) as (client, server),
+        s3_on(server, asked.s3rver, work / "store") as endpoint,
+    ):
+        subprocess.run([*server.inside, *me, "--fill", endpoint, str(models)], check=True)
+        for number in range(asked.repeats):
+            for name, command in (down | up).items():
+                shutil.rmtree(work / "out", ignore_errors=True)
+                more = [f"s3://{BUCKET}/merged-{number}"] if command[-1] == "-o" else []
+                runs[name].append(measure([*client.inside, *command, *more]))
     header = ["", "wall s", "CPU s", "MB/s", "of the plain transfer", "anonymous MiB"]
     lines = [
         *rows({name: runs[name] for name in down}, dict.fromkeys(down, sum(sizes.values())), "plain download"),
@@ -135,6 +143,7 @@ def main() -> None:
     common_arguments(parser)
     parser.add_argument("--delay", type=float, default=0.02, help="seconds in each direction (default 0.02)")
     parser.add_argument("--rate", type=float, default=30e6, help="bytes a second in each direction (default 30e6)")
+    parser.add_argument("--s3rver", metavar="PATH", help="npm's s3rver (default: moto)")
     parser.add_argument("--method", default="task_arithmetic")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", default="512MiB")
@@ -152,6 +161,6 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["--upload-folder"]:
         upload(Path(sys.argv[2]))
     elif sys.argv[1:2] == ["--fill"]:
-        fill(sys.argv[2], sys.argv[3])
+        fill(sys.argv[2], Path(sys.argv[3]))
     else:
         main()

@@ -63,6 +63,7 @@ def test_the_endpoint_is_named_without_its_secret(monkeypatch):
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://key:hunter2@host?token=hunter2")
-    assert network_hint("") == "Check the network and AWS_ENDPOINT_URL (https://host), then run again."
+    assert network_hint("s3://b/x") == "Check the network and AWS_ENDPOINT_URL (https://host), then run again."
+    assert "AWS" not in network_hint("az://b/x") and "AWS" not in network_hint("hf://org/name")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    assert network_hint(" with --resume") == "Check the network and the store, then run again with --resume."
+    assert network_hint("s3://b/x", " with --resume") == "Check the network and the store, then run again with --resume."

@@ -7,7 +7,7 @@ the processor, and every request can carry the etag it expects.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -58,12 +58,13 @@ class ObjectStore:
             if scheme in ("http", "https"):
                 given["client_options"]["allow_http"] = scheme == "http"
                 return stores.HTTPStore.from_url(self.address, **given)
+            endpoint = _endpoint(ENDPOINTS[scheme])
+            given["client_options"]["allow_http"] = endpoint is not None and endpoint.startswith("http://")
             if scheme != "s3":
                 return stores.from_url(self.address, **given)
             bucket, _, prefix = rest.partition("/")
-            if (endpoint := _endpoint()) is not None:
+            if endpoint is not None:
                 given["endpoint"] = endpoint
-                given["client_options"]["allow_http"] = endpoint.startswith("http://")
             if _in_profile():
                 given["credential_provider"] = require("obstore.auth.boto3").Boto3CredentialProvider()
             return stores.S3Store(bucket, prefix=prefix or None, **given)
@@ -175,9 +176,9 @@ def stamp_of(meta: Any) -> ObjectStamp:
     return ObjectStamp(meta["size"], tag if tag.startswith('"') else f'"{tag}"')
 
 
-def _endpoint() -> str | None:
-    """Where the environment says that S3 is; CheckpointError if that is no place the library could ask."""
-    for name in ENDPOINTS:
+def _endpoint(names: Sequence[str]) -> str | None:
+    """Where the environment says that the store is; CheckpointError if that is no place the library could ask."""
+    for name in names:
         if endpoint := os.environ.get(name):
             try:
                 parts = urlsplit(endpoint)

@@ -255,10 +255,10 @@ class Outbox(ObjectStore):
         try:
             found = retried(lambda: self.stat(name), f"{self.address}/{name}")
         except CheckpointError as error:
-            raise RunError(error.what, where=error.where, hint=again()) from error
+            raise RunError(error.what, where=error.where, hint=again(self.address)) from error
         if found is None or found.size != size:
             held = "is not there" if found is None else f"is {found.size:,} bytes long there, not {size:,}"
-            raise RunError(f"was uploaded, but {held}", where=f"{self.address}/{name}", hint=again())
+            raise RunError(f"was uploaded, but {held}", where=f"{self.address}/{name}", hint=again(self.address))
         if tag is not None and found.tag.startswith('"') and found.tag.strip('"') != tag.strip('"'):
             what = "is not the object that was uploaded: somebody else writes there"
             raise RunError(what, where=f"{self.address}/{name}", hint=ALONE)
@@ -284,7 +284,9 @@ class Outbox(ObjectStore):
                 if (found := refusal(error)) is not None:
                     raise RunError(f"may not be written: {found.what}", where=where, hint=found.hint) from Denied()
                 if attempt == _TRIES:
-                    raise RunError(f"cannot be written ({brief(error)})", where=where, hint=again()) from error
+                    raise RunError(
+                        f"cannot be written ({brief(error)})", where=where, hint=again(self.address)
+                    ) from error
         raise AssertionError("the last attempt returns or raises")
 
     def _go_on(self) -> None:
@@ -297,9 +299,9 @@ class Outbox(ObjectStore):
 ALONE = "Let them end, then run again with --resume to continue."
 
 
-def again() -> str:
-    """What to do when a store fails."""
-    return network_hint(" with --resume to continue")
+def again(address: str) -> str:
+    """What to do when the store of ``address`` fails."""
+    return network_hint(address, " with --resume to continue")
 
 
 class Denied(Exception):

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from rlmerge.addresses import without_secrets
 from rlmerge.text import plain, shortened
 
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-"""Variables that say where an S3 store is, the first first."""
+ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Variables that say where the store of a scheme is, the first first."""
 
 CREDENTIALS = "Give credentials the way that the store's own tools read them (environment, configuration or login)."
 
@@ -71,9 +75,10 @@ def brief(error: object) -> str:
     return plain(shortened(lines[0] if lines else type(error).__name__, 240))
 
 
-def network_hint(then: str) -> str:
-    """What to check when a store does not answer: the network, and the endpoint where one is set."""
-    name = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+def network_hint(address: str, then: str = "") -> str:
+    """What to check when the store of ``address`` does not answer: the network, and the endpoint where one is set."""
+    names = ENDPOINTS.get(address.partition("://")[0].lower(), ())
+    name = next((name for name in names if os.environ.get(name)), None)
     place = f" and {name} ({plain(shortened(without_secrets(os.environ[name])))})" if name else " and the store"
     return f"Check the network{place}, then run again{then}."
 

@@ -77,7 +77,7 @@ def retried(action: Callable[[], Value], where: str) -> Value:
 def unreachable(where: str, reason: str) -> CheckpointError:
     """The error for a store that keeps failing; its cause must be an OSError, so that a run's work is kept."""
     what = f"cannot be read: {ATTEMPTS} requests failed, the last with: {brief(reason)}"
-    return CheckpointError(what, where=where, hint=network_hint(""))
+    return CheckpointError(what, where=where, hint=network_hint(where))
 
 
 def refused(where: str, found: Refusal | None) -> NoReturn:

@@ -180,7 +180,7 @@ class Upload:
         try:
             self._publish(folder, files)
         except RequestError as error:
-            raise RunError(error.what, where=error.where, hint=again()) from error
+            raise RunError(error.what, where=error.where, hint=again(self.address)) from error
         assert self._hold is not None
         self._hold.end(let_go=False)
         with suppress(RunError, RequestError):
