@@ -7,7 +7,7 @@ Each merge is killed and resumed until it ends. Its directory must then equal an
 no directory that differs may ever bear the final name. Prints where the kills hit; exits with 1 at the first
 difference.
 
-With ``--upload`` the output goes to moto's S3 on loopback, over and over into one folder: one merge into an empty folder,
+With ``--upload`` the output goes to moto's S3 on loopback, over and over into one folder: one merge into an empty one
 and the next in place of that model, which is another. After each kill, a folder that has an index
 must be one of the two models, byte for byte; at the end of each merge it must be the new one, and nothing beside it.
 What kills leave in the store are parts that nobody can find but by asking for unfinished uploads: these are counted.

@@ -3,8 +3,8 @@
     sudo python bench/two_hosts.py --parameters 40M --delay 0.02 --rate 30e6
 
 Two network namespaces stand for the hosts, with a delay and a limited rate in each direction between them
-(``_network.py``); an S3 server is on the one (npm's s3rver where ``--s3rver`` says where it is, else moto's, which reads
-a whole object for each range of it), everything measured on the other. Download: all weights in ranges of 8 MiB,
+(``_network.py``); an S3 server is on the one (npm's s3rver where ``--s3rver`` says where that is, else moto's, which
+reads a whole object for each range of it), everything measured on the other. Download: all weights in ranges of 8 MiB,
 32 at a time, kept nowhere, beside a merge from ``s3://`` to a directory. Upload: the files of a finished merge, two at
 a time in parts of 8 MiB, beside a merge of models on the client's disk to ``s3://``. The share is that of the plain
 transfer's throughput; a merge's time includes the start of the interpreter and the plan.

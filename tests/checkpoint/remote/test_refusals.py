@@ -66,4 +66,6 @@ def test_the_endpoint_is_named_without_its_secret(monkeypatch):
     assert network_hint("s3://b/x") == "Check the network and AWS_ENDPOINT_URL (https://host), then run again."
     assert "AWS" not in network_hint("az://b/x") and "AWS" not in network_hint("hf://org/name")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    assert network_hint("s3://b/x", " with --resume") == "Check the network and the store, then run again with --resume."
+    assert (
+        network_hint("s3://b/x", " with --resume") == "Check the network and the store, then run again with --resume."
+    )
