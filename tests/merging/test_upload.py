@@ -8,6 +8,8 @@ pytest.importorskip("moto")
 pytest.importorskip("boto3")
 
 import boto3
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.s3.models import s3_backends
 
 import rlmerge
 from rlmerge.checkpoint import open_checkpoint
@@ -65,14 +67,14 @@ def bucket(server, faults, monkeypatch, tmp_path):
 
 
 class Bucket:
-    """What is in the bucket, as Amazon's own library sees it."""
+    """What is in the bucket; written by Amazon's own library."""
 
     def __init__(self, client):
         self.client = client
 
     def objects(self):
-        listed = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
-        return {each["Key"]: self.client.get_object(Bucket="bucket", Key=each["Key"])["Body"].read() for each in listed}
+        """What the server holds, read where it keeps it: a test asks often."""
+        return {name: key.value for name, key in s3_backends[ACCOUNT]["aws"].buckets["bucket"].keys.items()}
 
     def folder(self, name):
         found = self.objects()
@@ -96,6 +98,20 @@ def merge(family, out, size=SIZE, **options):
     return rlmerge.merge(asked(family), out, shard_size=size, **options)
 
 
+@pytest.fixture(scope="module")
+def alone(family, tmp_path_factory):
+    """The files of a merge into a directory, with shards of such a size."""
+    place, made = tmp_path_factory.mktemp("alone"), {}
+
+    def of(size=SIZE):
+        if size not in made:
+            merge(family, place / str(size), size)
+            made[size] = tree(place / str(size))
+        return made[size]
+
+    return of
+
+
 def left(tmp_path):
     """What uploads have left in the cache."""
     return [
@@ -106,15 +122,13 @@ def left(tmp_path):
 
 
 @pytest.mark.parametrize("size", [SIZE, 5_000_000_000])
-def test_the_objects_are_the_files_of_a_merge_here(family, bucket, tmp_path, size):
+def test_the_objects_are_the_files_of_a_merge_here(family, bucket, tmp_path, size, alone):
     """Several shards with an index, and a single file; nothing is left here or in the store."""
-    merge(family, tmp_path / "here", size)
     result = merge(family, OUT, size)
-    assert bucket.folder("models/merged") == tree(tmp_path / "here")
-    assert set(bucket.objects()) == {f"models/merged/{name}" for name in tree(tmp_path / "here")}
+    assert bucket.folder("models/merged") == alone(size)
+    assert set(bucket.objects()) == {f"models/merged/{name}" for name in alone(size)}
     assert bucket.unfinished() == [] and left(tmp_path) == []
     assert result.to_dict()["out"] == OUT
-    assert open_checkpoint(OUT).fingerprint() == open_checkpoint(tmp_path / "here").fingerprint()
     assert rlmerge.verify(OUT).ok
 
 
@@ -167,17 +181,16 @@ def test_of_one_file_the_weights_come_after_what_lies_beside_them(family, bucket
     assert puts(faults)[-2:] == ["model.safetensors", "MANIFEST.json"]
 
 
-def test_failures_that_pass_are_tried_again(family, bucket, faults, tmp_path, monkeypatch):
+def test_failures_that_pass_are_tried_again(family, bucket, faults, monkeypatch, alone):
     monkeypatch.setattr(outbox, "ATTEMPTS", 4)
     faults.plan = lambda verb, path, number: "503" if number % 3 == 0 else None
     merge(family, OUT)
     faults.plan = lambda *_: None
-    merge(family, tmp_path / "here")
-    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert bucket.folder("models/merged") == alone()
 
 
 @pytest.mark.parametrize("name", [SHARDS[1], "config.json", "model.safetensors.index.json", "MANIFEST.json"])
-def test_a_store_that_fails_leaves_no_model_and_work_to_resume(family, bucket, faults, tmp_path, name):
+def test_a_store_that_fails_leaves_no_model_and_work_to_resume(family, bucket, faults, tmp_path, name, alone):
     broken(faults, f"merged/{name}")
     with pytest.raises(RunError, match="cannot be written") as error:
         merge(family, OUT)
@@ -190,9 +203,8 @@ def test_a_store_that_fails_leaves_no_model_and_work_to_resume(family, bucket, f
     faults.log.clear()
     result = merge(family, OUT, resume=True)
     assert result.resumed > 0 and SHARDS[0] not in puts(faults)
-    merge(family, tmp_path / "here")
-    assert bucket.folder("models/merged") == tree(tmp_path / "here")
-    assert left(tmp_path) == [] and set(bucket.objects()) == {f"models/merged/{x}" for x in tree(tmp_path / "here")}
+    assert bucket.folder("models/merged") == alone()
+    assert left(tmp_path) == [] and set(bucket.objects()) == {f"models/merged/{x}" for x in alone()}
 
 
 def test_a_shard_that_changed_in_the_store_is_merged_again(family, bucket, faults, tmp_path):
@@ -207,15 +219,14 @@ def test_a_shard_that_changed_in_the_store_is_merged_again(family, bucket, fault
     assert rlmerge.verify(OUT).ok
 
 
-def test_work_that_is_discarded_with_force(family, bucket, faults, tmp_path):
+def test_work_that_is_discarded_with_force(family, bucket, faults, alone):
     """A merge of other shards takes the place of what a failed one had sent, of which nothing stays."""
     broken(faults, "config.json")
     with pytest.raises(RunError):
         merge(family, OUT)
     faults.plan = lambda *_: None
     merge(family, OUT, 5_000_000_000, force=True)
-    merge(family, tmp_path / "here", 5_000_000_000)
-    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert bucket.folder("models/merged") == alone(5_000_000_000)
 
 
 def test_a_target_that_exists_is_refused(family, bucket, tmp_path):
@@ -235,7 +246,7 @@ def test_force_replaces_the_folder_of_one_model_only(family, bucket, names):
     assert set(bucket.folder("models/merged")) == set(names)
 
 
-def test_an_old_model_stays_until_the_new_one_is_whole(family, bucket, faults, tmp_path):
+def test_an_old_model_stays_until_the_new_one_is_whole(family, bucket, faults, alone):
     """Uploads go beside it; a failure there leaves it as it was; in the end nothing of it is left."""
     merge(family, OUT, 5_000_000_000)
     bucket.put("models/merged/old.txt", b"old")
@@ -247,15 +258,14 @@ def test_an_old_model_stays_until_the_new_one_is_whole(family, bucket, faults, t
     faults.plan = lambda *_: None
     faults.log.clear()
     merge(family, OUT, force=True, resume=True)
-    merge(family, tmp_path / "here")
-    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert bucket.folder("models/merged") == alone()
     assert bucket.folder("models/.merged.partial") == {}
     written = [path for verb, path, _ in faults.log if verb == "PUT"]
     assert not any(".merged.partial/model-00001" in path for path in written), "what was sent is not sent again"
     assert written[-1].endswith("/models/merged/MANIFEST.json")
 
 
-def test_while_an_old_model_is_replaced_there_is_none_rather_than_a_mixture(family, bucket, faults, tmp_path):
+def test_while_an_old_model_is_replaced_there_is_none_rather_than_a_mixture(family, bucket, faults, alone):
     merge(family, OUT, SIZE, dtype="float32")
     broken(faults, f"models/merged/{SHARDS[2]}")
     with pytest.raises(RunError):
@@ -263,8 +273,7 @@ def test_while_an_old_model_is_replaced_there_is_none_rather_than_a_mixture(fami
     faults.plan = lambda *_: None
     assert not readable(OUT)
     merge(family, OUT, force=True, resume=True)
-    merge(family, tmp_path / "here")
-    assert bucket.folder("models/merged") == tree(tmp_path / "here")
+    assert bucket.folder("models/merged") == alone()
 
 
 def test_what_appears_in_the_folder_meanwhile(family, bucket, monkeypatch):
@@ -399,7 +408,7 @@ def test_an_object_of_the_same_size_by_somebody_else_is_not_taken_for_ours(famil
         return stat(self, name)
 
     monkeypatch.setattr(Outbox, "stat", later)
-    with pytest.raises(RunError, match="is not the object that was uploaded: somebody else writes there"):
+    with pytest.raises(RunError, match="is no longer the object that was uploaded: somebody else writes there"):
         merge(family, OUT)
     assert done and not readable(OUT)
 
@@ -466,15 +475,14 @@ def test_an_input_is_not_replaced(family, bucket, place):
         rlmerge.plan(models, place, force=True)
 
 
-def test_from_store_to_store(family, bucket, tmp_path):
+def test_from_store_to_store(family, bucket, alone):
     for name in ("base", "e0", "e1"):
         for path in (family / name).iterdir():
             bucket.put(f"{name}/{path.name}", path.read_bytes())
     models = [{"model": f"s3://bucket/{name}"} for name in ("e0", "e1")]
     there = {"merge_method": "ties", "base_model": "s3://bucket/base", "models": models, "parameters": {"density": 0.3}}
     rlmerge.merge(there, OUT, shard_size=SIZE)
-    merge(family, tmp_path / "here")
-    weights = {name: data for name, data in tree(tmp_path / "here").items() if "safetensors" in name}
+    weights = {name: data for name, data in alone().items() if "safetensors" in name}
     assert {name: data for name, data in bucket.folder("models/merged").items() if name in weights} == weights
 
 

@@ -168,7 +168,7 @@ class Outbox(ObjectStore):
         return {key: found[key] for key in ("e_tag", "version") if found[key] is not None}
 
     def upload(self, path: Path, name: str, record: FileRecord) -> ObjectStamp:
-        """Write a file as an object, replacing what there is; its stamp, once the store confirms the size.
+        """Write a file as an object, replacing what there is; its stamp, as the store tells it.
 
         RunError also if the file is no longer the one whose BLAKE3 the record holds: then no object appears.
         """
@@ -248,10 +248,13 @@ class Outbox(ObjectStore):
                 max_concurrency=together,
             )
 
-        told = self._told(put, name)
-        return self._confirmed(name, size, told["e_tag"] if self.address.startswith(_TELLING) else None)
+        tag = self._told(put, name)["e_tag"]
+        if self.address.startswith(_TELLING) and tag and not tag.startswith("W/"):
+            return ObjectStamp(size, tag if tag.startswith('"') else f'"{tag}"')
+        return self._confirmed(name, size)
 
-    def _confirmed(self, name: str, size: int, tag: str | None = None) -> ObjectStamp:
+    def _confirmed(self, name: str, size: int) -> ObjectStamp:
+        """The stamp of an object that was written, as the store has it now."""
         try:
             found = retried(lambda: self.stat(name), f"{self.address}/{name}")
         except CheckpointError as error:
@@ -259,9 +262,6 @@ class Outbox(ObjectStore):
         if found is None or found.size != size:
             held = "is not there" if found is None else f"is {found.size:,} bytes long there, not {size:,}"
             raise RunError(f"was uploaded, but {held}", where=f"{self.address}/{name}", hint=again(self.address))
-        if tag is not None and found.tag.startswith('"') and found.tag.strip('"') != tag.strip('"'):
-            what = "is not the object that was uploaded: somebody else writes there"
-            raise RunError(what, where=f"{self.address}/{name}", hint=ALONE)
         return found
 
     def _told(self, request: Callable[[], Value], name: str) -> Value:
