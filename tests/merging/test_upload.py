@@ -1,5 +1,10 @@
 """Merges into an object store: the bytes of a merge on this machine, and never half a model for whoever reads there."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -335,6 +340,31 @@ def test_a_machine_that_was_overtaken_publishes_nothing(family, bucket, monkeypa
     with pytest.raises(RunError, match="another run has taken over"):
         merge(family, OUT)
     assert not readable(OUT)
+
+
+def test_a_run_that_is_killed_goes_on_and_keeps_others_out(family, bucket, faults, monkeypatch, tmp_path, alone):
+    """By SIGKILL, when the store is asked to take the last shard; bench/kill.py does it at all moments."""
+    asked = ["--method", "ties", "-p", "density=0.3", "--base", family / "base", family / "e0", family / "e1"]
+    words = [sys.executable, "-c", "from rlmerge.cli import main; main()", "merge", *map(str, asked), "--quiet"]
+    child = []
+
+    def kill(verb, path, number):
+        if verb == "PUT" and path.endswith(SHARDS[2]):
+            os.kill(child[0].pid, signal.SIGKILL)
+        return
+
+    faults.plan = kill
+    child.append(subprocess.Popen([*words, "--shard-size", "400KB", "-o", OUT], stdout=subprocess.DEVNULL))
+    assert child[0].wait(60) == -signal.SIGKILL
+    faults.plan = lambda *_: None
+    assert not readable(OUT) and set(SHARDS) & set(bucket.folder("models/merged"))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        with pytest.raises(RequestError, match="the output exists"):
+            merge(family, OUT)
+    merge(family, OUT, resume=True)
+    assert bucket.folder("models/merged") == alone() and bucket.unfinished() == []
+    assert set(bucket.objects()) == {f"models/merged/{name}" for name in alone()}
 
 
 def test_a_strangers_file_between_two_runs_is_not_deleted(family, bucket, faults):
