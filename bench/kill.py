@@ -25,6 +25,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from generate import Spec, generate, llama, quantity
@@ -100,15 +101,26 @@ class Bucket:
         self.store = S3Store("bucket", endpoint=endpoint, client_options={"allow_http": True})
 
     def content(self) -> dict[str, bytes]:
+        """All objects, once the server has worked off what a killed run had asked for."""
         import obstore
 
-        names = [entry["path"] for batch in obstore.list(self.store) for entry in batch]
-        return {name: bytes(obstore.get(self.store, name).bytes()) for name in names}
+        while True:
+            before = self.listed()
+            time.sleep(0.2)
+            with suppress(FileNotFoundError):
+                found = {name: bytes(obstore.get(self.store, name).bytes()) for name in before}
+                if self.listed() == before:
+                    return found
+
+    def listed(self) -> dict[str, str]:
+        import obstore
+
+        return {entry["path"]: entry["e_tag"] for batch in obstore.list(self.store) for entry in batch}
 
     def clear(self) -> None:
         import obstore
 
-        obstore.delete(self.store, list(self.content()))
+        obstore.delete(self.store, list(self.listed()))
 
     def unfinished(self) -> int:
         """Uploads of several parts that were neither completed nor aborted."""

@@ -367,6 +367,24 @@ def test_a_run_that_is_killed_goes_on_and_keeps_others_out(family, bucket, fault
     assert set(bucket.objects()) == {f"models/merged/{name}" for name in alone()}
 
 
+def test_a_run_that_is_killed_after_its_end_has_its_output(family, bucket, monkeypatch, alone):
+    """The manifest is there, but so are marker and record of the run."""
+
+    def killed(self, **given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Folder, "clear_staging", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge(family, OUT)
+    assert bucket.folder("models/merged") == alone()
+    with pytest.raises(RequestError, match="the output exists") as error:
+        merge(family, OUT, resume=True)
+    assert "rlmerge verify" in error.value.hint
+    merge(family, OUT, force=True)
+    assert set(bucket.objects()) == {f"models/merged/{name}" for name in alone()}
+
+
 def test_a_strangers_file_between_two_runs_is_not_deleted(family, bucket, faults):
     interrupted(family, faults)
     bucket.put("models/merged/notes.txt", b"mine")

@@ -71,8 +71,10 @@ class Folder:
             return
         if not force:
             hint = "Choose another folder, or replace what is there with --force."
-            if ours:
+            if ours and ours.staged:
                 hint = "A merge that replaces it was interrupted: complete it with --force --resume."
+            elif ours:
+                hint = "A run that was killed had completed it: check it with rlmerge verify; --force replaces it."
             raise RequestError("the output exists", where=self.address, hint=hint)
         # Of a move that was interrupted, some small files may be all that there is.
         if not is_model(there) and not (ours and all(map(is_written, there))):
