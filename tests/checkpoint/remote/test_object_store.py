@@ -80,6 +80,10 @@ def test_an_object_whose_name_is_no_path_is_said_at_once(s3_endpoint, faults, na
     assert len(faults.log) == 1 and str(error.value).replace("\n", "").isprintable()
 
 
+def test_a_scheme_in_capitals(s3):
+    assert ObjectStore(f"{s3}/base".replace("s3://", "S3://")).list() == ObjectStore(f"{s3}/base").list()
+
+
 def test_prefixes_that_only_begin_alike_are_apart(s3, models, s3_endpoint):
     """s3://bucket/org/base does not hold the objects of s3://bucket/org/base-2."""
     assert set(ObjectStore(f"{s3}/bas").list()) == set()

@@ -54,6 +54,7 @@ class ObjectStore:
     def _connect(self, stores: Any, retries: Mapping[str, Any]) -> Any:
         given: dict[str, Any] = {"retry_config": dict(retries), "client_options": dict(_TIMEOUTS)}
         scheme, _, rest = self.address.partition("://")
+        scheme = scheme.lower()
         try:
             if scheme in ("http", "https"):
                 given["client_options"]["allow_http"] = scheme == "http"

@@ -181,6 +181,10 @@ class Upload:
             self._publish(folder, files)
         except RequestError as error:
             raise RunError(error.what, where=error.where, hint=again(self.address)) from error
+        # Should we be killed from now on, nothing must look like finished tensors of a run that can go on.
+        for path in (*self._places.values(), *(folder / name for name in files)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         assert self._hold is not None
         self._hold.end(let_go=False)
         with suppress(RunError, RequestError):
