@@ -181,10 +181,12 @@ def torment_upload(folder: Path, kills: int, experts: int, moments: random.Rando
                 is_readable = "merged/model.safetensors.index.json" in model
                 if is_readable and model not in expected and model not in whole:
                     sys.exit(f"half a model can be read after a kill; see {folder}")
-                if model != expected[merges % 2]:
+                if model != expected[merges % 2] or merges % 2:
                     continue
-                # It was killed after its end.
+                # It was killed when all was there; without --force it is told so, and its work here is left.
                 found = model
+                for place in (folder / "cache" / "rlmerge" / "uploads").glob("*/"):
+                    shutil.rmtree(place)
             if found != expected[merges % 2]:
                 sys.exit(f"merge {merges} left other objects than those of a merge into a directory; see {folder}")
             merges += 1
