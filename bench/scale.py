@@ -204,8 +204,8 @@ def lines(model: Model, methods: Sequence[str], bandwidth: float, workers: int, 
                 f"{model.name}, {method}",
                 f"{plan.bytes_remote / 1e9:,.0f}",
                 f"{plan.bytes_written / 1e9:,.0f}",
-                duration(plan.bytes_remote / bandwidth),
-                duration(plan.bytes_remote * share / bandwidth),
+                duration(max(plan.bytes_remote, plan.bytes_written) / bandwidth),
+                duration(max(plan.bytes_remote * share, plan.bytes_written / workers) / bandwidth),
                 f"{plan.peak_memory / 2**20:,.0f}",
                 f"{took:.1f}",
             ]
@@ -228,9 +228,10 @@ def main() -> None:
     found: list[list[str]] = []
     for name in asked.models:
         found += lines(known[name](), asked.methods, asked.bandwidth, asked.workers, asked.memory)
-    header = ["base and 3 experts", "GB over the link", "GB written", "1 worker", f"{asked.workers} workers",
+    header = ["base and 3 experts", "GB down", "GB up", "1 worker", f"{asked.workers} workers",
               "MiB a worker", "CPU s to plan"]  # fmt: skip
-    intro = f"A link of {asked.bandwidth / 1e9:g} GB/s for each worker; --memory {asked.memory}.\n\n"
+    link = f"A link of {asked.bandwidth / 1e9:g} GB/s in each direction for each worker"
+    intro = f"{link}; --memory {asked.memory}. Up is what `-o s3://…` sends.\n\n"
     report("Plans of large merges", intro + table(header, found), asked.record)
 
 

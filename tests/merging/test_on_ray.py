@@ -117,6 +117,17 @@ def test_what_a_second_attempt_made_takes_the_place_of_the_first(tmp_path):
     assert tree(home) == {f"{share.directory}/shard": b"second"} and tree(spare) == {}
 
 
+def test_a_node_without_the_drivers_folder_says_so(tmp_path):
+    with pytest.raises(RequestError, match="the driver's working directory is not on this node") as error:
+        on_ray.merge_share((None, None, "out", "digest", str(tmp_path / "nowhere")), 1, 2)
+    assert error.value.where == str(tmp_path / "nowhere")
+
+
+def test_what_a_cluster_says_is_one_line_without_secrets():
+    told = RuntimeError("ray::task\n  File x\nConnectionError: ray://user:hunter2@head:10001\n")
+    assert on_ray._brief(told) == "ConnectionError: ray://head:10001"
+
+
 def workers():
     """Processes that run a task of ours now."""
     found = set()

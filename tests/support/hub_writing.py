@@ -58,6 +58,7 @@ class _WritableHub(stores._Hub):
 
     def describe(self, repository: str, revision: str) -> None:
         known = (repository, revision) in self.branches
+        self.visibility = {"private": self.private.get(repository, False)}
         super().describe(repository, "main" if known else revision)
 
     def told(self, content: dict[str, object]) -> None:
@@ -80,6 +81,10 @@ class _WritableHub(stores._Hub):
 
     def commit(self, repository: str, lines: list[dict[str, dict[str, str]]]) -> None:
         folder = self.root / repository
+        parent = lines[0]["value"].get("parentCommit")
+        if parent not in (None, commit_of(repository)):
+            self.answer(412)
+            return
         for line in lines:
             value = line["value"]
             if line["key"] in ("file", "lfsFile"):

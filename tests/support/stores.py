@@ -124,6 +124,7 @@ class _Hub(_Folder):
     """
 
     made: list[int]
+    visibility: dict[str, bool] = {}  # noqa: RUF012 - replaced, never changed
 
     def do_HEAD(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -153,7 +154,7 @@ class _Hub(_Folder):
         else:
             files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
             siblings = [_sibling(path, path.relative_to(folder).as_posix()) for path in files]
-            content = {"id": repository, "sha": commit_of(repository), "siblings": siblings}
+            content = {"id": repository, "sha": commit_of(repository), "siblings": siblings, **self.visibility}
             self.answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, repository: str, name: str) -> None:

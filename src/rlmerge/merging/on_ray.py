@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.addresses import without_secrets
 from rlmerge.checkpoint.durable import sync_directory
 from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.shares import MOST, Share, shares_in
@@ -27,6 +28,7 @@ from rlmerge.extras import require
 from rlmerge.options import Options
 from rlmerge.progress import Progress, Quiet
 from rlmerge.recipe import Recipe
+from rlmerge.text import shortened
 
 from .account import MergeResult
 from .make import make_plan
@@ -87,7 +89,13 @@ def _connect(ray: Any, executor: str) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         hint = "Start one with: ray start --head; or leave the address away to work on this machine."
-        raise RequestError(f"the Ray cluster cannot be used ({error})", where=executor, hint=hint) from error
+        raise RequestError(f"the Ray cluster cannot be used ({_brief(error)})", where=executor, hint=hint) from error
+
+
+def _brief(error: BaseException) -> str:
+    """What Ray says last, without the traceback of another machine before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shortened(without_secrets(lines[-1]), 240) if lines else type(error).__name__
 
 
 def _run_tasks(ray: Any, plan: Plan, out: Path, progress: Progress) -> None:
@@ -107,7 +115,7 @@ def _run_tasks(ray: Any, plan: Plan, out: Path, progress: Progress) -> None:
             raise cause from None
         if isinstance(error, ray.exceptions.RayError):
             hint = "Look at the cluster, then run again with --resume to continue."
-            raise RunError(f"the cluster failed ({error})", where=str(out), hint=hint) from error
+            raise RunError(f"the cluster failed ({_brief(error)})", where=str(out), hint=hint) from error
         raise
     finally:
         shutil.rmtree(_spare(out).parent, ignore_errors=True)
@@ -239,7 +247,12 @@ def merge_share(
     RequestError if this node plans another merge than the driver, as with other models or another version.
     """
     recipe, options, out, digest, folder = request
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        hint = "Start it in a folder that all nodes share, or name models and output by absolute paths in one."
+        what = f"the driver's working directory is not on this node ({error.strerror})"
+        raise RequestError(what, where=folder, hint=hint) from None
     plan = _plans.get(digest)
     if plan is None:
         plan = _plans[digest] = make_plan(recipe, Path(out), options)

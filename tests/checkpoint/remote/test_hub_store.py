@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
-from rlmerge.checkpoint.remote.hub_store import HubStore
+from rlmerge.checkpoint.remote.hub_store import HubStore, at_most
 from rlmerge.errors import CheckpointError
+from support import stores
 from support.stores import times
 
 
@@ -47,3 +48,20 @@ def test_a_second_revision_of_one_address(hub):
 def test_an_address_names_one_repository(address):
     with pytest.raises(CheckpointError, match="is no address of a Hub repository"):
         HubStore(address, None)
+
+
+def test_of_a_body_without_end_only_the_beginning_is_taken():
+    def endless():
+        yield b"1234"
+        yield b"5678"
+        raise AssertionError("asked for more than was needed")
+
+    assert at_most(endless(), 7) == b"12345678"
+    assert at_most([b"1234", b"5"], 7) == b"12345"
+
+
+def test_a_server_that_sends_the_whole_file(hub, monkeypatch):
+    monkeypatch.setattr(stores._Hub, "ranges", False)
+    with pytest.raises(CheckpointError, match="cannot be read in ranges") as error:
+        open_checkpoint(f"{hub}/base")
+    assert "without hf://" in error.value.hint

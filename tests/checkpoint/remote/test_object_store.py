@@ -40,9 +40,48 @@ def test_a_bucket_of_too_many_objects(s3, monkeypatch):
 
 
 def test_a_bucket_that_is_not_there(s3):
-    with pytest.raises(CheckpointError) as error:
+    """Said at once: no other try would help."""
+    with pytest.raises(CheckpointError, match=r"may not be read: there is no such bucket\n") as error:
         open_checkpoint("s3://no-such-bucket/base")
     assert error.value.where == "s3://no-such-bucket/base"
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_a_listing_that_is_denied_is_not_asked_for_again(s3, faults, status):
+    faults.log.clear()
+    faults.plan = lambda *_: status
+    with pytest.raises(CheckpointError, match="may not be read: the store denies access") as error:
+        open_checkpoint(f"{s3}/base")
+    assert len(faults.log) == 1 and error.value.where == f"{s3}/base" and "hunter2" not in str(error.value)
+
+
+def test_a_store_that_cannot_be_reached(s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(CheckpointError, match="the store cannot be reached") as error:
+        open_checkpoint(f"{s3}/base")
+    assert error.value.where == f"{s3}/base" and "AWS_ENDPOINT_URL (http://127.0.0.1:9)" in error.value.hint
+
+
+@pytest.mark.parametrize("endpoint", ["not a url", "ftp://host", "http://", "http://h:99999", "http://h\u202ex"])
+def test_an_endpoint_that_is_no_address(s3, monkeypatch, endpoint):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(CheckpointError, match="is no address") as error:
+        ObjectStore(f"{s3}/base")
+    assert "AWS_ENDPOINT_URL" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["/x", "../x", "a\x01b"])
+def test_an_object_whose_name_is_no_path_is_said_at_once(s3_endpoint, faults, name):
+    boto3 = pytest.importorskip("boto3")
+    boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket="bucket", Key=f"m/{name}", Body=b"")
+    faults.log.clear()
+    with pytest.raises(CheckpointError, match="an object whose name is no path") as error:
+        ObjectStore("s3://bucket/m").list()
+    assert len(faults.log) == 1 and str(error.value).replace("\n", "").isprintable()
+
+
+def test_a_scheme_in_capitals(s3):
+    assert ObjectStore(f"{s3}/base".replace("s3://", "S3://")).list() == ObjectStore(f"{s3}/base").list()
 
 
 def test_prefixes_that_only_begin_alike_are_apart(s3, models, s3_endpoint):

@@ -13,6 +13,7 @@ import rlmerge
 from rlmerge.checkpoint.remote.push import prepare, push
 from rlmerge.cli.app import run
 from rlmerge.errors import CheckpointError, RequestError, RunError
+from support import hub_writing
 from support.family import recipe, tree
 from support.hub_writing import writable_hub
 from support.models import write_model
@@ -134,10 +135,51 @@ def test_a_directory_that_is_not_what_its_manifest_says(merged, faults):
     assert faults.log == []
 
 
-@pytest.mark.parametrize("name", ["merged", "org/a/b", "-x/y", "org/name@v1", "hf://org/name"])
+NO_NAMES = ["merged", "org/a/b", "-x/y", "org/name@v1", "hf://org/name", "org/..", "org/a..b", "org/a--b", "org/a.git"]
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, "org/é", "org/a\nb", "org/" + "x" * 93])
 def test_what_is_no_name_of_a_repository(merged, faults, name):
     with pytest.raises(RequestError, match="is not the name of a Hub repository"):
         prepare(merged, name, advance=unwatched)
+
+
+@pytest.mark.parametrize("revision", ["", "../main", "a b", "-x", "a//b", "v1/", "a\n", "@{u}"])
+def test_what_is_no_name_of_a_branch(merged, faults, revision):
+    with pytest.raises(RequestError, match="is not the name of a branch"):
+        prepare(merged, "org/merged", revision=revision, advance=unwatched)
+    assert faults.log == []
+
+
+def test_a_public_repository_does_not_get_what_is_private(merged, faults, root, private):
+    (root / "org" / "merged").mkdir(parents=True)
+    private["org/merged"] = False
+    with pytest.raises(RequestError, match="exists and is public"):
+        prepare(merged, "org/merged", private=True, advance=unwatched)
+    with pytest.raises(RequestError, match="exists and is public"):
+        prepare(merged, "org/merged", private=True, revision="v1", advance=unwatched)
+    private["org/merged"] = True
+    assert prepare(merged, "org/merged", private=True, advance=unwatched).exists
+    assert sent(faults) == []
+
+
+def test_a_branch_that_moves_meanwhile_is_left_as_it_is(merged, faults, root, monkeypatch):
+    """Somebody commits between our look and our commit."""
+    push(prepare(merged, "org/merged", advance=unwatched), unwatched)
+    plan = prepare(merged, "org/merged", advance=unwatched)
+    monkeypatch.setattr(hub_writing, "commit_of", lambda repository: "f" * 40)
+    (root / "org" / "merged" / "notes.md").write_text("theirs")
+    with pytest.raises(RunError, match="somebody else has changed the branch meanwhile"):
+        push(plan, unwatched)
+    assert (root / "org" / "merged" / "notes.md").read_text() == "theirs"
+
+
+def test_a_file_that_changes_after_the_check_is_not_sent(merged, faults):
+    plan = prepare(merged, "org/merged", advance=unwatched)
+    (merged / "config.json").write_text("{}")
+    with pytest.raises(RequestError, match="has changed since it was compared") as error:
+        push(plan, unwatched)
+    assert error.value.where == str(merged / "config.json") and sent(faults) == []
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
 from rlmerge.checkpoint.remote import store
-from rlmerge.checkpoint.remote.store import Transient, brief, retried
+from rlmerge.checkpoint.remote.store import Transient, retried
 from rlmerge.errors import CheckpointError
 
 
@@ -42,8 +42,3 @@ def test_other_errors_are_final(slept):
     with pytest.raises(KeyError):
         retried(failing(1, KeyError("no")), "s3://b/x")
     assert slept == []
-
-
-def test_a_librarys_words_are_one_short_line():
-    assert brief("first\nsecond") == "first" and len(brief("x" * 1000)) <= 240
-    assert brief(ValueError()) == "ValueError"

@@ -7,7 +7,7 @@ the content servers is asked for once and again when it has expired; ranges are 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +15,13 @@ import numpy as np
 
 from rlmerge.checkpoint.hub import parse_id, refused_by_hub
 from rlmerge.checkpoint.paths import is_plain_name
-from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Transient, brief
+from rlmerge.checkpoint.remote.refusals import brief
+from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Transient
 from rlmerge.errors import CheckpointError
 from rlmerge.extras import require
 
 _TIMEOUT = 60.0
+_CHUNK = 2**18
 _EXPIRED = (401, 403, 410)
 _LATER = (408, 425, 429)
 
@@ -76,23 +78,32 @@ class HubStore:
         if urlsplit(place).netloc == urlsplit(self._url(name)).netloc:
             headers |= self._utils.build_hf_headers()
         try:
-            answer = self._utils.get_session().get(place, headers=headers, timeout=_TIMEOUT)
+            status, told, content = self._answer(place, headers, last - first)
         except Exception as error:
             raise Transient(brief(error)) from None
-        if answer.status_code in _EXPIRED or 300 <= answer.status_code < 400:
+        if status in _EXPIRED or 300 <= status < 400:
             self._forget(name)
-            raise Transient(f"status {answer.status_code}")
-        if answer.status_code >= 500 or answer.status_code in _LATER:
-            raise Transient(f"status {answer.status_code}")
-        if answer.status_code == 200 and (first, last) != (0, stamp.size):
+            raise Transient(f"status {status}")
+        if status >= 500 or status in _LATER:
+            raise Transient(f"status {status}")
+        if status == 200 and (first, last) != (0, stamp.size):
             hint = "Download it first: name the model without hf://."
             raise CheckpointError("cannot be read in ranges", where=f"{self.address}/{name}", hint=hint)
-        total = answer.headers.get("Content-Range", f"/{stamp.size}").rpartition("/")[2]
-        if answer.status_code not in (200, 206) or total not in ("*", str(stamp.size)):
+        total = told.get("Content-Range", f"/{stamp.size}").rpartition("/")[2]
+        if status not in (200, 206) or total not in ("*", str(stamp.size)):
             raise Changed(name)
-        if len(answer.content) != last - first:
-            raise Transient(f"{len(answer.content)} bytes came of {last - first}")
-        return np.frombuffer(answer.content, np.uint8)
+        if len(content) != last - first:
+            raise Transient(f"{len(content)} bytes came of {last - first}")
+        return np.frombuffer(content, np.uint8)
+
+    def _answer(self, place: str, headers: Mapping[str, str], length: int) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of an answer; of a body that is longer than asked for, not much more than that."""
+        session = self._utils.get_session()
+        if hasattr(session, "build_request"):  # httpx, from huggingface_hub 1.0 on
+            with session.stream("GET", place, headers=headers, timeout=_TIMEOUT) as answer:
+                return answer.status_code, answer.headers, at_most(answer.iter_bytes(), length)
+        with session.get(place, headers=headers, timeout=_TIMEOUT, stream=True) as answer:
+            return answer.status_code, answer.headers, at_most(answer.iter_content(_CHUNK), length)
 
     def _url(self, name: str) -> str:
         return self._hub.hf_hub_url(self.repository, name, revision=self.commit, endpoint=self._api.endpoint)
@@ -118,3 +129,13 @@ class HubStore:
     def _forget(self, name: str) -> None:
         with self._lock:
             self._places.pop(name, None)
+
+
+def at_most(chunks: Iterable[bytes], length: int) -> bytes:
+    """The chunks of a body, no further than the first that goes beyond ``length`` bytes."""
+    found = bytearray()
+    for chunk in chunks:
+        found += chunk
+        if len(found) > length:
+            break
+    return bytes(found)

@@ -7,9 +7,10 @@ the processor, and every request can carry the etag it expects.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.directory import INDEX, SINGLE
 from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.paths import is_plain_name
-from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Transient, brief, refused, retried
+from rlmerge.checkpoint.remote.refusals import ENDPOINTS, brief, refusal
+from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Transient, refused, retried
 from rlmerge.errors import CheckpointError
 from rlmerge.extras import require
 
@@ -26,7 +28,6 @@ Value = TypeVar("Value")
 MAX_OBJECTS = 20_000
 """Most objects below an address; a model has a few hundred."""
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _TIMEOUTS = {"timeout": "120s", "connect_timeout": "10s"}
 
 PROBED = (
@@ -53,17 +54,18 @@ class ObjectStore:
     def _connect(self, stores: Any, retries: Mapping[str, Any]) -> Any:
         given: dict[str, Any] = {"retry_config": dict(retries), "client_options": dict(_TIMEOUTS)}
         scheme, _, rest = self.address.partition("://")
+        scheme = scheme.lower()
         try:
             if scheme in ("http", "https"):
                 given["client_options"]["allow_http"] = scheme == "http"
                 return stores.HTTPStore.from_url(self.address, **given)
+            endpoint = _endpoint(ENDPOINTS[scheme])
+            given["client_options"]["allow_http"] = endpoint is not None and endpoint.startswith("http://")
             if scheme != "s3":
                 return stores.from_url(self.address, **given)
             bucket, _, prefix = rest.partition("/")
-            endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
             if endpoint is not None:
                 given["endpoint"] = endpoint
-                given["client_options"]["allow_http"] = endpoint.startswith("http://")
             if _in_profile():
                 given["credential_provider"] = require("obstore.auth.boto3").Boto3CredentialProvider()
             return stores.S3Store(bucket, prefix=prefix or None, **given)
@@ -126,13 +128,20 @@ class ObjectStore:
             raise
         except errors.PreconditionError:
             raise Changed(name) from None
-        except (errors.PermissionDeniedError, errors.UnauthenticatedError):
-            raise refused(where) from None
+        except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
+            refused(where, refusal(error))
+        except errors.InvalidPathError as error:
+            hint = "Remove or rename that object with the store's own tools, or choose another folder."
+            raise CheckpointError(
+                f"holds an object whose name is no path ({brief(error)})", where=where, hint=hint
+            ) from None
         except errors.NotSupportedError as error:
             hint = "Copy the model here first, or serve it with a server that answers range requests."
             raise CheckpointError(f"cannot be read in ranges ({brief(error)})", where=where, hint=hint) from None
         except (errors.BaseError, OSError, ValueError) as error:
-            raise Transient(brief(error)) from error
+            if (found := refusal(error)) is not None:
+                refused(where, found)
+            raise Transient(str(error)) from error
 
 
 class WebServer(ObjectStore):
@@ -166,6 +175,22 @@ def stamp_of(meta: Any) -> ObjectStamp:
     if tag is None or tag.startswith("W/"):
         return ObjectStamp(meta["size"], meta["last_modified"].isoformat())
     return ObjectStamp(meta["size"], tag if tag.startswith('"') else f'"{tag}"')
+
+
+def _endpoint(names: Sequence[str]) -> str | None:
+    """Where the environment says that the store is; CheckpointError if that is no place the library could ask."""
+    for name in names:
+        if endpoint := os.environ.get(name):
+            try:
+                parts = urlsplit(endpoint)
+                is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                is_sound = False
+            if not is_sound or not endpoint.isascii() or any(c.isspace() or not c.isprintable() for c in endpoint):
+                hint = f"{name} must be like https://host or http://host:port."
+                raise CheckpointError("the endpoint that the environment sets is no address", where=name, hint=hint)
+            return endpoint
+    return None
 
 
 def _in_profile() -> bool:

@@ -2,6 +2,7 @@
 
 An object appears under its name when all its parts are there. Whatever fails, is refused or is stopped aborts the parts
 that were sent; only a process that is killed leaves some behind, which the store's own lifecycle rules remove.
+Small objects can also be written on condition that nobody else has: of two machines that try, one is refused.
 """
 
 from __future__ import annotations
@@ -10,20 +11,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlmerge.checkpoint.hashing import BLAKE3, new_digest
 from rlmerge.checkpoint.manifest import FileRecord
-from rlmerge.checkpoint.paths import is_plain_name, open_regular
+from rlmerge.checkpoint.paths import open_regular
 from rlmerge.checkpoint.remote import store
 from rlmerge.checkpoint.remote.file import RemoteFile
 from rlmerge.checkpoint.remote.object_store import MAX_OBJECTS, ObjectStore, stamp_of
-from rlmerge.checkpoint.remote.store import ATTEMPTS, Changed, ObjectStamp, Transient, brief, retried
-from rlmerge.errors import CheckpointError, RequestError, RlmergeError, RunError
+from rlmerge.checkpoint.remote.refusals import brief, network_hint, refusal
+from rlmerge.checkpoint.remote.store import ATTEMPTS, Changed, ObjectStamp, Transient, retried
+from rlmerge.errors import CheckpointError, RlmergeError, RunError
 
 Value = TypeVar("Value")
+
+Edition = dict[str, str]
+"""What a store calls the object that it holds now: its etag, and its version where there are such."""
 
 SMALLEST_ROOM = 16 * 2**20
 LARGEST_ROOM = 128 * 2**20
@@ -39,8 +44,9 @@ _LANES = 2
 _TRIES = 3
 """Times that a whole object is sent, when a part of it has failed as often as a request may."""
 
-AGAIN = "Check the network and the store, then run again with --resume to continue."
 _CREDENTIALS = "Give credentials that may write there, the way that the store's own tools read them."
+_TELLING = ("s3", "az")
+"""Schemes of stores whose answer to a write has the etag that the object then has."""
 
 
 def room_of(memory: int) -> int:
@@ -66,6 +72,19 @@ class Parts:
         return part, max(1, own // part - 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A small object: its content, the edition that a condition names, and when the store says it was written."""
+
+    data: bytes
+    edition: Edition
+    written: datetime
+
+
+class Taken(Exception):
+    """The object is not, or no longer, what a condition asked for."""
+
+
 class Stopped(Exception):
     """The run ends, and what is under way with it."""
 
@@ -73,8 +92,8 @@ class Stopped(Exception):
 class Outbox(ObjectStore):
     """Folders of a bucket that are written; names are relative to the address.
 
-    ``parts`` says how much memory uploads take. Every failure is a RunError that says how to go on, but for ``probe``,
-    which comes before anything is written.
+    ``parts`` says how much memory uploads take. Every failure is a RunError that says how to go on, with ``Denied`` as
+    its cause if no other try would help. ``failure`` is raised by whatever is to be sent, once it is set.
     """
 
     def __init__(self, address: str) -> None:
@@ -88,9 +107,13 @@ class Outbox(ObjectStore):
         retries = {"max_retries": ATTEMPTS - 1, "backoff": backoff, "retry_timeout": timedelta(minutes=10)}
         self._sender = self._connect(self._stores, retries)
         self.stopped = threading.Event()
+        self.failure: RlmergeError | None = None
 
     def below(self, folder: str) -> dict[str, ObjectStamp]:
-        """The objects in ``folder`` by their names in it; RequestError if it cannot be listed."""
+        """The objects in ``folder`` by their names in it; RequestError if it cannot be listed.
+
+        An empty object that stands for the folder itself, as consoles make one, is none.
+        """
 
         def listed() -> list[Any]:
             found: list[Any] = []
@@ -102,28 +125,50 @@ class Outbox(ObjectStore):
             return found
 
         entries = retried(lambda: self._ask(listed, folder), f"{self.address}/{folder}")
-        names = {entry["path"].removeprefix(f"{folder}/"): stamp_of(entry) for entry in entries}
-        return {name: stamp for name, stamp in names.items() if all(is_plain_name(part) for part in name.split("/"))}
+        return {e["path"].removeprefix(f"{folder}/"): stamp_of(e) for e in entries if e["path"] != folder or e["size"]}
 
     def now(self, names: Iterable[str]) -> dict[str, ObjectStamp | None]:
         """The stamp of each object as it is, None where there is none; CheckpointError if the store does not answer."""
         return self.together(lambda name: retried(lambda: self.stat(name), f"{self.address}/{name}"), names)
 
-    def probe(self, name: str, data: bytes) -> None:
-        """Write a small object; RequestError if the store does not let us."""
-        try:
-            self._send(name, lambda: data, len(data))
-        except RunError as error:
-            if isinstance(error.__cause__, _Denied):
-                raise RequestError(error.what, where=error.where, hint=error.hint) from None
-            raise
+    def read_small(self, name: str, limit: int) -> Small | None:
+        """A small object now; None if there is none, or it is larger than ``limit`` bytes (``data`` is then empty)."""
 
-    def write(self, name: str, data: bytes) -> ObjectStamp:
-        """Write a small object, replacing what there is."""
-        return self._send(name, lambda: data, len(data))
+        def get() -> Small:
+            answer = self._library.get(self._store, name)
+            meta = answer.meta
+            edition = {key: meta[key] for key in ("e_tag", "version") if meta.get(key) is not None}
+            data = bytes(answer.bytes()) if meta["size"] <= limit else b""
+            return Small(data, edition, meta["last_modified"])
+
+        try:
+            return retried(lambda: self._ask(get, name), f"{self.address}/{name}")
+        except FileNotFoundError:
+            return None
+
+    def write_if(
+        self, name: str, data: bytes, edition: dict[str, str] | None, *, patient: bool = True
+    ) -> dict[str, str]:
+        """Write a small object if it is this ``edition``, or there is none (None); its edition then.
+
+        Taken if it is another; a store without conditions replaces whatever there is. Not ``patient`` tries once.
+        """
+        sender = self._sender if patient else self._store
+
+        def put() -> Any:
+            mode = edition if edition is not None else "create"
+            try:
+                return self._library.put(sender, name, data, mode=mode, use_multipart=False)
+            except (self._errors.AlreadyExistsError, self._errors.PreconditionError):
+                raise Taken from None
+            except self._errors.NotSupportedError:
+                return self._library.put(sender, name, data, use_multipart=False)
+
+        found = self._told(put, name) if patient else put()
+        return {key: found[key] for key in ("e_tag", "version") if found[key] is not None}
 
     def upload(self, path: Path, name: str, record: FileRecord) -> ObjectStamp:
-        """Write a file as an object, replacing what there is; its stamp, once the store confirms the size.
+        """Write a file as an object, replacing what there is; its stamp, as the store tells it.
 
         RunError also if the file is no longer the one whose BLAKE3 the record holds: then no object appears.
         """
@@ -148,7 +193,7 @@ class Outbox(ObjectStore):
                 self._told(lambda: self._library.copy(self._sender, source, name), name)
                 return self._confirmed(name, stamp.size)
             except RunError as error:
-                if isinstance(error.__cause__, _Denied):
+                if isinstance(error.__cause__, Denied):
                     raise
         part = self.parts.of(stamp.size)[0]
         # Requests cannot be made by the thread that sends: it is the library's own while pieces are asked for.
@@ -203,17 +248,20 @@ class Outbox(ObjectStore):
                 max_concurrency=together,
             )
 
-        self._told(put, name)
+        tag = self._told(put, name)["e_tag"]
+        if self.address.startswith(_TELLING) and tag and not tag.startswith("W/"):
+            return ObjectStamp(size, tag if tag.startswith('"') else f'"{tag}"')
         return self._confirmed(name, size)
 
     def _confirmed(self, name: str, size: int) -> ObjectStamp:
+        """The stamp of an object that was written, as the store has it now."""
         try:
             found = retried(lambda: self.stat(name), f"{self.address}/{name}")
         except CheckpointError as error:
-            raise RunError(error.what, where=error.where, hint=AGAIN) from error
+            raise RunError(error.what, where=error.where, hint=again(self.address)) from error
         if found is None or found.size != size:
             held = "is not there" if found is None else f"is {found.size:,} bytes long there, not {size:,}"
-            raise RunError(f"was uploaded, but {held}", where=f"{self.address}/{name}", hint=AGAIN)
+            raise RunError(f"was uploaded, but {held}", where=f"{self.address}/{name}", hint=again(self.address))
         return found
 
     def _told(self, request: Callable[[], Value], name: str) -> Value:
@@ -223,23 +271,38 @@ class Outbox(ObjectStore):
             self._go_on()
             try:
                 return request()
-            except (RlmergeError, Stopped):
+            except (RlmergeError, Stopped, Taken):
                 raise
             except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
-                what = "may not be written: the store denies access"
-                raise RunError(what, where=where, hint=_CREDENTIALS) from _Denied(brief(error))
+                found = refusal(error)
+                what = f"may not be written: {found.what if found else 'the store denies access'}"
+                raise RunError(what, where=where, hint=_CREDENTIALS) from Denied(brief(error))
             except FileNotFoundError as error:
-                what = f"cannot be written: there is no such bucket or object ({brief(error)})"
-                raise RunError(what, where=where, hint="Create the bucket first.") from _Denied(brief(error))
+                what = "cannot be written: there is no such bucket or object"
+                raise RunError(what, where=where, hint="Create the bucket first.") from Denied(brief(error))
             except (errors.BaseError, OSError, ValueError, Transient, Changed) as error:
+                if (found := refusal(error)) is not None:
+                    raise RunError(f"may not be written: {found.what}", where=where, hint=found.hint) from Denied()
                 if attempt == _TRIES:
-                    raise RunError(f"cannot be written ({brief(error)})", where=where, hint=AGAIN) from error
+                    raise RunError(
+                        f"cannot be written ({brief(error)})", where=where, hint=again(self.address)
+                    ) from error
         raise AssertionError("the last attempt returns or raises")
 
     def _go_on(self) -> None:
         if self.stopped.is_set():
             raise Stopped
+        if self.failure is not None:
+            raise self.failure
 
 
-class _Denied(Exception):
+ALONE = "Let them end, then run again with --resume to continue."
+
+
+def again(address: str) -> str:
+    """What to do when the store of ``address`` fails."""
+    return network_hint(address, " with --resume to continue")
+
+
+class Denied(Exception):
     """No other try would help."""

@@ -7,13 +7,12 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 
-from rlmerge.addresses import without_secrets
+from rlmerge.checkpoint.remote.refusals import CREDENTIALS, Refusal, brief, network_hint
 from rlmerge.errors import CheckpointError
-from rlmerge.text import shortened
 
 Value = TypeVar("Value")
 
@@ -78,16 +77,11 @@ def retried(action: Callable[[], Value], where: str) -> Value:
 def unreachable(where: str, reason: str) -> CheckpointError:
     """The error for a store that keeps failing; its cause must be an OSError, so that a run's work is kept."""
     what = f"cannot be read: {ATTEMPTS} requests failed, the last with: {brief(reason)}"
-    return CheckpointError(what, where=where, hint="Check the network and the store, then run again.")
+    return CheckpointError(what, where=where, hint=network_hint(where))
 
 
-def refused(where: str) -> CheckpointError:
-    """The error for a store that does not let us in."""
-    hint = "Give credentials the way that the store's own tools read them (environment, configuration or login)."
-    return CheckpointError("may not be read: the store denies access", where=where, hint=hint)
-
-
-def brief(reason: object) -> str:
-    """What a library says of a failure, on one line, without secrets."""
-    lines = without_secrets(str(reason)).splitlines()
-    return shortened(lines[0] if lines else type(reason).__name__, 240)
+def refused(where: str, found: Refusal | None) -> NoReturn:
+    """Raise the error for a store that does not let us in; its cause is an OSError, as it may do so later."""
+    found = found or Refusal("the store denies access", CREDENTIALS)
+    error = CheckpointError(f"may not be read: {found.what}", where=where, hint=found.hint)
+    raise error from OSError(errno.EACCES, found.what)

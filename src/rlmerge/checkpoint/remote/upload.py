@@ -10,39 +10,32 @@ copied into its place within the store, the index and the manifest last again.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 import xxhash
 
-from rlmerge import __version__
 from rlmerge.addresses import check_output, stand_in
-from rlmerge.checkpoint import manifest as manifests
-from rlmerge.checkpoint.directory import INDEX, SINGLE
+from rlmerge.checkpoint import journal as journals
+from rlmerge.checkpoint.directory import SINGLE
 from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.hashing import ShardHash
-from rlmerge.checkpoint.journal import JournalEntry
+from rlmerge.checkpoint.journal import Journal, JournalEntry
 from rlmerge.checkpoint.layout import ShardPlan
 from rlmerge.checkpoint.manifest import FileRecord
 from rlmerge.checkpoint.recheck import KeptShard
 from rlmerge.checkpoint.remote.file import RemoteFile
-from rlmerge.checkpoint.remote.mirror import WEIGHTS, is_small, read_here, read_remotely
-from rlmerge.checkpoint.remote.outbox import AGAIN, Outbox, Parts, room_of
+from rlmerge.checkpoint.remote.folder import LAST, Folder, is_model, is_written
+from rlmerge.checkpoint.remote.hold import Hold
+from rlmerge.checkpoint.remote.mirror import read_here, read_remotely
+from rlmerge.checkpoint.remote.outbox import Outbox, Parts, again, room_of
 from rlmerge.checkpoint.remote.sent import Sent, read_sent
 from rlmerge.checkpoint.remote.store import ObjectStamp
 from rlmerge.errors import RequestError, RunError
-
-MARKER = "upload.json"
-"""The object in ``.<folder>.partial`` that says that a model is on its way, and that we may write."""
-
-LAST = (SINGLE, INDEX, manifests.NAME)
-"""What makes a folder a model, in the order in which it is written."""
 
 _uploads: dict[Path, Upload] = {}
 
@@ -77,9 +70,8 @@ class Upload:
         self.address = address
         self.path = path
         self.staged = False
-        above, _, self._folder = address.rpartition("/")
-        self._above = above
-        self._staging = f".{self._folder}.partial"
+        self._folder = Folder(address)
+        self._hold: Hold | None = None
         self._stamps: dict[str, ObjectStamp] = {}
         self._records: dict[str, FileRecord] = {}
         self._old: set[str] = set()
@@ -90,10 +82,10 @@ class Upload:
         self._slots = threading.Semaphore(1)
         self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def outbox(self) -> Outbox:
-        """The folder above, through which target and staging are written."""
-        return Outbox(self._above)
+        """What writes to the store."""
+        return self._folder.outbox
 
     def use(self, memory: int) -> int:
         """Take a part of a budget of ``memory`` bytes; how many that are."""
@@ -111,17 +103,7 @@ class Upload:
 
         What an interrupted run whose directory is ``home`` has sent is no obstacle.
         """
-        there = self.outbox.below(self._folder)
-        sent = read_sent(home)
-        ours = sent is not None and sent.address == self.address and not sent.staged
-        if not there or (ours and manifests.NAME not in there):
-            return
-        if not force:
-            hint = "Choose another folder, or replace what is there with --force."
-            raise RequestError("the output exists", where=self.address, hint=hint)
-        if not _is_model(there):
-            hint = "--force replaces the folder of one model only; choose another folder."
-            raise RequestError("is not the folder of a model, and would be deleted", where=self.address, hint=hint)
+        self._folder.check(read_sent(home), force)
 
     def begin(
         self, home: Path, plan_digest: str, claims: Mapping[str, JournalEntry], shards: Sequence[ShardPlan]
@@ -131,27 +113,37 @@ class Upload:
         Of an earlier run counts what ``claims`` holds every tensor of and the store still has the same edition of.
         RequestError if the store does not let us write.
         """
-        self.outbox.stopped.clear()
+        outbox, folder = self.outbox, self._folder
+        outbox.stopped.clear()
+        outbox.failure = None
         self._futures, self._places = [], {}
         for shard in shards:
             read_here(home / "model" / shard.name)
         earlier = read_sent(home)
+        folder.check_staging()
+        self._hold = Hold(outbox, folder.name, home.parent.parent, plan_digest)
+        self._hold.take()
         goes_on = bool(claims) and earlier is not None and earlier.is_of(self.address, plan_digest)
-        there = self.outbox.below(self._folder)
-        self.staged = earlier.staged if goes_on and earlier else _is_model(there)
+        there = folder.held()
+        self.staged = earlier.staged if goes_on and earlier else is_model(there)
         if earlier is not None and not goes_on:
-            self._clear_staging()
+            folder.clear_staging(but_marker=True)
         kept = self._still_there(earlier, shards, claims) if goes_on and earlier else {}
         self._records = {name: earlier.files[name] for name in kept} if earlier else {}
         self._stamps = {name: earlier.stamps[name] for name in kept} if earlier else {}
-        self._old = set(there) - set(self._stamps) - {shard.name for shard in shards if not self.staged}
-        marker = {"rlmerge": __version__, "plan": plan_digest, "folder": self._folder}
-        self.outbox.probe(f"{self._staging}/{MARKER}", json.dumps(marker).encode())
+        if not self.staged:
+            # What is written again must not be read as a model meanwhile.
+            folder.remove(set(there) & set(LAST))
+        leftovers = {name for name in there if is_written(name) or (earlier is not None and name in earlier.stamps)}
+        self._old = leftovers - set(self._stamps) - {shard.name for shard in shards if not self.staged}
+        if not (home / journals.NAME).exists():
+            # The journal comes first: it says that what is here is ours.
+            Journal(home, plan_digest).close()
         self._sent = Sent(home, self.address, plan_digest, self.staged, self._records, self._stamps)
         (home / "model").mkdir(exist_ok=True)
         for name in kept:
             self._stand_in(home / "model" / name, name)
-        lanes = self.outbox.parts.lanes
+        lanes = outbox.parts.lanes
         self._slots = threading.Semaphore(lanes)
         self._pool = ThreadPoolExecutor(lanes, "rlmerge-upload")
         return kept
@@ -188,35 +180,45 @@ class Upload:
         try:
             self._publish(folder, files)
         except RequestError as error:
-            raise RunError(error.what, where=error.where, hint=AGAIN) from error
+            raise RunError(error.what, where=error.where, hint=again(self.address)) from error
+        # Should we be killed from now on, nothing must look like finished tensors of a run that can go on.
+        for path in (*self._places.values(), *(folder / name for name in files)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        assert self._hold is not None
+        self._hold.end(let_go=False)
         with suppress(RunError, RequestError):
-            self._clear_staging()
+            self._folder.clear_staging()
 
     def _publish(self, folder: Path, files: Mapping[str, FileRecord]) -> None:
         outbox = self.outbox
         last = [name for name in LAST if name in files]
         first = [name for name in files if name not in last]
-        sent = outbox.together(lambda name: outbox.upload(folder / name, self._object(name), files[name]), first)
-        self._stamps |= sent
+
+        def send(name: str) -> ObjectStamp:
+            return outbox.upload(folder / name, self._folder.place(name, self.staged), files[name])
+
+        self._stamps |= outbox.together(send, first)
         if self.staged:
-            for name in last:
-                self._stamps[name] = outbox.upload(folder / name, self._object(name), files[name])
-        self._check_unchanged()
-        if not self.staged:
-            self._check_strangers({*self._stamps, *last})
-            outbox.delete([f"{self._folder}/{name}" for name in sorted(self._old - {*self._stamps, *last})])
-            for name in last:
-                outbox.upload(folder / name, self._object(name), files[name])
+            self._stamps |= {name: send(name) for name in last}
+        assert self._hold is not None
+        self._hold.check()
+        self._folder.check_unchanged(self._stamps, self.staged)
+        if self.staged:
+            self._folder.replace(self._stamps)
         else:
-            self._move_in([*(name for name in self._stamps if name not in last), *last], set(last))
+            self._folder.complete(folder, files, set(self._stamps), self._old)
 
     def discard(self) -> None:
-        """Remove what was sent, as far as the store lets us."""
+        """Remove what was sent, as far as the store lets us, and unless another run has taken over."""
         self.outbox.stopped.clear()
         with suppress(RunError, RequestError):
-            if not self.staged:
-                self.outbox.delete([f"{self._folder}/{name}" for name in sorted(self._stamps)])
-            self._clear_staging()
+            if self._hold is not None:
+                self._hold.take()
+                if not self.staged:
+                    self._folder.remove(self._stamps)
+                self._hold.end(let_go=False)
+                self._folder.clear_staging()
 
     def close(self) -> None:
         """Abort what is under way, and let go of everything."""
@@ -226,17 +228,15 @@ class Upload:
             self._pool = None
         for path in self._places.values():
             read_here(path)
+        if self._hold is not None:
+            self._hold.end(let_go=True)
         if self._sent is not None:
             self._sent.close()
             self._sent = None
 
-    def _object(self, name: str) -> str:
-        """Where a file goes before the model is whole."""
-        return f"{self._staging if self.staged else self._folder}/{name}"
-
     def _ship(self, path: Path, record: FileRecord, close: Callable[[], None]) -> None:
         try:
-            stamp = self.outbox.upload(path, self._object(path.name), record)
+            stamp = self.outbox.upload(path, self._folder.place(path.name, self.staged), record)
             with self._lock:
                 assert self._sent is not None
                 self._sent.add(path.name, record, stamp)
@@ -249,7 +249,7 @@ class Upload:
 
     def _stand_in(self, path: Path, name: str) -> None:
         """Have the shard read from the store from now on, and give back its room here."""
-        read_remotely(path, RemoteFile(path, self.outbox, self._object(name), self._stamps[name]))
+        read_remotely(path, RemoteFile(path, self.outbox, self._folder.place(name, self.staged), self._stamps[name]))
         self._places[name] = path
         with writing(path):
             path.write_bytes(b"")
@@ -265,55 +265,16 @@ class Upload:
         """What an earlier run sent and the store still holds."""
         planned = {shard.name: shard for shard in shards}
         names = [name for name in earlier.stamps if name in planned]
-        found = self.outbox.now(map(self._object, names))
+        found = self.outbox.now(self._folder.place(name, self.staged) for name in names)
         kept: dict[str, KeptShard] = {}
         for name in names:
             shard = planned[name]
             tensors = tuple(tensor.name for tensor in shard.tensors)
             claimed = all(tensor in claims and claims[tensor].shard == name for tensor in tensors)
-            same = found[self._object(name)] == earlier.stamps[name] and earlier.files[name].bytes == shard.size
+            same = (
+                found[self._folder.place(name, self.staged)] == earlier.stamps[name]
+                and earlier.files[name].bytes == shard.size
+            )
             if claimed and same:
                 kept[name] = KeptShard(shard.header, tensors, ShardHash(shard.header))
         return kept
-
-    def _check_unchanged(self) -> None:
-        found = self.outbox.now(map(self._object, self._stamps))
-        wrong = [name for name, stamp in self._stamps.items() if found[self._object(name)] != stamp]
-        if wrong:
-            what = "is no longer the object that was uploaded: somebody else writes there"
-            hint = "Let them end, then run again with --resume to continue."
-            raise RunError(what, where=f"{self._above}/{self._object(min(wrong))}", hint=hint)
-
-    def _check_strangers(self, expected: set[str]) -> None:
-        strangers = set(self.outbox.below(self._folder)) - expected - self._old
-        if strangers:
-            hint = "Move it away, then run again with --resume to continue."
-            raise RunError("appeared while the merge ran", where=f"{self.address}/{min(strangers)}", hint=hint)
-
-    def _move_in(self, names: Sequence[str], last: set[str]) -> None:
-        """Replace the old model by the staged one: for the time of the copies there is none."""
-        outbox = self.outbox
-        old = outbox.below(self._folder)
-        for name in [*(name for name in reversed(LAST) if name in old), None]:
-            gone = [name] if name else [other for other in sorted(old) if other not in LAST]
-            outbox.delete([f"{self._folder}/{each}" for each in gone])
-
-        def copy(name: str) -> ObjectStamp:
-            return outbox.copy(self._object(name), f"{self._folder}/{name}", self._stamps[name])
-
-        outbox.together(copy, [name for name in names if name not in last])
-        for name in names:
-            if name in last:
-                copy(name)
-
-    def _clear_staging(self) -> None:
-        """Remove what is in ``.<folder>.partial``, the marker last."""
-        found = sorted(self.outbox.below(self._staging), key=lambda name: (name == MARKER, name))
-        self.outbox.delete([f"{self._staging}/{name}" for name in found])
-
-
-def _is_model(names: Mapping[str, ObjectStamp]) -> bool:
-    """Whether a folder is that of one model, and of nothing else that would be lost with it."""
-    marks = ("config.json", "adapter_config.json", INDEX, manifests.NAME)
-    is_model = any(name in marks or (name.endswith(WEIGHTS) and "/" not in name) for name in names)
-    return is_model and all("/" not in name or is_small(name) for name in names)
