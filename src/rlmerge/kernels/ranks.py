@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .jit import compile_kernel, find_host
-from .rank_code import BINS, module
+from .rank_code import BINS, BITS, COUNTS, module
 
 SHORTEST = 64
 """Columns below which rows are not worth the walk over all bins."""
@@ -52,7 +52,7 @@ def spread_by_rank(
 def _space() -> list[int]:
     """Addresses of this thread's counts, results and bits of bins, and digits; counts and bits are 0 between calls."""
     if not hasattr(_scratch, "arrays"):
-        sizes = ((BINS, np.uint32), (BINS, np.float32), (BINS // 64, np.uint64), (256, np.uint32))
+        sizes = ((COUNTS, np.uint32), (BINS, np.float32), (BITS, np.uint64), (256, np.uint32))
         _scratch.arrays = [np.zeros(size, dtype) for size, dtype in sizes]
     return [array.ctypes.data for array in _scratch.arrays]
 
