@@ -225,3 +225,36 @@ def test_ranges_are_rounded_to_pages(tensors, monkeypatch):
     [(address, length, advice)] = calls
     assert address % mmap.PAGESIZE == 0 and advice == syscalls.MADV_WILLNEED
     assert length >= 4000
+
+
+def test_ranges_are_fed_in_pieces(tmp_path, monkeypatch):
+    """Ranges longer than the buffer, empty, overlapping and as short as a byte, in their order."""
+    monkeypatch.setattr(input_files, "_PIECE", 5)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(40)))
+    taken = []
+    file = input_files.InputFile(path)
+    file.feed([(3, 4), (0, 12), (7, 7), (39, 40)], lambda piece: taken.append(bytes(piece)))
+    assert b"".join(taken) == bytes([3, *range(12), 39])
+    assert max(map(len, taken)) <= 5
+    with pytest.raises(RunError, match="has changed"):
+        file.feed([(38, 41)], taken.append)
+    path.write_bytes(bytes(41))
+    with pytest.raises(RunError, match="has changed"):
+        file.feed([(0, 1)], taken.append)
+    path.unlink()
+    with pytest.raises(CheckpointError):
+        file.feed([(0, 1)], taken.append)
+
+
+def test_a_few_digests_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(input_files, "_REMEMBERED", 2)
+    (tmp_path / "file").write_bytes(b"x")
+    file = input_files.InputFile(tmp_path / "file")
+    asked = []
+
+    def digest(key):
+        return file.remembered(key, lambda: asked.append(key) or bytes([key]))
+
+    assert [digest(key) for key in (1, 2, 3, 1, 2, 3)] == [bytes([key]) for key in (1, 2, 3, 1, 2, 3)]
+    assert asked == [1, 2, 3, 3]

@@ -180,8 +180,7 @@ class Extent(Source):
     def _digest(self, whole: bool) -> bytes:
         digest = xxhash.xxh3_128()
         ranges = ((self.start + offset, self.start + offset + length) for offset, length in blocks(self.nbytes, whole))
-        for piece in self.file.copies(ranges):
-            digest.update(piece)
+        self.file.feed(ranges, digest.update)
         return digest.digest()
 
     def _bytes(self, start: int, stop: int | None) -> tuple[int, int]:

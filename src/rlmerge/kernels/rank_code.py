@@ -5,6 +5,20 @@ from __future__ import annotations
 LANES = 16
 BINS = 1 << 16
 
+WORDS = BINS // 64
+"""Words of 64 bits that say which bins hold something."""
+
+GROUPS = WORDS // 64
+"""Words that say which of those words are not 0; a short row fills a few bins, and most words are."""
+
+FIRST_GROUP = WORDS + 1
+"""Where these begin. Between and behind them is a word for the bins that count zeros, which nobody reads."""
+
+ZERO_BINS = 16
+"""Bins behind the others that count zeros in turn: one bin would make every count wait for the one before."""
+
+COUNTS, BITS = BINS + ZERO_BINS, FIRST_GROUP + GROUPS + 1
+
 
 def _loop(name: str, end: str, *body: str, start: str = "0", step: int = 1) -> list[str]:
     """``body`` for ``%name`` from ``start`` up to ``end``; the body may hold loops of other names."""
@@ -28,29 +42,59 @@ def _bins(name: str, *body: str, last: bool = False) -> list[str]:
     """``body`` for every bin ``%name.bin`` that holds something, in rising order; the ``last`` walk clears the bits."""
     return _loop(
         name,
-        str(BINS // 64),
-        f"%{name}.place = getelementptr i64, ptr %bits, i64 %{name}",
-        f"%{name}.word = load i64, ptr %{name}.place",
-        f"store i64 %{name}.word, ptr %{name}.left",
+        str(GROUPS),
+        f"%{name}.group.index = add i64 %{name}, {FIRST_GROUP}",
+        f"%{name}.group.at = getelementptr i64, ptr %bits, i64 %{name}.group.index",
+        f"%{name}.group = load i64, ptr %{name}.group.at",
+        f"store i64 %{name}.group, ptr %{name}.words",
+        f"br label %{name}.word",
+        *_next_bit(f"{name}.word", f"{name}.words", f"{name}.inner", f"{name}.over"),
+        f"%{name}.word.first = shl i64 %{name}, 6",
+        f"%{name}.word.index = or i64 %{name}.word.first, %{name}.word.low",
+        f"%{name}.place = getelementptr i64, ptr %bits, i64 %{name}.word.index",
+        f"%{name}.flags = load i64, ptr %{name}.place",
+        f"store i64 %{name}.flags, ptr %{name}.left",
         f"br label %{name}.bit",
-        f"{name}.bit:",
-        f"%{name}.now = load i64, ptr %{name}.left",
-        f"%{name}.none = icmp eq i64 %{name}.now, 0",
-        f"br i1 %{name}.none, label %{name}.over, label %{name}.one",
-        f"{name}.one:",
-        f"%{name}.low = call i64 @llvm.cttz.i64(i64 %{name}.now, i1 true)",
-        f"%{name}.minus = sub i64 %{name}.now, 1",
-        f"%{name}.rest = and i64 %{name}.now, %{name}.minus",
-        f"store i64 %{name}.rest, ptr %{name}.left",
-        f"%{name}.first = shl i64 %{name}, 6",
-        f"%{name}.bin = or i64 %{name}.first, %{name}.low",
+        *_next_bit(f"{name}.bit", f"{name}.left", f"{name}.one", f"{name}.gone"),
+        f"%{name}.first = shl i64 %{name}.word.index, 6",
+        f"%{name}.bin = or i64 %{name}.first, %{name}.bit.low",
         f"%{name}.count.at = getelementptr i32, ptr %counts, i64 %{name}.bin",
         f"%{name}.count = load i32, ptr %{name}.count.at",
         *body,
         f"br label %{name}.bit",
-        f"{name}.over:",
+        f"{name}.gone:",
         *([f"store i64 0, ptr %{name}.place"] if last else []),
+        f"br label %{name}.word",
+        f"{name}.over:",
+        *([f"store i64 0, ptr %{name}.group.at"] if last else []),
     )
+
+
+def _next_bit(label: str, left: str, found: str, none: str) -> list[str]:
+    """Take the lowest bit ``%label.low`` out of the word in ``left`` and go on at ``found``, or at ``none``."""
+    return [
+        f"{label}:",
+        f"%{label}.now = load i64, ptr %{left}",
+        f"%{label}.none = icmp eq i64 %{label}.now, 0",
+        f"br i1 %{label}.none, label %{none}, label %{found}",
+        f"{found}:",
+        f"%{label}.low = call i64 @llvm.cttz.i64(i64 %{label}.now, i1 true)",
+        f"%{label}.minus = sub i64 %{label}.now, 1",
+        f"%{label}.rest = and i64 %{label}.now, %{label}.minus",
+        f"store i64 %{label}.rest, ptr %{left}",
+    ]
+
+
+def _mark(name: str, word: str, bit: str) -> list[str]:
+    """Set bit ``bit`` (i64, of which 6 bits count) of word ``word`` of the bits."""
+    return [
+        f"%{name}.shift = and i64 {bit}, 63",
+        f"%{name}.flag = shl i64 1, %{name}.shift",
+        f"%{name}.bits = getelementptr i64, ptr %bits, i64 {word}",
+        f"%{name}.old = load i64, ptr %{name}.bits",
+        f"%{name}.set = or i64 %{name}.old, %{name}.flag",
+        f"store i64 %{name}.set, ptr %{name}.bits",
+    ]
 
 
 def _word(name: str) -> list[str]:
@@ -320,23 +364,38 @@ def _count_row() -> list[str]:
             *_word("scan"),
             "%scan.bin32 = lshr i32 %scan.word, 15",
             "%scan.bin = zext i32 %scan.bin32 to i64",
-            "%scan.place = getelementptr i32, ptr %counts, i64 %scan.bin",
+            "%scan.zero = icmp eq i32 %scan.word, 0",
+            f"%scan.turn = and i64 %scan, {ZERO_BINS - 1}",
+            f"%scan.aside = or i64 %scan.turn, {BINS}",
+            "%scan.index = select i1 %scan.zero, i64 %scan.aside, i64 %scan.bin",
+            "%scan.place = getelementptr i32, ptr %counts, i64 %scan.index",
             "%scan.seen = load i32, ptr %scan.place",
             "%scan.after = add i32 %scan.seen, 1",
             "store i32 %scan.after, ptr %scan.place",
             "%scan.new = icmp eq i32 %scan.seen, 0",
             "br i1 %scan.new, label %scan.mark, label %scan.end",
             "scan.mark:",
-            "%scan.word64 = lshr i64 %scan.bin, 6",
-            "%scan.bit = and i64 %scan.bin, 63",
-            "%scan.flag = shl i64 1, %scan.bit",
-            "%scan.bits = getelementptr i64, ptr %bits, i64 %scan.word64",
-            "%scan.old = load i64, ptr %scan.bits",
-            "%scan.set = or i64 %scan.old, %scan.flag",
-            "store i64 %scan.set, ptr %scan.bits",
+            "%scan.word64 = lshr i64 %scan.index, 6",
+            *_mark("scan.low", "%scan.word64", "%scan.index"),
+            "%scan.group = lshr i64 %scan.word64, 6",
+            f"%scan.group.index = add i64 %scan.group, {FIRST_GROUP}",
+            *_mark("scan.high", "%scan.group.index", "%scan.word64"),
             "br label %scan.end",
             "scan.end:",
         ),
+        # Zeros share the lowest bin with the smallest subnormals.
+        "%zeros.counted = load i64, ptr %zeros.at",
+        "%zeros.any = icmp ne i64 %zeros.counted, 0",
+        "br i1 %zeros.any, label %zeros.some, label %zeros.none",
+        "zeros.some:",
+        "%zeros.32 = trunc i64 %zeros.counted to i32",
+        "%zeros.before = load i32, ptr %counts",
+        "%zeros.with = add i32 %zeros.before, %zeros.32",
+        "store i32 %zeros.with, ptr %counts",
+        *_mark("zeros.low", "0", "0"),
+        *_mark("zeros.high", str(FIRST_GROUP), "0"),
+        "br label %zeros.none",
+        "zeros.none:",
         "%zeros = load i64, ptr %zeros.at",
         f"%below = and i32 %low, {0x7FFF}",
         "%skipped = select i1 %unranked, i64 %zeros, i64 0",
@@ -353,7 +412,10 @@ def module() -> str:
     """LLVM IR of ``@kernel``; it returns 1 when a row held NaN, whose result is then void."""
     loops = ("row", "wide", "rest", "scan", "each", "look", "pick", "place", "put", "wipe", "give")
     passes = [f"{name}.{step}" for name in ("low", "mid") for step in ("clear", "count", "sum", "move")]
-    words = [*(f"{name}.at" for name in (*loops, *passes)), *(f"{name}.left" for name in ("each", "place", "wipe"))]
+    words = [
+        *(f"{name}.at" for name in (*loops, *passes)),
+        *(f"{name}.{of}" for name in ("each", "place", "wipe") for of in ("words", "left")),
+    ]
     return "\n".join(
         [
             "declare i64 @llvm.cttz.i64(i64, i1)",

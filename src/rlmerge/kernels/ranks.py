@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .jit import compile_kernel, find_host
-from .rank_code import BINS, module
+from .rank_code import BINS, BITS, COUNTS, module
 
 SHORTEST = 64
 """Columns below which rows are not worth the walk over all bins."""
@@ -25,20 +25,22 @@ _lock = threading.Lock()
 _scratch = threading.local()
 
 
-def spread_by_rank(values: np.ndarray, middle: float, half: float, ranked_zeros: bool) -> np.ndarray | None:
+def spread_by_rank(
+    values: np.ndarray, middle: float, half: float, ranked_zeros: bool, out: np.ndarray | None = None
+) -> np.ndarray | None:
     """``middle + half·(2r − 1)`` for every entry, where r is the rank of its magnitude in its row as a share.
 
-    ``values`` is float32 [rows, columns] and C-contiguous; the result is too. r is 0 for the smallest and 1 for the
-    largest; equal magnitudes share the mean of their ranks, and a row of one entry or of equal ones has ½. Without
-    ``ranked_zeros`` zeros take no rank and get ``middle``. None for rows with NaN, which have no rank, and for rows too
-    short for this way.
+    ``values`` is float32 [rows, columns] and C-contiguous; the result, in ``out`` if given, is too. r is 0 for the
+    smallest and 1 for the largest; equal magnitudes share the mean of their ranks, and a row of one entry or of equal
+    ones has ½. Without ``ranked_zeros`` zeros take no rank and get ``middle``. None for rows with NaN, which have no
+    rank, and for rows too short for this way.
     """
     rows, columns = values.shape
     if columns < SHORTEST or rows == 0:
         return None
-    if values.dtype != np.float32 or not values.flags.c_contiguous:
+    out = np.empty(values.shape, np.float32) if out is None else out
+    if any(x.dtype != np.float32 or not x.flags.c_contiguous or x.shape != values.shape for x in (values, out)):
         raise ValueError("ranks are taken of C-contiguous float32 rows")
-    out = np.empty(values.shape, np.float32)
     pairs = np.empty(2 * columns, np.uint64)
     space = _space()
     odd = _function()(
@@ -50,7 +52,7 @@ def spread_by_rank(values: np.ndarray, middle: float, half: float, ranked_zeros:
 def _space() -> list[int]:
     """Addresses of this thread's counts, results and bits of bins, and digits; counts and bits are 0 between calls."""
     if not hasattr(_scratch, "arrays"):
-        sizes = ((BINS, np.uint32), (BINS, np.float32), (BINS // 64, np.uint64), (256, np.uint32))
+        sizes = ((COUNTS, np.uint32), (BINS, np.float32), (BITS, np.uint64), (256, np.uint32))
         _scratch.arrays = [np.zeros(size, dtype) for size, dtype in sizes]
     return [array.ctypes.data for array in _scratch.arrays]
 

@@ -330,9 +330,9 @@ def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer | None]) 
 
 def _digest(values: np.ndarray, step: int) -> bytes:
     """xxh3 of each block of an input, whose boundaries no tile size moves."""
-    return b"".join(
-        xxhash.xxh3_64_digest(np.ascontiguousarray(values[i : i + step]).data) for i in range(0, len(values), step)
-    )
+    octets = np.ascontiguousarray(values).view(np.uint8).data
+    size = step * values.itemsize
+    return b"".join([xxhash.xxh3_64_digest(octets[i : i + size]) for i in range(0, len(octets), size)])
 
 
 def _stats(parts: Sequence[Numbers], merge: _Merge, scale: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlmerge.kernels.deltas import Kind, decode_deltas
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, Kernel
 from rlmerge.kernels.program import merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector, Tally
@@ -14,7 +15,7 @@ from rlmerge.kernels.trace import UntraceableError
 from rlmerge.kernels.values import parameters
 
 from .backend import Binding, Merger, Numbers, Reducer, Storing, together
-from .on_numpy import NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
+from .on_numpy import Decoded, NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
 from .tiles import Tile
 
 
@@ -42,6 +43,16 @@ class _Compiled:
         )
 
 
+def _decoded(formula: NumpyFormula, inputs: Sequence[np.ndarray]) -> Decoded | None:
+    """Base and task vectors by machine code; None where a field wants weights. Whether they are finite is not told."""
+    operands = formula.operands
+    if operands.base is None or not operands.deltas:
+        return None
+    kind = Kind(operands.base, operands.experts, formula.real, formula.binding.zero, operands.same_is_zero)
+    found = decode_deltas(kind, inputs[: len(operands.inputs)])
+    return None if found is None else Decoded(found[0], found[1], found[1], {}, True)
+
+
 class LlvmMerger(NumpyMerger):
     """Merges tiles with one fused kernel: decode, formula, rounding, account, write."""
 
@@ -59,6 +70,10 @@ class LlvmMerger(NumpyMerger):
         )
         self.run = _Compiled(kernel, self)
 
+    def decoded(self, inputs: Sequence[np.ndarray]) -> Decoded:
+        """Base and experts for the field of a group."""
+        return _decoded(self, inputs) or super().decoded(inputs)
+
     def merge(self, tile: Tile, inputs: Sequence[np.ndarray], out: np.ndarray) -> Numbers:
         """Merge a tile whose field is among its inputs."""
         found = self.run(tile, inputs, ACCOUNT_BLOCK, out=out)
@@ -72,6 +87,10 @@ class LlvmReducer(NumpyReducer):
         super().__init__(binding)
         kernel = reduce_kernel(binding.formula, self.operands, self.values, reduce, zero_nonfinite=binding.zero)
         self.run = _Compiled(kernel, self)
+
+    def decoded(self, inputs: Sequence[np.ndarray]) -> Decoded:
+        """Base and experts for the field of a group."""
+        return _decoded(self, inputs) or super().decoded(inputs)
 
     @property
     def selected(self) -> int:

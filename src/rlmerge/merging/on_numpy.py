@@ -105,7 +105,7 @@ class NumpyFormula:
         place = len(self.operands.inputs) + sum(n for name, n in self.extra_names.items() if name < "field")
 
         def with_field(group: Tile, arrays: Sequence[np.ndarray], field: RowField) -> Sequence[np.ndarray]:
-            found = decode_tile(arrays, self.operands, {}, self.binding.zero, self.real)
+            found = self.decoded(arrays)
             shape = (group.count // self.columns, self.columns)
             made = self.on_shape(field.function, field.values, found, shape, {}, group.start)
             rows = np.ascontiguousarray(made, self.real).reshape(field.experts, -1)
@@ -116,6 +116,10 @@ class NumpyFormula:
             return
         for group, arrays in split(tile, inputs):
             yield group, with_field(group, arrays, self.field)
+
+    def decoded(self, inputs: Sequence[np.ndarray]) -> Decoded:
+        """Base and experts for the field of a group; it may be void once the next group is asked for."""
+        return decode_tile(inputs, self.operands, {}, self.binding.zero, self.real)
 
     def flat(self, decoded: Decoded, start: int) -> Any:
         """The formula on a decoded range that starts at flat index ``start``."""

@@ -71,12 +71,10 @@ def keep_probability(xp: Any, base: Any, tau: Any, *, density: Any, epsilon: Any
         if not 0 < share < 1 or spread == 0:
             found[k] = share
             continue
-        compiled = None
         if delta.dtype == np.float32:
-            compiled = spread_by_rank(np.ascontiguousarray(delta), float(share), float(spread), not rank_nonzero)
-        if compiled is not None:
-            found[k] = compiled
-            continue
+            rows = np.ascontiguousarray(delta)
+            if spread_by_rank(rows, float(share), float(spread), not rank_nonzero, found[k]) is not None:
+                continue
         size = np.abs(delta)
         rank = mean_ranks(size, size > 0 if rank_nonzero else np.ones(size.shape, bool))
         found[k] = share + spread * (2 * rank - 1)

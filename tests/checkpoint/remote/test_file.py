@@ -70,4 +70,7 @@ def test_copies_come_in_order(opened):
     data = path.read_bytes()
     ranges = [(at, at + 3) for at in range(0, len(data) - 3, 3)]
     assert list(file.copies(ranges)) == [data[first:last] for first, last in ranges]
+    fed = []
+    file.feed(ranges, lambda piece: fed.append(bytes(piece)))
+    assert b"".join(fed) == b"".join(data[first:last] for first, last in ranges)
     assert file.copy(5, 5) == b"" and file.read(5, 5).size == 0

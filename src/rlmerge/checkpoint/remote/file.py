@@ -59,6 +59,10 @@ class RemoteFile(InputFile):
             return (self.fetch(*each).tobytes() for each in wanted)
         return self._together(wanted)
 
+    def feed(self, ranges: Iterable[tuple[int, int]], take: Callable[[bytes | memoryview], object]) -> None:
+        for piece in self.copies(ranges):
+            take(piece)
+
     def _together(self, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
         """Several ranges, a few at a time."""
         with ThreadPoolExecutor(min(_SAMPLERS, len(ranges)), "rlmerge-sample") as pool:
