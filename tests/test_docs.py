@@ -15,6 +15,7 @@ from rlmerge.methods import get, names
 from support.attacks.places import MODELS, OUTPUTS
 
 ROOT = Path(__file__).parents[1]
+REPORTS = sorted(study.parent for study in (ROOT / "docs" / "lab-report").rglob("study.json.gz"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -28,8 +29,8 @@ def test_the_readme_lists_every_method_with_its_status():
     assert [name for name in names() if f"`{name}`" not in text] == []
 
 
-def test_the_report_of_the_laboratory_is_what_its_study_prints(tmp_path):
-    report = ROOT / "docs" / "lab-report"
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.name)
+def test_a_report_of_the_laboratory_is_what_its_study_prints(tmp_path, report):
     arguments = ["lab", "report", str(report / "study.json.gz"), "-o", str(tmp_path)]
     subprocess.run([sys.executable, "-c", "from rlmerge.cli import main; main()", *arguments], check=True)
     made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}

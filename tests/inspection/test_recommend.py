@@ -18,7 +18,7 @@ def test_the_method_that_kept_most_is_recommended_with_its_limits(unchanged):
     assert values["lam"] == 1.0 and values["weight"].tolist() == [1.0, 1.0]
     assert {"base_model", "merge_method", "lambda", "out_dtype"} <= set(found.reasons)
     reason = found.reasons["merge_method"]
-    assert "layer 0" in reason and "task_arithmetic beside it" in reason
+    assert "0.3 M parameters" in reason and "task_arithmetic beside it" in reason
     assert ("move too" in reason) == (unchanged > 0.5)
 
 
