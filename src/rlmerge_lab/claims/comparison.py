@@ -94,17 +94,32 @@ class Comparison:
 def compare(studies: Sequence[tuple[str, Result]]) -> Comparison:
     """Judge ``studies``, plain dicts of schema ``rlmerge.lab.study/1`` with their names, and put figures side by side.
 
-    Figures are the same by their claim: a rival that was chosen on dev may differ between studies. RequestError when a
-    study does not say how large its models are.
+    Studies of one vocabulary are judged by the methods that all of them merged with, so that the best of several is the
+    best of the same. Figures are the same by their claim: which method that is may differ. RequestError when a study
+    does not say how large its models are.
     """
     found = sorted(
-        (Judged.of(name, study) for name, study in studies),
+        (Judged.of(name, study) for name, study in _alike(studies)),
         key=lambda one: (one.vocabulary or 0, one.weights, one.profile),
     )
     known = {verdict.key: verdict for study in found for verdict in study.verdicts.values()}
     made = (_line(found, verdict, place) for verdict in known.values() for place in range(len(verdict.decides)))
     several = [line for line in made if len(line.figures) - line.figures.count(None) > 1]
     return Comparison(tuple(found), tuple(several))
+
+
+def _alike(studies: Sequence[tuple[str, Result]]) -> list[tuple[str, Result]]:
+    """The studies without merges by methods that another one of their vocabulary lacks."""
+    shared: dict[Any, set[str]] = {}
+    for _, study in studies:
+        own = {row["method"] for row in study.get("merges", ())}
+        shared[study.get("vocabulary")] = shared.get(study.get("vocabulary"), own) & own
+    return [(name, _only(study, shared[study.get("vocabulary")])) for name, study in studies]
+
+
+def _only(study: Result, methods: set[str]) -> Result:
+    rows = [row for row in study.get("merges", ()) if row["method"] in methods]
+    return {**study, "methods": [name for name in study.get("methods", ()) if name in methods], "merges": rows}
 
 
 def _line(studies: Sequence[Judged], verdict: Verdict, place: int) -> Line:

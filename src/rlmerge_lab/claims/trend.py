@@ -16,7 +16,8 @@ TREND_RULE = (
     "A trend is the least-squares slope of a figure's values, one a seed, over log10 of the number of weights, among "
     f"studies of one vocabulary; its interval is Student's t at {100 * LEVEL:g} % with two degrees of freedom less "
     "than values. The figure grows when the interval lies above 0, falls when it lies below 0, and otherwise no trend "
-    f"is seen. Fewer than two sizes, or a size with fewer than {MIN_SEEDS} seeds, decide nothing."
+    f"is seen. Fewer than two sizes, or a size with fewer than {MIN_SEEDS} seeds, decide nothing. Such "
+    "studies are judged by the methods that all of them merged with."
 )
 
 

@@ -51,6 +51,17 @@ def test_a_rival_that_differs_between_studies_is_named(found):
     assert line.name.split("; ") == [f"gain kept, rl, tuned, {name} − task_arithmetic" for name in ("ties", "ram")]
 
 
+def test_only_methods_of_all_studies_of_a_vocabulary_are_compared():
+    """The best entrywise method of one study is not held against another study that never tried it."""
+    one, two = second_edition(parameters=10**5), second_edition(parameters=10**6)
+    for row in one["merges"]:
+        row["dev"] = float(row["method"] == "ram")
+    two["merges"] = [row for row in two["merges"] if row["method"] != "ram"]
+    line = next(each for each in compare([("a", one), ("b", two)]).lines if each.key == "entrywise")
+    assert "ram" not in line.name
+    assert one["methods"] and any(row["method"] == "ram" for row in one["merges"])
+
+
 def test_a_study_without_sizes_is_refused():
     with pytest.raises(RequestError, match="how many weights"):
         compare([("a.json", study(parameters=None)), sized(10**5, 0.0)])
