@@ -41,6 +41,7 @@ def test_ticks_are_written_with_a_true_minus_and_without_float_dust():
     x = axis([-1, 1], 0, 1)
     assert [x.text(v) for v in (-0.5, 3 * 0.1, 0.0)] == ["−0.5", "0.3", "0"]
     assert axis([0, 1], 0, 1, percent=True).text(-0.25) == "−25 %"
+    assert [x.text(v) for v in (150_000.0, -20_000.0, 1_000.0, 3e9)] == ["150,000", "−20,000", "1000", "3e+09"]
 
 
 @pytest.mark.parametrize(

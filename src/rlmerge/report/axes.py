@@ -56,7 +56,8 @@ class Axis:
         """A tick's label."""
         if self.spelled is not None:
             return self.spelled(value)
-        shown = f"{round(100 * value if self.percent else value, 10):.4g}".replace("-", MINUS)
+        number = round(100 * value if self.percent else value, 10)
+        shown = (f"{number:,.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:.4g}").replace("-", MINUS)
         return f"{shown} %" if self.percent else shown
 
 
