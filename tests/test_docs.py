@@ -38,6 +38,16 @@ def test_a_report_of_the_laboratory_is_what_its_study_prints(tmp_path, report):
     assert kept == {name: text for name, text in made.items() if name != "report.html"}
 
 
+def test_the_comparison_of_sizes_is_what_its_studies_print(tmp_path):
+    kept = ROOT / "docs" / "lab-report" / "sizes"
+    studies = ["../words/study.json.gz", "words-128.json.gz", "words-256.json.gz"]
+    arguments = ["lab", "compare", *studies, "-o", str(tmp_path)]
+    subprocess.run([sys.executable, "-c", "from rlmerge.cli import main; main()", *arguments], check=True, cwd=kept)
+    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    found = {path.name: path.read_text(encoding="utf-8") for path in kept.iterdir() if path.suffix != ".gz"}
+    assert found == made
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
