@@ -1,9 +1,12 @@
 """Editions of remote files: what was opened is what is read, or an error."""
 
+import numpy as np
 import pytest
 
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.errors import RunError
+from support.models import write_model
+from support.stores import times
 
 
 @pytest.fixture
@@ -74,3 +77,22 @@ def test_copies_come_in_order(opened):
     file.feed(ranges, lambda piece: fed.append(bytes(piece)))
     assert b"".join(fed) == b"".join(data[first:last] for first, last in ranges)
     assert file.copy(5, 5) == b"" and file.read(5, 5).size == 0
+
+
+@pytest.mark.parametrize("longest", [2**20, 20])
+def test_a_header_costs_two_requests_however_long_it_is(web, models, faults, monkeypatch, longest):
+    """Of many shards at a time where it is short; none of it is kept."""
+    write_model(models / "org" / "many", {f"model.layers.{k}.w": np.full((2, 2), k) for k in range(50)})
+    monkeypatch.setattr("rlmerge.checkpoint.remote.mirror.LONGEST", longest)
+    model = open_checkpoint(f"{web}/many")
+    asked = [entry for entry in faults.log if entry[0] == "GET" and entry[1].endswith(".safetensors")]
+    assert len(asked) == 2
+    here = open_checkpoint(models / "org" / "many")
+    assert {n: s.shape for n, s in model.tensors.items()} == {n: s.shape for n, s in here.tensors.items()}
+    assert all(source.file.beginning is None for source in model.tensors.values())
+    assert model.tensors["model.layers.7.w"].read().tolist() == here.tensors["model.layers.7.w"].read().tolist()
+
+
+def test_headers_that_cannot_be_fetched_together_are_asked_for_again(web, faults):
+    faults.plan = times(2, "500", "model.safetensors")
+    assert open_checkpoint(f"{web}/base").tensors

@@ -36,6 +36,8 @@ class RemoteFile(InputFile):
         self.stamp = stamp
         self.store = store
         self.name = name
+        self.beginning: bytes | None = None
+        """Its first bytes, where they were fetched with those of other files, until the header was read from them."""
         self._seen = time.monotonic()
         self._known: dict[Hashable, bytes] = {}
         self._lock = threading.Lock()
@@ -51,6 +53,13 @@ class RemoteFile(InputFile):
         return LINK.read(self, first, last) if first < last else np.empty(0, np.uint8)
 
     def copy(self, first: int, last: int) -> bytes:
+        kept = self.beginning
+        if kept is not None and first < len(kept):
+            if first:  # A header's length is asked for first, from 0 on, and then the header itself.
+                self.beginning = None
+            if last <= len(kept):
+                return kept[first:last]
+            return kept[first:] + self.fetch(len(kept), last).tobytes()
         return b"".join(self.copies((at, min(last, at + PIECE)) for at in range(first, last, PIECE)))
 
     def copies(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:

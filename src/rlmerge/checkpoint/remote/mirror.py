@@ -7,14 +7,16 @@ ranges over the network (``opened_remotely``). The mirror is temporary and goes 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
 from rlmerge.addresses import check_address, stand_in
+from rlmerge.checkpoint.disguise import HEAD
 from rlmerge.checkpoint.hub import PATTERNS
 from rlmerge.checkpoint.remote.file import RemoteFile
 from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Store, retried
@@ -28,7 +30,11 @@ MAX_FETCHED = 2**30
 
 WEIGHTS = ".safetensors"
 
+LONGEST = 2**20
+"""Bytes of the longest header that is fetched together with those of other files."""
+
 _AT_A_TIME = 8
+_HEADERS_AT_A_TIME = 16
 _remote: dict[Path, RemoteFile] = {}
 
 
@@ -58,13 +64,16 @@ def mirrored(address: str, revision: str | None) -> Mirror:
         raise CheckpointError(held, where=store.address, hint=hint)
     root = _root(store.address)
     _fetch(store, root, {name: stamp for name, stamp in files.items() if is_small(name)})
+    weights: list[RemoteFile] = []
     for name in files:
         path = root / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         if name.endswith(WEIGHTS):
-            read_remotely(path, RemoteFile(path, store, name, files[name]))
+            weights.append(RemoteFile(path, store, name, files[name]))
+            read_remotely(path, weights[-1])
+    _fetch_headers([file for file in weights if "/" not in file.name])
     stand_in(str(root), store.address)
     return Mirror(root, store.address, getattr(store, "commit", None))
 
@@ -140,4 +149,22 @@ def _fetch(store: Store, root: Path, files: Mapping[str, ObjectStamp]) -> None:
         path.write_bytes(data)
 
     with ThreadPoolExecutor(_AT_A_TIME, "rlmerge-mirror") as pool:
+        list(pool.map(fetch, files))
+
+
+def _fetch_headers(files: Sequence[RemoteFile]) -> None:
+    """Fetch the headers of many shards at a time: one after the other, each would cost two round trips."""
+
+    def fetch(file: RemoteFile) -> None:
+        # What fails now is asked for again, patiently, when it is needed.
+        with suppress(Exception):
+            stamp = file.stamp
+            assert isinstance(stamp, ObjectStamp)
+            head = file.store.get(file.name, stamp, 0, min(HEAD, stamp.size)).tobytes()
+            end = 8 + int.from_bytes(head[:8], "little")
+            if len(head) < end <= min(LONGEST, stamp.size):
+                head += file.store.get(file.name, stamp, len(head), end).tobytes()
+            file.beginning = head
+
+    with ThreadPoolExecutor(_HEADERS_AT_A_TIME, "rlmerge-headers") as pool:
         list(pool.map(fetch, files))
