@@ -97,11 +97,11 @@ class Rounds:
     def _round(self, asked: Sequence[tuple[Any, dict[str, Scalar]]]) -> None:
         """Merge the candidates of a round in one read, score them, and stop the worse halves early.
 
-        Values that were tried before get what they got then.
+        Values that were tried before get what they got then, unless they failed: that may pass.
         """
         recipes: dict[str, Recipe] = {}
         trials: dict[str, Any] = {}
-        tried = {_key(trial.parameters): trial.number for trial in self.study.trials()}
+        tried = {_key(trial.parameters): trial.number for trial in self.study.trials() if trial.state != "fail"}
         repeated: list[tuple[Any, int]] = []
         for trial, values in asked:
             first = tried.setdefault(_key(trial.params), trial.number)
