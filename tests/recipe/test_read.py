@@ -30,7 +30,7 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
     assert caught.value.hint == f"Did you mean '{tmp_path / 'recipe.yaml'}'?"
     with pytest.raises(RequestError) as caught:
         read_text(tmp_path / "zzzzzzzz")
-    assert caught.value.hint == "Recipes there: recipe.yaml."
+    assert caught.value.hint == "YAML files there: recipe.yaml."
     with pytest.raises(RequestError, match="no such recipe file") as caught:
         read_text(tmp_path / "nowhere" / "recipe.yaml")
     assert "no directory" in caught.value.hint

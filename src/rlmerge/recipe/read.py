@@ -106,4 +106,4 @@ def _near_files(path: Path) -> str | None:
     close = nearest(path.name, names)
     if close:
         return f"Did you mean '{printable(str(folder / close))}'?"
-    return f"Recipes there: {printable(', '.join(names[:5]))}." if names else None
+    return f"YAML files there: {printable(', '.join(names[:5]))}." if names else None
