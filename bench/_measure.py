@@ -135,6 +135,18 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{package} {metadata.version(package)}" for package in packages)
 
 
+def environment(venv: Path, program: str, pins: Sequence[str], names: Sequence[str]) -> str:
+    """Create the environment of another ``program`` of ``pins`` if it is missing; versions of ``names`` in it."""
+    python = str(venv / "bin" / "python")
+    if not (venv / "bin" / program).exists():
+        print(f"Installing {' and '.join(pins)} into {venv} ...")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+        for pin in pins:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", pin], check=True)
+    code = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {tuple(names)}))"
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns: the first to the left, the others to the right."""
     cells = [list(header), *map(list, rows)]

@@ -12,13 +12,22 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from _measure import BENCH, RLMERGE, SCRATCH, Measurement, common_arguments, measure, report, table, workspace
+from _measure import (
+    BENCH,
+    RLMERGE,
+    SCRATCH,
+    Measurement,
+    common_arguments,
+    environment,
+    measure,
+    report,
+    table,
+    workspace,
+)
 from generate import add_arguments, generate, llama, spec_of
 
 from rlmerge.checkpoint.model import open_checkpoint
@@ -34,15 +43,7 @@ SAME = {"tsv": {"lambda": 1}, "iso_c": {"lambda": 1}, "wudi": {"lambda": 1, "oth
 
 def install() -> str:
     """Create FusionBench's environment if it is missing; returns the versions in it."""
-    python = str(VENV / "bin" / "python")
-    if not (VENV / "bin" / "fusion_bench").exists():
-        print(f"Installing {' and '.join(PINS)} into {VENV} ...")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
-        for pin in PINS:
-            subprocess.run([python, "-m", "pip", "install", "--quiet", pin], check=True)
-    names = ("fusion-bench", "torch", "transformers")
-    code = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {names}))"
-    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return environment(VENV, "fusion_bench", PINS, ("fusion-bench", "torch", "transformers"))
 
 
 def ours(case: str, models: Sequence[Path], out: Path, memory: str, workers: int) -> Measurement:

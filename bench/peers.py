@@ -12,15 +12,24 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 from _agree import Agreement, changed_share, compare, threshold_ties
-from _measure import RLMERGE, SCRATCH, Measurement, common_arguments, measure, median, report, table, workspace
+from _measure import (
+    RLMERGE,
+    SCRATCH,
+    Measurement,
+    common_arguments,
+    environment,
+    measure,
+    median,
+    report,
+    table,
+    workspace,
+)
 from generate import add_arguments, generate, llama, spec_of
 
 VENV = SCRATCH / "mergekit-venv"
@@ -104,15 +113,7 @@ def commands(recipe: Path, out: Path) -> dict[str, list[str]]:
 
 def install() -> str:
     """Create mergekit's environment if it is missing; returns the versions in it."""
-    python = str(VENV / "bin" / "python")
-    if not (VENV / "bin" / "mergekit-yaml").exists():
-        print(f"Installing {' and '.join(PINS)} into {VENV} ...")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
-        for pin in PINS:
-            subprocess.run([python, "-m", "pip", "install", "--quiet", pin], check=True)
-    names = ("mergekit", "torch", "transformers")
-    code = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {names}))"
-    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return environment(VENV, "mergekit-yaml", PINS, ("mergekit", "torch", "transformers"))
 
 
 def time_all(names: Sequence[str], models: Sequence[Path], repeats: int, work: Path) -> Iterator[list[str]]:
