@@ -78,7 +78,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--cases", nargs="*", default=METHODS, metavar="'NAME KEY=VALUE ...'")
     parser.add_argument("--beside", nargs="*", choices=SAME, default=("tsv",), metavar="NAME")
-    parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--memory", default="16GB", help="embeddings merge whole, as all matrices do")
     parser.add_argument("--workers", type=int, default=2)
     common_arguments(parser)
     arguments = parser.parse_args()
