@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,7 +27,7 @@ from .nonfinite import refuse_nonfinite, refuse_overflow
 from .sinks import Sink
 from .sizing import Sizing
 from .statistics import Statistics
-from .stream import Workers
+from .stream import PREFETCH_BYTES, Workers
 from .tiles import Tile, cut
 
 
@@ -149,9 +150,7 @@ class Executor:
         writer.start()
         try:
             with suppress(_Stopped):
-                for task, following in _with_next(tasks):
-                    if following is not None and following.tiles is None:
-                        self.workers.prefetch(following.jobs[0])
+                for task in self._asked_ahead(tasks):
                     self._submit(task)
         except BaseException as error:
             self.failure = self.failure or error
@@ -161,6 +160,23 @@ class Executor:
             writer.join()
         if self.failure is not None:
             raise self.failure
+
+    def _asked_ahead(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """The same tasks, each handed out once the next ``PREFETCH_BYTES`` of those behind it were asked for."""
+        waiting: deque[tuple[Task, int]] = deque()
+        behind = 0
+        for task in tasks:
+            size = task.nbytes
+            if waiting:
+                behind += size
+                if task.tiles is None:
+                    self.workers.prefetch(task.jobs[0])
+            waiting.append((task, size))
+            while len(waiting) > 1 and behind >= PREFETCH_BYTES:
+                yield waiting.popleft()[0]
+                behind -= waiting[0][1]
+        while waiting:
+            yield waiting.popleft()[0]
 
     def _submit(self, task: Task) -> None:
         """Hand a task's tiles to the workers and, in order, to the writer."""
@@ -350,13 +366,3 @@ def _done(value: Any) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_result(value)
     return future
-
-
-def _with_next(tasks: Iterable[Task]) -> Iterator[tuple[Task, Task | None]]:
-    waiting: Task | None = None
-    for task in tasks:
-        if waiting is not None:
-            yield waiting, task
-        waiting = task
-    if waiting is not None:
-        yield waiting, None
