@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rlmerge.errors import RlmergeError
+from rlmerge.merging import execute
 from rlmerge.merging import statistics as statistics_module
 from rlmerge.merging.make import open_recipe
 from rlmerge.merging.sinks import StateSink
@@ -53,6 +54,18 @@ def test_each_is_what_it_is_alone(opened):
         assert set(alone) == set(state)
         for name, values in alone.items():
             assert np.array_equal(values.view(np.uint8), state[name].view(np.uint8)), (plan.method.name, name)
+
+
+def test_each_is_what_it_is_alone_where_a_part_is_accounted_for(opened, monkeypatch):
+    """Most of each tensor is merged without an account, and has the same bytes."""
+    monkeypatch.setattr(execute, "REGION", 1024)
+    monkeypatch.setattr(execute, "SAMPLE", 256)
+    sinks = [Sampling() for _ in opened]
+    assert merge_together(opened, sinks, Quiet()) == 1
+    whole, _ = run(opened)
+    for plan, sink, state in zip(opened, sinks, whole, strict=True):
+        for name, values in state.items():
+            assert np.array_equal(values.view(np.uint8), sink.state[name].view(np.uint8)), (plan.method.name, name)
 
 
 def test_thresholds_of_several_densities_count_once(opened, monkeypatch):

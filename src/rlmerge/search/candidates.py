@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +98,7 @@ class _RecordingSink(StateSink):
 
     def hand_over(self) -> dict[str, np.ndarray]:
         """The tensors, of which the sink keeps none: the memory is theirs alone."""
-        found, self.state, self._memory = self.state, {}, self._memory[:0].copy()
+        found, self.state, self._memory = self.state, {}, np.empty(0, np.uint8)
         return found
 
 
@@ -107,22 +107,26 @@ class _Memory:
     touched costs the system more time than a merge into it does."""
 
     def __init__(self) -> None:
-        self._held: list[np.ndarray] = []
+        # Each with the array that was made of it last. Views of that keep it alive, as they would not keep an array
+        # alive that owns its memory: NumPy lets them refer to the owner alone.
+        self._held: list[tuple[memoryview, Callable[[], np.ndarray | None]]] = []
 
     def take(self, nbytes: int) -> np.ndarray:
         """At least ``nbytes`` that nobody looks at. One that large is backed by huge pages."""
-        unused: list[int] = []
-        for place in range(len(self._held)):
-            memory = self._held[place]
-            # The list, the name and the call hold it: a view, however small, would be one more.
-            if sys.getrefcount(memory) == 3:
-                if len(memory) >= nbytes:
-                    return memory
-                unused.append(place)
+        unused = [place for place, (_, user) in enumerate(self._held) if user() is None]
+        for place in unused:
+            if len(self._held[place][0]) >= nbytes:
+                return self._lend(place)
         for place in reversed(unused):
             del self._held[place]
-        self._held.append(np.empty(nbytes, np.uint8))
-        return self._held[-1]
+        self._held.append((np.empty(nbytes, np.uint8).data, lambda: None))
+        return self._lend(-1)
+
+    def _lend(self, place: int) -> np.ndarray:
+        memory = self._held[place][0]
+        array = np.frombuffer(memory, np.uint8)
+        self._held[place] = memory, weakref.ref(array)
+        return array
 
 
 def _padded(job: Job) -> int:
