@@ -54,6 +54,12 @@ def test_links_lead_somewhere(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_pages_of_the_site_link_to_pages_of_the_site(page):
+    """What else the repository holds is linked by its address: the site is built without it."""
+    assert re.findall(r"\]\((\.\./[^)]*)\)", page.read_text()) == []
+
+
 def test_the_guarantees_name_tests_that_exist():
     named = re.findall(r"`(?:python )?((?:tests|bench)/[\w/]+\.py)", (ROOT / "docs" / "guarantees.md").read_text())
     assert len(named) > 20
