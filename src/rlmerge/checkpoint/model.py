@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -82,10 +83,24 @@ def open_checkpoint(
     no such directory, or it is malformed, unsafe, or holds something other than a model's weights.
     """
     text = os.fspath(reference)
-    if is_address(text) and not has_folder(Path(text)):
+    if _is_remote(text):
         return _open_remote(text, revision, base)
     root, commit = _locate(text, revision)
     return _open(text, root, commit, base)
+
+
+def listed_together(models: Iterable[tuple[str, str | None]]) -> AbstractContextManager[None]:
+    """Within it, ``open_checkpoint`` finds those of these references and revisions that are remote listed already."""
+    remote = [model for model in models if _is_remote(model[0])]
+    if len(remote) < 2:
+        return nullcontext()
+    from rlmerge.checkpoint.remote import mirrored_together
+
+    return mirrored_together(remote)
+
+
+def _is_remote(text: str) -> bool:
+    return is_address(text) and not has_folder(Path(text))
 
 
 def _open_remote(text: str, revision: str | None, base: Checkpoint | None) -> Checkpoint:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -142,15 +143,15 @@ class Executor:
         self.failure: BaseException | None = None
         self.stop = threading.Event()
 
-    def run(self, tasks: Iterable[Task]) -> None:
-        """Merge every task. Raises what any thread raised first."""
+    def run(self, tasks: Iterable[Task], following: Iterable[Task] = ()) -> None:
+        """Merge every task; what those ``following`` will read first is asked for. Raises what any thread raised first."""
         for _ in range(self.sizing.buffers * len(self.lanes)):
             self.buffers.put(np.empty(self.sizing.buffer, np.uint8))
         writer = threading.Thread(target=self._write_all, name="rlmerge-writer")
         writer.start()
         try:
             with suppress(_Stopped):
-                for task in self._asked_ahead(tasks):
+                for task in self._asked_ahead(tasks, following):
                     self._submit(task)
         except BaseException as error:
             self.failure = self.failure or error
@@ -161,22 +162,27 @@ class Executor:
         if self.failure is not None:
             raise self.failure
 
-    def _asked_ahead(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """The same tasks, each handed out once the next ``PREFETCH_BYTES`` of those behind it were asked for."""
+    def _asked_ahead(self, tasks: Iterable[Task], following: Iterable[Task]) -> Iterator[Task]:
+        """``tasks``, each handed out once the next ``PREFETCH_BYTES`` of those behind it were asked for."""
         waiting: deque[tuple[Task, int]] = deque()
         behind = 0
-        for task in tasks:
+        tasks = list(tasks)
+        left = len(tasks)
+        for task in chain(tasks, following):
+            if not left:
+                return
             size = task.nbytes
             if waiting:
                 behind += size
                 if task.tiles is None:
                     self.workers.prefetch(task.jobs[0])
             waiting.append((task, size))
-            while len(waiting) > 1 and behind >= PREFETCH_BYTES:
+            while left and len(waiting) > 1 and behind >= PREFETCH_BYTES:
                 yield waiting.popleft()[0]
+                left -= 1
                 behind -= waiting[0][1]
-        while waiting:
-            yield waiting.popleft()[0]
+        for task, _ in islice(waiting, left):
+            yield task
 
     def _submit(self, task: Task) -> None:
         """Hand a task's tiles to the workers and, in order, to the writer."""

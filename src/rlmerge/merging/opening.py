@@ -11,6 +11,7 @@ from rlmerge.checkpoint import Checkpoint, hub, open_checkpoint
 from rlmerge.checkpoint.alike import opened_together
 from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.fingerprint import same_weights
+from rlmerge.checkpoint.model import listed_together
 from rlmerge.errors import CheckpointError, RecipeError, RequestError
 from rlmerge.methods import Method
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
@@ -44,7 +45,8 @@ def open_models(recipe: Recipe, stages: Mapping[str, Checkpoint] | None = None) 
     RecipeError with all models that cannot be opened.
     """
     opening = _Opening(recipe, stages or {})
-    with opened_together():
+    named = [part for model in recipe.models if not model.stage for part in (model, model.adapter) if part is not None]
+    with opened_together(), listed_together((part.reference, part.revision) for part in named):
         for model in recipe.models:
             opening.open(model)
     if problems := list(dict.fromkeys(opening.failed.values())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from .routers import MIXED_ROUTERS, measure_routers
 from .seal import write_side_files
 from .sinks import ShardSink
 from .statistics import Statistics
-from .stream import Workers
-from .wrong_base import check_base
+from .stream import Workers, ask_for_first
+from .wrong_base import ask_for_samples, check_base
 
 Documents = Callable[[Plan, MergeResult], Mapping[str, bytes]]
 
@@ -44,19 +45,21 @@ def merge_shard(
     statistics: Statistics,
     workers: Workers,
     progress: Progress,
+    following: ShardPlan | None = None,
 ) -> ShardRecord:
     """Merge the tensors of one shard that the journal of ``partial`` does not hold yet.
 
     The unit of work: shards depend on each other only through statistics over the whole model, which must have been
-    scanned.
+    scanned. What the ``following`` shard reads first is asked for towards the end.
     """
     completed = partial.completed()
     jobs = plan.jobs_of(shard)
     left = [job for job in jobs if job.last not in completed]
+    then = [job for job in plan.jobs_of(following) if job.last not in completed] if following and left else []
     sink = ShardSink(partial, [shard], plan.options)
     lane = Lane(statistics, sink)
     executor = Executor([lane], workers, plan.sizing, plan.options, progress, digested=True)
-    executor.run(Task((job,)) for job in left)
+    executor.run((Task((job,)) for job in left), (Task((job,)) for job in then))
     kept = {job.name: completed[job.last].stats for job in jobs if job.last in completed}
     return ShardRecord(shard.name, {**kept, **sink.stats})
 
@@ -81,6 +84,10 @@ def run(
     options = plan.options
     if options.resume:
         progress.start("check finished tensors", 0)
+    if plan.bytes_remote and not options.resume:
+        # The plan's digest takes many small requests: the link has room for large ones beside them.
+        ask_for_samples(plan)
+        ask_for_first((job for shard in plan.shards[:1] for job in plan.jobs_of(shard)), plan.sizing.ahead)
     with PartialDirectory(
         Path(out),
         plan.digest,
@@ -163,7 +170,10 @@ def merge_shards(
     if left:
         statistics.scan_model()
     progress.start("merge", sum(source.nbytes for job in left for source in job.inputs))
-    records = [merge_shard(plan, shard, partial, statistics, workers, progress) for shard in shards]
+    records = [
+        merge_shard(plan, shard, partial, statistics, workers, progress, following)
+        for shard, following in zip_longest(shards, shards[1:])
+    ]
     progress.done()
     return records
 

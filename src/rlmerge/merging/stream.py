@@ -26,10 +26,7 @@ class Workers:
     """Threads that compute tiles with one backend; remote inputs may take ``ahead`` bytes before they are needed."""
 
     def __init__(self, threads: int, backend: Backend | None = None, *, ahead: int = 0) -> None:
-        if ahead:
-            from rlmerge.checkpoint.remote.link import LINK
-
-            LINK.capacity = ahead
+        _limit(ahead)
         self.threads = threads
         self.backend: Backend = backend or LlvmBackend()
         self.pool = ThreadPoolExecutor(threads, "rlmerge-worker")
@@ -75,9 +72,7 @@ class Workers:
 
     def prefetch(self, job: Job) -> None:
         """Ask for the beginning of a tensor that will be needed soon."""
-        for tile in islice(cut(job, PREFETCH_BYTES // 8), 1):
-            for source in tile.inputs:
-                source.prefetch(*tile.span(source))
+        _ask_for_beginning(job)
 
     def prefetched(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """The same tiles, each handed out after those of the next ``PREFETCH_BYTES`` were asked for."""
@@ -93,3 +88,30 @@ class Workers:
                 held -= first.nbytes
                 yield first
         yield from waiting
+
+
+def ask_for_first(jobs: Iterable[Job], ahead: int) -> None:
+    """Ask for what a merge of ``jobs`` reads first, of remote inputs that may take ``ahead`` bytes before its start."""
+    _limit(ahead)
+    asked = 0
+    for job in jobs:
+        asked += _ask_for_beginning(job)
+        if asked >= ahead // 2:
+            return
+
+
+def _ask_for_beginning(job: Job) -> int:
+    """Ask for the first tile of a tensor; how many bytes it has."""
+    for tile in islice(cut(job, PREFETCH_BYTES // 8), 1):
+        for source in tile.inputs:
+            source.prefetch(*tile.span(source))
+        return tile.nbytes
+    return 0
+
+
+def _limit(ahead: int) -> None:
+    """Let remote inputs take so many bytes; 0 changes nothing."""
+    if ahead:
+        from rlmerge.checkpoint.remote.link import LINK
+
+        LINK.capacity = ahead

@@ -30,10 +30,10 @@ def check_base(plan: Plan) -> list[str]:
 
     Vectors are left out: the scales of normalisation layers are close to 1 in all models.
     """
-    matrices = [t for t in plan.merged if t.base is not None and _is_matrix(t)]
-    chosen = [matrices[i] for i in sorted({i * len(matrices) // MATRICES for i in range(MATRICES)})] if matrices else []
+    chosen = _chosen(plan)
     if sum(min(ENTRIES, t.output.numel) for t in chosen) < FEWEST:
         return []
+    ask_for_samples(plan)
     cosines: list[list[float]] = [[] for _ in plan.experts]
     equal = np.zeros(len(plan.experts))
     seen = 0
@@ -54,17 +54,37 @@ def check_base(plan: Plan) -> list[str]:
     ]
 
 
+def ask_for_samples(plan: Plan) -> None:
+    """Ask for what ``check_base`` will read."""
+    for tensor in _chosen(plan):
+        for info in (tensor.base, *tensor.experts):
+            if info is not None:
+                info.prefetch(*_sampled(info))
+
+
+def _chosen(plan: Plan) -> list[Job]:
+    """The matrices that are sampled, in an order that does not change."""
+    matrices = [t for t in plan.merged if t.base is not None and _is_matrix(t)]
+    return [matrices[i] for i in sorted({i * len(matrices) // MATRICES for i in range(MATRICES)})] if matrices else []
+
+
 def _is_matrix(tensor: Job) -> bool:
     return len(tensor.output.shape) > 1 and tensor.output.numel > 0
 
 
 def _sample(info: Source) -> np.ndarray:
-    """Consecutive entries from the middle of a tensor, in float64."""
+    """The sampled entries of a tensor, in float64."""
+    start, stop = _sampled(info)
+    values = decode(info.read(start, stop), info.dtype).astype(np.float64)
+    info.release(start, stop)
+    return values
+
+
+def _sampled(info: Source) -> tuple[int, int]:
+    """Consecutive entries in the middle of a tensor."""
     count = min(ENTRIES, info.numel)
     start = (info.numel - count) // 2
-    values = decode(info.read(start, start + count), info.dtype).astype(np.float64)
-    info.release(start, start + count)
-    return values
+    return start, start + count
 
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> float | None:

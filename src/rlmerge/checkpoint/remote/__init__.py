@@ -6,6 +6,6 @@ of one edition (``file``) through the requests that all of them share (``link``)
 """
 
 from rlmerge.addresses import addressed
-from rlmerge.checkpoint.remote.mirror import Mirror, mirrored, opened_remotely
+from rlmerge.checkpoint.remote.mirror import Mirror, mirrored, mirrored_together, opened_remotely
 
-__all__ = ["Mirror", "addressed", "mirrored", "opened_remotely"]
+__all__ = ["Mirror", "addressed", "mirrored", "mirrored_together", "opened_remotely"]

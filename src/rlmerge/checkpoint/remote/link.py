@@ -66,6 +66,7 @@ class Link:
     def __init__(self, connections: int = CONNECTIONS, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.held = 0
+        self._flying = 0
         self._connections = connections
         self._threads = 0
         self._idle = 0
@@ -150,15 +151,23 @@ class Link:
             yield first, last
 
     def _pump(self) -> None:
-        """Start what waits, as far as connections and memory go."""
+        """Start what waits, as far as connections and memory go.
+
+        At most half of the memory is for what is on its way: requests that share a connection's rate end together, and
+        while their data is read the next ones must be under way.
+        """
         while self._waiting and self._active < self._connections:
-            if self.held and not self._make_room(self._waiting[0].size, self._spent):
+            size = self._waiting[0].size
+            if self._flying and self._flying + size > self.capacity // 2:
+                return
+            if self.held and not self._make_room(size, self._spent):
                 return
             self._start(self._waiting.popleft())
 
     def _start(self, span: _Span) -> None:
         span.started = span.held = True
         self.held += span.size
+        self._flying += span.size
         self._active += 1
         if self._active > self._threads:
             self._threads += 1
@@ -233,6 +242,7 @@ class Link:
             with self._changed:
                 span.data, span.error = data, error
                 self._active -= 1
+                self._flying -= span.size
                 if span not in self._spans.get(span.file, ()):
                     self._let_go(span)
                 self._pump()

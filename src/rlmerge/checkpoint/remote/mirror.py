@@ -7,9 +7,10 @@ ranges over the network (``opened_remotely``). The mirror is temporary and goes 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -33,9 +34,11 @@ WEIGHTS = ".safetensors"
 LONGEST = 2**20
 """Bytes of the longest header that is fetched together with those of other files."""
 
+_MODELS_AT_A_TIME = 8
 _AT_A_TIME = 8
 _HEADERS_AT_A_TIME = 16
 _remote: dict[Path, RemoteFile] = {}
+_underway: ContextVar[dict[tuple[str, str | None], Future[Mirror]] | None] = ContextVar("underway", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,26 @@ def mirrored(address: str, revision: str | None) -> Mirror:
 
     CheckpointError if the address is none, holds credentials, cannot be read, or holds no safetensors files.
     """
+    underway = (_underway.get() or {}).pop((address, revision), None)
+    return _mirrored(address, revision) if underway is None else underway.result()
+
+
+@contextmanager
+def mirrored_together(models: Iterable[tuple[str, str | None]]) -> Generator[None, None, None]:
+    """Within it the first ``mirrored`` of each of these addresses and revisions takes one that was begun on entry.
+
+    Listing a model takes several trips over the network; so those of many models are made at a time.
+    """
+    _home()
+    with ThreadPoolExecutor(_MODELS_AT_A_TIME, "rlmerge-models") as pool:
+        token = _underway.set({model: pool.submit(_mirrored, *model) for model in dict.fromkeys(models)})
+        try:
+            yield
+        finally:
+            _underway.reset(token)
+
+
+def _mirrored(address: str, revision: str | None) -> Mirror:
     try:
         address = check_address(address)
     except ValueError as error:
