@@ -28,6 +28,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from _measure import report
 from generate import Spec, generate, llama, quantity
 from remote import bucket, empty
 
@@ -197,6 +198,13 @@ def torment_upload(folder: Path, kills: int, experts: int, moments: random.Rando
     return hit
 
 
+def told(what: str, hit: Counter[str]) -> str:
+    """Where the kills of a kind of merges hit, printed at once."""
+    text = f"Kills of merges {what}: " + ", ".join(f"{count} {place}" for place, count in hit.most_common()) + "."
+    print(text, flush=True)
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill merges at random moments and resume them.")
     parser.add_argument("--upload", action="store_true", help="of merges into an object store")
@@ -204,20 +212,23 @@ def main() -> None:
     parser.add_argument("--parameters", type=quantity, default="20M", help="of one model (default 20M)")
     parser.add_argument("--experts", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true", help="append the results to bench/RESULTS.md")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rlmerge-kill-"))
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     shapes, config = llama(arguments.parameters)
     generate(folder, shapes, config, Spec(experts=arguments.experts))
     moments = random.Random(arguments.seed)
+    said: list[str] = []
     if arguments.upload:
         hit = torment_upload(folder, arguments.kills, arguments.experts, moments)
-        print("upload: " + ", ".join(f"{count} {place}" for place, count in hit.most_common()), flush=True)
+        said = [told("into a store", hit)]
     for method in () if arguments.upload else METHODS:
         hit = torment(method, folder, -(-arguments.kills // len(METHODS)), arguments.experts, moments)
-        print(f"{method}: " + ", ".join(f"{count} {place}" for place, count in hit.most_common()), flush=True)
-    print(f"every one of them resumed to the bytes of an undisturbed run (seed {arguments.seed})")
+        said.append(told(f"by {method}", hit))
     shutil.rmtree(folder)
+    said.append("Every one of them resumed to the bytes of an undisturbed run.")
+    report("Killed merges", "\n\n".join(said), arguments.record)
 
 
 if __name__ == "__main__":

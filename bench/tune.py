@@ -25,6 +25,7 @@ from rlmerge.evaluate.exact import score
 from rlmerge.evaluate.statistics import percentiles, resampled_means
 from rlmerge.language.characters import read_vocabulary
 from rlmerge.language.tiny import TinyLlama, load
+from rlmerge.search.request import DENSITY, WEIGHT
 from rlmerge_lab.study.candidates import candidates
 from rlmerge_lab.study.cases import Case, Evaluations, Model
 from rlmerge_lab.study.scoring import Evaluation, Reference
@@ -108,15 +109,15 @@ def planned(arm: Arm, case: Case, methods: list[str], trials: int) -> Found:
     return Found(dev, arm.probabilities(model), seconds, f"{candidate.label} {values}")
 
 
-def searched(arm: Arm, work: Path, methods: list[str], trials: int, weights: list[float], seed: int) -> Found:
-    """The winner of a search over ``weights`` from low to high."""
+def searched(arm: Arm, work: Path, methods: list[str], trials: int, scales: list[float], seed: int) -> Found:
+    """The winner of a search over ``lambda`` from low to high."""
     data = MODELS / "data" / "dev.jsonl"
-    weight = dict(zip(("low", "high"), weights, strict=True))
+    scale = {**dict(zip(("low", "high"), scales, strict=True)), "log": True}
     search = {
         "merge_method": {"choices": methods},
         "base_model": str(MODELS / "base"),
-        "models": [{"model": str(path), "parameters": {"weight": weight}} for path in arm.experts],
-        "parameters": {"density": {"low": 0.1, "high": 1.0}, "normalize": False},
+        "models": [{"model": str(path), "parameters": {"weight": WEIGHT}} for path in arm.experts],
+        "parameters": {"lambda": scale, "density": DENSITY, "normalize": True},
         "tune": {
             "tasks": [f"exact:{data}:{task}" for task in TASKS],
             "own": {path.name: [task] for path, task in zip(arm.experts, TASKS, strict=True)},
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"], metavar="NAME")
     parser.add_argument("--trials", type=int, default=12, help="the laboratory's, of each method")
     parser.add_argument("--seeds", type=int, default=5, help="searches of each set of experts")
-    parser.add_argument("--weights", nargs=2, type=float, default=[0.2, 1.5], metavar=("LOW", "HIGH"), help="searched")
+    parser.add_argument("--scales", nargs=2, type=float, default=[0.2, 12], metavar=("LOW", "HIGH"), help="of lambda")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--limit", type=int, default=200, help="dev items of each task")
     common_arguments(parser)
@@ -160,7 +161,7 @@ def main() -> None:
             rows.append([f"{name}, plan: {first.recipe}", f"{first.dev:.3f}", f"{kept(first):.3f}", "", _cpu(first)])
             differences: list[np.ndarray] = []
             for seed in range(arguments.seeds):
-                found = searched(arm, work, arguments.methods, plan // 2, arguments.weights, seed)
+                found = searched(arm, work, arguments.methods, plan // 2, arguments.scales, seed)
                 difference = (found.test - first.test) / gain
                 label = f"{name}, search {seed}: {found.recipe}"
                 told = _interval(difference)
@@ -174,8 +175,8 @@ def main() -> None:
     body = (
         f"Gain kept, {len(TASKS)} experts of one base and training seed each, 0.6 M parameters. The plan has "
         f"{plan} trials, {arguments.trials} of each method ({', '.join(arguments.methods)}), every one on all "
-        f"{arguments.limit} dev items of a task; a search has {plan // 2}, stopped early or not, with weights from "
-        f"{arguments.weights[0]:g} to {arguments.weights[1]:g}, and the {BASELINE} recipes of its baseline. Intervals "
+        f"{arguments.limit} dev items of a task; a search has {plan // 2}, stopped early or not, with lambda from "
+        f"{arguments.scales[0]:g} to {arguments.scales[1]:g}, and the {BASELINE} recipes of its baseline. Intervals "
         "are 95 % over the test items, the same ones drawn for both; they say nothing of other experts.\n\n"
         f"{table(header, rows)}\n\n"
         f"At least as good as the plan on test: {wins} of {searches} searches. Mean difference over the searches: "
