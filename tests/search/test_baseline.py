@@ -63,13 +63,24 @@ def test_values_keep_to_their_range():
     assert found == [{"weight of e0": 3.0, "weight of e1": 3.0}]
 
 
-def test_a_scale_alone_takes_the_coefficient_and_beside_weights_it_is_one():
+def test_a_scale_takes_the_coefficient_and_weights_beside_it_are_one():
     fixed = [{"model": f"e{k}"} for k in range(2)]
     ranged = {"lambda": {"low": 0.1, "high": 2.0}}
     rows = rows_of({0.4: 0.1, 0.5: 0.3, 0.625: 0.1})
     assert starts(rows, space_of(models=fixed, parameters=ranged), 1, seed=0) == [{"lambda": pytest.approx(0.5)}]
-    both = starts(rows, space_of(parameters=ranged), 1, seed=0)[0]
-    assert both["lambda"] == 1.0 and both["weight of e0"] == pytest.approx(0.5)
+    first, second = starts(rows, space_of(parameters=ranged), 2, seed=0)
+    assert first == {"lambda": pytest.approx(0.5), "weight of e0": 1.0, "weight of e1": 1.0}
+    assert second["lambda"] == pytest.approx(0.5) and second["weight of e0"] != second["weight of e1"]
+
+
+def test_the_first_of_a_method_has_its_own_coefficient_and_all_else_in_the_middle():
+    space = space_of(
+        merge_method={"choices": ["task_arithmetic", "ties"]}, parameters={"density": {"low": 0.2, "high": 1.0}}
+    )
+    rows = rows_of({0.4: 0.1, 0.5: 0.3, 0.625: 0.1})
+    found = starts(rows, space, 2, seed=0, factors={"ties": 1.5})
+    assert [values["weight of e0"] for values in found] == pytest.approx([0.5, 0.75])
+    assert "density" not in found[0] and found[1]["density"] == pytest.approx(0.6)
 
 
 def test_without_a_weight_nothing_stands_for_the_coefficient():

@@ -7,6 +7,7 @@ import yaml
 
 import rlmerge
 from rlmerge.errors import RequestError, RunError
+from rlmerge.search.baseline import peak
 from rlmerge.search.candidates import Maker
 from rlmerge.search.judging import Judge
 from rlmerge.search.study import Study
@@ -43,8 +44,8 @@ def test_a_search_ends_with_a_runnable_recipe_confirmed_on_test_items(examples):
     }
     found = rlmerge.tune(search, "found", merge=True)
     assert len(found.trials) == 8
-    # Baseline, two rounds, and winner and baseline on test: each is one read of the models.
-    assert found.reads == 5 - (found.best is None)
+    # Baseline, where each method begins, two rounds, and winner and baseline on test: each is one read of the models.
+    assert found.reads == 6 - (found.best is None)
     assert {trial.state for trial in found.trials} == {"complete", "pruned"}
     for trial in found.trials:
         seen = len(trial.at_levels)
@@ -247,3 +248,38 @@ def test_a_hook_is_told_of_every_candidate(toy):
     told = (toy / "told").read_text().split()
     assert [line.rpartition("/")[2] for line in told] == [f"trial-{trial.number:05}" for trial in found.trials]
     assert not any((toy / "found" / "candidates").iterdir())
+
+
+def test_methods_begin_where_they_keep_as_much_of_the_experts(examples, monkeypatch):
+    """A weighted mean of two experts keeps half of each where no entry is changed by both; TIES, which averages those
+    that agree, keeps an entry in full where the other expert leaves it alone."""
+    begun = []
+    enqueue = Study.enqueue
+
+    def noted(self, values, origin):
+        begun.append((origin, dict(values)))
+        enqueue(self, values, origin)
+
+    monkeypatch.setattr(Study, "enqueue", noted)
+    names = ("rl-rev", "rl-cnt")
+    rlmerge.tune(
+        {
+            "merge_method": {"choices": ["task_arithmetic", "ties"]},
+            "base_model": "base",
+            "models": [{"model": name} for name in names],
+            "parameters": {"lambda": {"low": 0.1, "high": 12.0, "log": True}, "normalize": True},
+            "tune": {
+                "tasks": [f"exact:data/dev.jsonl:{name[3:]}" for name in names],
+                "own": {name: [name[3:]] for name in names},
+                "trials": 4,
+                "limit": 32,
+            },
+        },
+        "found",
+    )
+    (_, arithmetic), (_, ties) = [each for each in begun if each[0] == "baseline"][:2]
+    rows = json.loads((examples / "found" / "tune.json").read_text())["baseline"]
+    # Weights of task arithmetic are normalised, too: lambda is twice the coefficient, but for what the output's type
+    # rounds away.
+    assert arithmetic["lambda"] == pytest.approx(2 * peak(rows), rel=0.02)
+    assert peak(rows) < ties["lambda"] < arithmetic["lambda"]

@@ -144,7 +144,7 @@ class Executor:
         self.stop = threading.Event()
 
     def run(self, tasks: Iterable[Task], following: Iterable[Task] = ()) -> None:
-        """Merge every task; what those ``following`` will read first is asked for. Raises what any thread raised first."""
+        """Merge every task, and ask for what those ``following`` read first. Raises what any thread raised first."""
         for _ in range(self.sizing.buffers * len(self.lanes)):
             self.buffers.put(np.empty(self.sizing.buffer, np.uint8))
         writer = threading.Thread(target=self._write_all, name="rlmerge-writer")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from rlmerge.methods import get
@@ -16,6 +17,7 @@ from rlmerge.recipe import Recipe
 from rlmerge.recipe.setting import Setting
 from rlmerge.recipe.tree import Scalar
 
+from .line import parabola
 from .space import METHOD, Space
 
 COEFFICIENTS = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.2, 1.5)
@@ -69,39 +71,38 @@ def peak(rows: Sequence[Mapping[str, Any]]) -> float:
     place = ordered.index(best_row(rows))
     if not 0 < place < len(ordered) - 1:
         return float(ordered[place]["coefficient"])
-    (a, low), (b, top), (c, high) = (
-        (math.log(row["coefficient"]), row["values"][0]) for row in ordered[place - 1 : place + 2]
-    )
-    bend = (b - a) * (top - high) + (c - b) * (top - low)
-    if bend <= 0:
-        return float(ordered[place]["coefficient"])
-    return math.exp(b - ((b - a) ** 2 * (top - high) - (b - c) ** 2 * (top - low)) / (2 * bend))
+    low, top, high = ((math.log(row["coefficient"]), row["values"][0]) for row in ordered[place - 1 : place + 2])
+    return math.exp(parabola(low, top, high))
 
 
-def starts(rows: Sequence[Mapping[str, Any]], space: Space, count: int, seed: int) -> list[dict[str, Scalar]]:
+def starts(
+    rows: Sequence[Mapping[str, Any]],
+    space: Space,
+    count: int,
+    seed: int,
+    factors: Mapping[str, float] = MappingProxyType({}),
+) -> list[dict[str, Scalar]]:
     """``count`` values of ``space`` at and around the baseline's best coefficient, each method of the space in turn.
 
-    Each method has one coefficient for all experts first, then weights spread around it. Empty where no weight and no
-    ``lambda`` is free: nothing then stands for the coefficient.
+    Each method has one coefficient for all experts first, with all else in the middle of its range; then weights spread
+    around that, and the sampler chooses the rest. A method has ``factors`` times the coefficient, 1 where there is
+    none. Methods without a free weight or ``lambda`` are left out: nothing stands for the coefficient.
     """
-    free = [dimension for dimension in space.dimensions if dimension.is_free and not dimension.choices]
-    weights = [dimension for dimension in free if dimension.parameter == "weight"]
-    scales = [dimension for dimension in free if dimension.parameter == "lambda"]
-    if not (weights or scales):
+    methods = [method for method in space.methods if space.scales(method)]
+    if not methods:
         return []
     best, random = peak(rows), Random(f"starts {seed}")
-    methods = list(space.methods) if space.method is not None and space.method.is_free else [None]
     found: list[dict[str, Scalar]] = []
     for number in range(count):
-        spread = SPREAD if number >= len(methods) else 0.0
-        values: dict[str, Scalar] = {
-            dimension.name: dimension.nearest(best * math.exp(random.gauss(0.0, spread)))
-            for dimension in (weights or scales)
-        }
-        if weights:  # The coefficient is in the weights, and need not be in the scale as well.
-            values |= {dimension.name: dimension.nearest(1.0) for dimension in scales}
-        method = methods[number % len(methods)]
-        if method is not None:
-            values[METHOD] = method
+        is_first, method = number < len(methods), methods[number % len(methods)]
+        scales, weights = space.scales(method), space.numbers("weight", method)
+        values: dict[str, Scalar] = {METHOD: method} if space.method is not None and space.method.is_free else {}
+        for dimension in dict.fromkeys((*weights, *scales)):
+            centre = best * factors.get(method, 1.0) if dimension in scales else 1.0
+            spread = SPREAD if dimension in weights and not is_first else 0.0
+            values[dimension.name] = dimension.nearest(centre * math.exp(random.gauss(0.0, spread)))
+        for dimension in space.dimensions if is_first else ():
+            if dimension.name not in values and dimension.is_free and space.belongs(dimension, method):
+                values[dimension.name] = dimension.middle
         found.append(values)
     return found

@@ -36,13 +36,15 @@ State = Mapping[str, tuple[np.ndarray, DType, tuple[int, ...]]]
 class Candidate:
     """One merge to be scored: a ``state`` in memory, or a sealed model ``directory``.
 
-    ``proxies`` are what the merge itself measured, and ``proxy:kl`` where it is asked for. ``scored`` holds the scores
-    of items seen so far, by task.
+    ``proxies`` are what the merge itself measured, and ``proxy:kl`` where it is asked for; ``projection`` is the mean
+    coefficient of the experts' task vectors in the merged change. ``scored`` holds the scores of items seen so far, by
+    task.
     """
 
     name: str
     recipe: Recipe
     proxies: Mapping[str, float]
+    projection: float | None = None
     state: State | None = None
     directory: Path | None = None
     scored: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
@@ -206,7 +208,8 @@ class Maker:
         for (name, plan), sink in zip(plans.items(), sinks, strict=True):
             tensors = sink.hand_over()
             state = {n: (tensors[n], job.output.dtype, job.output.shape) for n, job in plan.jobs.items()}
-            found[name] = Candidate(name, plan.recipe, _proxies(_account(plan, sink.stats)), state)
+            account = _account(plan, sink.stats)
+            found[name] = Candidate(name, plan.recipe, _proxies(account), _projection(account), state)
         return found
 
     def _onto_disk(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
@@ -230,8 +233,8 @@ class Maker:
                 write_side_files(plan, partial, {}, accounts[name].contents_digests())
                 partial.seal(plan.shards)
         return {
-            name: Candidate(name, plan.recipe, _proxies(accounts[name]), directory=self.folder / name)
-            for name, plan in plans.items()
+            name: Candidate(name, plan.recipe, _proxies(account), _projection(account), directory=self.folder / name)
+            for (name, plan), account in zip(plans.items(), accounts.values(), strict=True)
         }
 
 
@@ -251,6 +254,12 @@ def _proxies(account: Account) -> dict[str, float]:
         "proxy:survival": _mean([expert.survival or 0.0 for expert in experts]),
         "proxy:retention": _mean([_retained(expert) for expert in experts]),
     }
+
+
+def _projection(account: Account) -> float | None:
+    """The mean coefficient of the task vectors in the merged change; None where there is none."""
+    found = [expert.projection for expert in account.survival() if expert.projection is not None]
+    return _mean(found) if found else None
 
 
 def _retained(expert: ExpertSurvival) -> float:

@@ -17,7 +17,15 @@ SECTION = "tune"
 """The key of a search file beside those of its recipe."""
 
 DEFAULT_METHODS = ("task_arithmetic", "ties")
-WEIGHT = {"low": 0.2, "high": 1.5}
+WEIGHT = {"low": 0.5, "high": 2.0, "log": True}
+"""Of each expert beside the others, where `lambda` is the coefficient."""
+
+LARGEST = 4.0
+"""Coefficient of an expert in the merged change: of K experts `lambda` is K times as large."""
+
+LEAST = 0.2
+"""Coefficient below which nobody looks."""
+
 DENSITY = {"low": 0.1, "high": 1.0}
 
 
@@ -39,22 +47,28 @@ def read_search(source: Source, given: Mapping[str, Any]) -> tuple[Space, Settin
 def default_search(
     base: str, experts: Sequence[str], methods: Sequence[str], given: Mapping[str, Any]
 ) -> tuple[Space, Settings]:
-    """A search good enough without a file: a weight for each expert, the method, and its density."""
+    """A search good enough without a file."""
+    root: Node = from_value(default_recipe(base, experts, methods), "search")
+    return Space(root, None, registered), read_settings(None, given)
+
+
+def default_recipe(base: str, experts: Sequence[str], methods: Sequence[str] = ()) -> dict[str, Any]:
+    """What is searched without a file, as plain data: the method, its coefficient and density, and a weight for each
+    expert beside the others."""
     chosen = list(methods or DEFAULT_METHODS)
-    parameters: dict[str, Any] = {}
     names = {name for method in chosen for name in registered(method).names}
+    parameters: dict[str, Any] = {}
     if "density" in names:
         parameters["density"] = DENSITY
+    if "lambda" in names:
+        parameters["lambda"] = {"low": LEAST, "high": LARGEST * len(experts), "log": True}
     if "normalize" in names:
-        parameters["normalize"] = False
-    weighted = {"parameters": {"weight": WEIGHT}} if "weight" in names else {}
-    root: Node = from_value(
-        {
-            "merge_method": {"choices": chosen} if len(chosen) > 1 else chosen[0],
-            "base_model": base,
-            "models": [{"model": expert, **weighted} for expert in experts],
-            "parameters": parameters,
-        },
-        "search",
-    )
-    return Space(root, None, registered), read_settings(None, given)
+        parameters["normalize"] = True
+    weight = WEIGHT if "lambda" in names else {**WEIGHT, "low": LEAST, "high": LARGEST}
+    weighted = {"parameters": {"weight": weight}} if "weight" in names else {}
+    return {
+        "merge_method": {"choices": chosen} if len(chosen) > 1 else chosen[0],
+        "base_model": base,
+        "models": [{"model": expert, **weighted} for expert in experts],
+        "parameters": parameters,
+    }

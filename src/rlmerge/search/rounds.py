@@ -16,10 +16,26 @@ from .baseline import baseline_name, baseline_recipe, best_row, next_coefficient
 from .candidates import Candidate, Maker
 from .hook import Hook
 from .judging import Judge
+from .line import around, steps
 from .scoring import Bench
 from .settings import Settings
 from .space import Space
 from .study import Study
+
+LARGEST_FACTOR = 32.0
+"""No method begins at more than so many times the coefficient of another, or less than its inverse."""
+
+LEAST_ROUND = 4
+"""Trials of a round, as long as the settings allow as many."""
+
+LINE = "line"
+"""Where trials at other coefficients of the best one are from."""
+
+FEW = 10
+"""Trials of which the sampler learns too little to be asked."""
+
+AROUND = "around"
+"""Where trials beside the best one are from."""
 
 
 class Rounds:
@@ -73,17 +89,73 @@ class Rounds:
                 row = {"name": name, "coefficient": known[name], "values": self.judge.real(scores, -1)}
                 yield {**row, "scores": {task: score.value for task, score in scores.items()}}
 
+    def factors(self, coefficient: float, starts: Sequence[Mapping[str, Scalar]]) -> dict[str, float]:
+        """For each method of ``starts``, times what weights its merge keeps as much of the experts' task vectors as
+        task arithmetic does at ``coefficient``.
+
+        Methods that drop entries, or change signs, keep less of them at the same weights. Takes one read of the models,
+        without scores; methods that cannot be merged, or have nothing to scale, are left out.
+        """
+        if not starts:
+            return {}
+        aimed = baseline_name(coefficient)
+        asked = {aimed: baseline_recipe(self.space.recipe({}), coefficient)}
+        for values in starts:
+            recipe = self.space.recipe(values)
+            asked[recipe.method.name] = recipe
+        kept: dict[str, float] = {}
+        for name, candidate in self._made(asked):
+            if isinstance(candidate, Candidate):
+                kept[name] = candidate.projection or 0.0
+                candidate.discard()
+        aim = kept.pop(aimed, 0.0)
+        if aim <= 0:
+            return {}
+        return {
+            name: min(LARGEST_FACTOR, max(1 / LARGEST_FACTOR, aim / found)) for name, found in kept.items() if found > 0
+        }
+
+    def _made(self, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, Candidate | RequestError]]:
+        """The merges of recipes, no more at a time than can be held."""
+        names = list(recipes)
+        size = self.maker.batch(self.space.recipe({}))
+        for first in range(0, len(names), size):
+            yield from self.maker.make({name: recipes[name] for name in names[first : first + size]}).items()
+
     def rounds(self) -> None:
-        """Rounds until the budget is spent."""
-        size = min(self.settings.round, self.maker.batch(self.space.recipe({})))
+        """Rounds until the budget is spent, of a third of it at the most: what is learnt decides the next ones."""
+        trials = max(LEAST_ROUND, self.settings.trials // 3)
+        size = min(self.settings.round, self.maker.batch(self.space.recipe({})), trials)
         number = 0
-        while (count := self._affordable(size)) and (asked := self.study.ask(count)):
+        while count := self._affordable(size):
+            self._ask_for_steps(count)
+            if not (asked := self.study.ask(count)):
+                break
             number += 1
             started = time.monotonic()
             self._round(asked)
             self._pace = (time.monotonic() - started) / len(asked)
             self._tell(number)
             self._give_up()
+
+    def _ask_for_steps(self, count: int) -> None:
+        """Have the next ``count`` trials begin with other coefficients of the best trial and values beside its own.
+
+        A third of the trials at the most are such coefficients. Nothing where there are several objectives, or the
+        sampler was chosen.
+        """
+        if self.settings.is_multiple or self.settings.sampler not in ("auto", "tpe"):
+            return
+        trials = self.study.trials()
+        room = min(count, self.settings.trials - self.study.spent()) - self.study.waiting()
+        left = self.settings.trials // 3 - sum(trial.origin == LINE for trial in trials)
+        asked = [(values, LINE) for values in steps(trials, self.space)[: max(0, min(left, room))]]
+        # Of a handful of trials a sampler learns nothing: it would draw from all of the space.
+        beside = room - len(asked) if len(trials) < FEW else 1
+        found = (around(trials, self.space, self.settings.seed, number) for number in range(beside))
+        asked += [(values, AROUND) for values in found if values is not None]
+        for values, origin in asked[: max(0, room)]:
+            self.study.enqueue(values, origin)
 
     def _affordable(self, size: int) -> int:
         """How many more candidates fit into the hours."""

@@ -19,6 +19,7 @@ from rlmerge.progress import Progress, Quiet
 from rlmerge.recipe import Recipe, load_recipe
 from rlmerge.recipe.tree import Scalar
 
+from .baseline import peak
 from .baseline import starts as near_baseline
 from .candidates import Maker
 from .ending import Ending, Write
@@ -111,7 +112,7 @@ def tune(
             for values, origin in starts:
                 study.enqueue(values, origin)
         run.baseline(first)
-        for values in _near_baseline(study, space, settings, len(starts)):
+        for values in _near_baseline(study, space, settings, run, len(starts)):
             study.enqueue(values, BASELINE)
         run.rounds()
         if divergence is not None:
@@ -215,7 +216,7 @@ def _warm(warm: str | PathLike[str] | None, space: Space) -> list[tuple[dict[str
     return [(values, "warm") for values in finished_values(Path(warm), WARM, locate)]
 
 
-def _near_baseline(study: Study, space: Space, settings: Settings, others: int) -> list[dict[str, Scalar]]:
+def _near_baseline(study: Study, space: Space, settings: Settings, run: Rounds, others: int) -> list[dict[str, Scalar]]:
     """Around the baseline's best coefficient: a third of the trials with ``others``, each method once at the least.
 
     Nothing where there is no baseline, or where this was asked for before.
@@ -223,7 +224,10 @@ def _near_baseline(study: Study, space: Space, settings: Settings, others: int) 
     if study.baseline is None or study.has_origin(BASELINE):
         return []
     count = min(max(len(space.methods), settings.trials // 3 - others), settings.trials - others)
-    return near_baseline(study.baseline, space, max(0, count), settings.seed)
+    with_scale = sum(bool(space.scales(method)) for method in space.methods)
+    bare = near_baseline(study.baseline, space, with_scale, settings.seed)
+    factors = run.factors(peak(study.baseline), bare)
+    return near_baseline(study.baseline, space, max(0, count), settings.seed, factors)
 
 
 def _signature(space: Space, settings: Settings, judge: Judge, models: Sequence[Checkpoint]) -> dict[str, Any]:

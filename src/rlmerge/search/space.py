@@ -60,6 +60,13 @@ class Dimension:
             return inside
         return min(self.high, self.low + self.step * round((inside - self.low) / self.step))
 
+    @property
+    def middle(self) -> Scalar:
+        """The middle of its range, on its scale; the first choice where there are choices."""
+        if self.choices:
+            return self.choices[0]
+        return self.nearest(math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2)
+
     def to_dict(self) -> dict[str, object]:
         """Plain data for the report."""
         span = {"choices": list(self.choices)} if self.choices else {"low": self.low, "high": self.high}
@@ -96,6 +103,18 @@ class Space:
     def method(self) -> Dimension | None:
         """The dimension that chooses the method, if it is free."""
         return self._by_path.get((METHOD,))
+
+    def numbers(self, parameter: str, method: str | None = None) -> tuple[Dimension, ...]:
+        """The free numbers of a parameter that recipes of ``method`` have."""
+        found = (d for d in self.dimensions if d.parameter == parameter and d.is_free and not d.choices)
+        return tuple(dimension for dimension in found if self.belongs(dimension, method))
+
+    def scales(self, method: str | None = None) -> tuple[Dimension, ...]:
+        """The free numbers that stand for the coefficient of a method's merged change: ``lambda``, else all weights.
+
+        Weights that are normalised scale nothing.
+        """
+        return self.numbers("lambda", method) or self.numbers("weight", method)
 
     def belongs(self, dimension: Dimension, method: str | None) -> bool:
         """Whether recipes of ``method`` have this dimension; None is the only method there is."""

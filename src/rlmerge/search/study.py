@@ -147,6 +147,12 @@ class Study:
             for t in self._study.get_trials(deepcopy=False)
         )
 
+    def waiting(self) -> int:
+        """Values that were asked for and not tried yet."""
+        with self._kept():
+            states = (self.optuna.trial.TrialState.WAITING,)
+            return len(self._study.get_trials(deepcopy=False, states=states))
+
     def trials(self) -> tuple[Trial, ...]:
         """Every trial that finished, in the order in which they began."""
         with self._kept():
