@@ -101,7 +101,7 @@ def ahead_of(jobs: Iterable[Job], options: Options) -> int:
     Statistics of single tensors read these twice, so that more room saves traffic.
     """
     jobs = list(jobs)
-    if not bytes_remote(jobs):
+    if not any(source.is_remote for job in jobs for source in job.inputs):
         return 0
     share = options.memory // 4
     return share if any(job.stages for job in jobs) else min(LARGEST_AHEAD, share)
