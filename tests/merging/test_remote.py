@@ -1,5 +1,8 @@
 """Merges of models that are elsewhere: the same bytes, nothing kept here, memory within the budget, no secrets."""
 
+import threading
+from functools import cached_property
+
 import numpy as np
 import pytest
 
@@ -7,10 +10,11 @@ pytest.importorskip("huggingface_hub")
 
 import rlmerge
 from rlmerge.checkpoint.remote import file as remote_file
-from rlmerge.checkpoint.remote import store
+from rlmerge.checkpoint.remote import mirror, store
 from rlmerge.checkpoint.remote.link import LINK
 from rlmerge.errors import RecipeError, RunError
 from rlmerge.inspection.inspect import inspect
+from rlmerge.merging.plan import Plan
 from support.family import merge
 from support.models import write_model
 from support.stores import Faults, hub, times, use_hub
@@ -73,6 +77,37 @@ def test_what_a_tensors_statistics_read_is_not_fetched_again(org, models, tmp_pa
     # Once for the fingerprint, whole as the model is small, and once for its statistics and the merge together.
     assert 1.9 * size < fetched < 2.2 * size and plan.sizing.ahead == 128 * 2**20
     assert LINK.held <= plan.sizing.ahead
+
+
+def test_the_models_of_a_recipe_are_listed_side_by_side(org, models, monkeypatch):
+    """Each waits for the two others to begin."""
+    meeting, alone = threading.Barrier(3, timeout=20), mirror._mirrored
+
+    def together(address, revision):
+        meeting.wait()
+        return alone(address, revision)
+
+    monkeypatch.setattr(mirror, "_mirrored", together)
+    assert [model.reference for model in rlmerge.plan(recipe(org, "linear")).experts] == [f"{org}/e0", f"{org}/e1"]
+
+
+def test_every_model_that_cannot_be_listed_is_named(org, models):
+    asked = recipe(org, "linear")
+    asked["models"][0]["model"], asked["models"][1]["model"] = f"{org}/lost", f"{org}/gone"
+    with pytest.raises(RecipeError) as error:
+        rlmerge.plan(asked)
+    assert [problem.where for problem in error.value.problems] == [f"{org}/lost", f"{org}/gone"]
+
+
+def test_what_is_read_first_is_asked_for_before_the_inputs_are_identified(org, models, tmp_path, monkeypatch):
+    seen = []
+    read, digest = LINK.prefetch, Plan.digest.func
+    monkeypatch.setattr(LINK, "prefetch", lambda file, *where: (seen.append(file.name), read(file, *where)))
+    identified = cached_property(lambda plan: (seen.append("digest"), digest(plan))[1])
+    identified.__set_name__(Plan, "digest")
+    monkeypatch.setattr(Plan, "digest", identified)
+    rlmerge.merge(recipe(org, "task_arithmetic"), tmp_path / "out")
+    assert "digest" in seen and "model.safetensors" in seen[: seen.index("digest")]
 
 
 def test_a_plan_reads_headers_and_samples(org, models, faults, monkeypatch):

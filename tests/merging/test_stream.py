@@ -2,13 +2,19 @@
 
 import threading
 import time
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import rlmerge
+from rlmerge.api import run_plan
+from rlmerge.checkpoint import Extent
 from rlmerge.merging import stream
+from rlmerge.merging.sinks import ShardSink
 from rlmerge.merging.stream import Workers
+from support.models import write_model
 
 
 class Ranges:
@@ -91,3 +97,30 @@ def test_an_error_in_a_thread_is_raised_and_the_rest_is_dropped():
             seen.append(tile.start)
     assert seen == [0, 4, 8, 12, 16]
     assert len([call for call in source.calls if call[0] == "read"]) < 20
+
+
+def test_the_next_shard_is_asked_for_before_the_last_is_finished(tmp_path, monkeypatch):
+    """So that a link, or a disk, is not idle between shards."""
+    rng, names = np.random.default_rng(0), [f"model.layers.{n}.w" for n in range(4)]
+    for model in ("base", "e0"):
+        write_model(tmp_path / model, {name: rng.standard_normal((64, 64)) for name in names}, "bfloat16")
+    seen = []
+    ask, finish = Extent.prefetch, ShardSink.finish
+
+    def asked(self, *span):
+        seen.append(("asked", self.name))
+        ask(self, *span)
+
+    def finished(self, job, stats):
+        seen.append(("done", job.name))
+        finish(self, job, stats)
+
+    models = [{"model": str(tmp_path / "e0")}]
+    recipe = {"merge_method": "task_arithmetic", "base_model": str(tmp_path / "base"), "models": models}
+    plan = rlmerge.plan(recipe, tmp_path / "out", shard_size=16_384)
+    assert len(plan.shards) == 2, "two tensors of 8 KiB each"
+    monkeypatch.setattr(Extent, "prefetch", asked)
+    monkeypatch.setattr(ShardSink, "finish", finished)
+    monkeypatch.setattr(import_module("rlmerge.merging.run"), "check_base", lambda plan: [])
+    run_plan(plan, tmp_path / "out")
+    assert seen.index(("asked", "model.layers.2.w")) < seen.index(("done", "model.layers.1.w"))

@@ -96,6 +96,25 @@ def test_what_is_under_way_and_unread_stays_within_the_capacity(pieces):
     assert len(file.asked) == SIZE // 64, "nothing was fetched twice"
 
 
+def test_half_of_the_memory_is_for_what_is_on_its_way(pieces):
+    """So that the next requests are under way when those that end together are read."""
+    file, link = File(), Link(connections=8, capacity=256)
+    file.gate.clear()
+    link.prefetch(file, 0, SIZE)
+    until(lambda: len(file.asked) == 2)
+    time.sleep(0.05)
+    assert len(file.asked) == 2
+    file.gate.set()
+    until(lambda: len(file.asked) == 4)
+    assert file.most == 2
+
+
+def test_a_request_larger_than_half_of_the_memory_goes_alone(pieces):
+    file, link = File(), Link(connections=8, capacity=100)
+    np.testing.assert_array_equal(link.read(file, 0, 256), file.data[:256])
+    assert file.most == 1
+
+
 def test_a_reader_gets_through_where_others_left_what_they_never_read(pieces):
     file, link = File(), Link(capacity=128)
     link.prefetch(file, 0, 128)
