@@ -32,10 +32,9 @@ def steps(trials: Sequence[Trial], space: Space) -> list[dict[str, Scalar]]:
 
     Empty where neither weights nor ``lambda`` are free, no trial is complete, or the peak is known.
     """
-    done = [trial for trial in trials if trial.state == "complete" and trial.values]
-    if not done:
+    best = _best(trials)
+    if best is None:
         return []
-    best = max(done, key=lambda trial: (trial.values[0], -trial.number))
     names = [dimension.name for dimension in _scales(space, best.parameters)]
     if not names or any(not _scalable(best.parameters.get(name)) for name in names):
         return []
@@ -56,10 +55,9 @@ def steps(trials: Sequence[Trial], space: Space) -> list[dict[str, Scalar]]:
 
 def around(trials: Sequence[Trial], space: Space, seed: int, number: int = 0) -> dict[str, Scalar] | None:
     """Values beside those of the best complete trial, others for each ``number``; None where no trial is complete."""
-    done = [trial for trial in trials if trial.state == "complete" and trial.values]
-    if not done:
+    best = _best(trials)
+    if best is None:
         return None
-    best = max(done, key=lambda trial: (trial.values[0], -trial.number))
     random = Random(f"around {seed} {len(trials)} {number}")
     values = dict(best.parameters)
     for dimension in space.dimensions:
@@ -67,12 +65,19 @@ def around(trials: Sequence[Trial], space: Space, seed: int, number: int = 0) ->
         if not dimension.is_free or dimension.choices or not isinstance(value, int | float):
             continue
         if dimension.parameter in ("weight", "lambda"):
-            values[dimension.name] = dimension.nearest(value * math.exp(random.gauss(0.0, SPREAD)))
+            moved = value * math.exp(random.gauss(0.0, SPREAD))
+        elif dimension.log:
+            moved = value * math.exp(random.gauss(0.0, SPREAD * math.log(dimension.high / dimension.low)))
         else:
-            values[dimension.name] = dimension.nearest(
-                value + random.gauss(0.0, SPREAD) * (dimension.high - dimension.low)
-            )
+            moved = value + random.gauss(0.0, SPREAD) * (dimension.high - dimension.low)
+        values[dimension.name] = dimension.nearest(moved)
     return values
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
+    """The complete trial of the highest first objective, the first one where several are equal."""
+    done = [trial for trial in trials if trial.state == "complete" and trial.values]
+    return max(done, key=lambda trial: (trial.values[0], -trial.number), default=None)
 
 
 def _next(known: Mapping[float, float]) -> list[float]:

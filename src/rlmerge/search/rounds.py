@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rlmerge.errors import RequestError, RlmergeError, RunError
@@ -89,20 +90,20 @@ class Rounds:
                 row = {"name": name, "coefficient": known[name], "values": self.judge.real(scores, -1)}
                 yield {**row, "scores": {task: score.value for task, score in scores.items()}}
 
-    def factors(self, coefficient: float, starts: Sequence[Mapping[str, Scalar]]) -> dict[str, float]:
-        """For each method of ``starts``, times what weights its merge keeps as much of the experts' task vectors as
-        task arithmetic does at ``coefficient``.
+    def factors(self, coefficient: float, starts: Mapping[str, Mapping[str, Scalar]]) -> dict[str, float]:
+        """Times what coefficient each method keeps as much of the experts as task arithmetic does at ``coefficient``.
 
-        Methods that drop entries, or change signs, keep less of them at the same weights. Takes one read of the models,
-        without scores; methods that cannot be merged, or have nothing to scale, are left out.
+        ``starts`` are values at ``coefficient`` by method. Methods that drop entries, or average, keep less of the
+        task vectors at the same weights. Takes one read of the models, without scores. What cannot be merged, or keeps
+        nothing, is left out.
         """
         if not starts:
             return {}
         aimed = baseline_name(coefficient)
         asked = {aimed: baseline_recipe(self.space.recipe({}), coefficient)}
-        for values in starts:
-            recipe = self.space.recipe(values)
-            asked[recipe.method.name] = recipe
+        for method, values in starts.items():
+            with suppress(RequestError):  # The trial that begins there will say why.
+                asked[method] = self.space.recipe(values)
         kept: dict[str, float] = {}
         for name, candidate in self._made(asked):
             if isinstance(candidate, Candidate):
