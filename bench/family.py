@@ -88,15 +88,17 @@ def main() -> None:
     with workspace("family", arguments.keep) as work:
         models = generate(work / "models", *llama(arguments.parameters), spec)
         for case in arguments.cases:
-            rows.append([case, *_cells(ours(case, models, work / "ours", arguments.memory, arguments.workers)), "", ""])
+            one = ours(case, models, work / "ours", arguments.memory, arguments.workers)
+            rows.append(_said([case, *_cells(one), "", ""]))
             shutil.rmtree(work / "ours")
         for method in arguments.beside:
             case = " ".join([method, *(f"{key}={value}" for key, value in SAME[method].items())])
             one = ours(case, models, work / "ours", arguments.memory, arguments.workers)
+            print(f"{case}: {', '.join(_cells(one))}", flush=True)
             two = theirs(method, models, work / "theirs")
             far = f"{apart(models[0], work / 'ours', work / 'theirs'):.1e}"
-            rows.append([f"{case}, again", *_cells(one), f"{two.cpu / one.cpu:.1f}×", far])
-            rows.append([f"{method}, FusionBench", *_cells(two), "", ""])
+            rows.append(_said([f"{case}, again", *_cells(one), f"{two.cpu / one.cpu:.1f}×", far]))
+            rows.append(_said([f"{method}, FusionBench", *_cells(two), "", ""]))
             shutil.rmtree(work / "ours")
             shutil.rmtree(work / "theirs")
     header = ["merge", "CPU s", "wall s", "anonymous MB", "CPU, FusionBench / rlmerge", "apart"]
@@ -105,6 +107,12 @@ def main() -> None:
         f"{arguments.workers} workers; one run each.\n\n{table(header, rows)}"
     )
     report("The subspace family", body, arguments.record, peer)
+
+
+def _said(row: list[str]) -> list[str]:
+    """A row, printed as soon as it is known: merges of large models take minutes."""
+    print(" | ".join(row), flush=True)
+    return row
 
 
 def _cells(run: Measurement) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.checkpoint import PartialDirectory, open_checkpoint
-from rlmerge.errors import RequestError
+from rlmerge.errors import RequestError, RunError
 from rlmerge.kernels.dtypes import DType, decode
 from rlmerge.merging.account import Account, ExpertSurvival
 from rlmerge.merging.job import Job
@@ -196,8 +196,12 @@ class Maker:
     def _merge(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
         if not plans:
             return {}
-        found = self._into_memory(plans) if self.in_memory else self._onto_disk(plans)
-        check_unchanged(job for plan in plans.values() for job in plan.jobs.values())
+        try:
+            found = self._into_memory(plans) if self.in_memory else self._onto_disk(plans)
+            check_unchanged(job for plan in plans.values() for job in plan.jobs.values())
+        except RunError as error:  # whose hint is that of a merge
+            hint = "See to that, then run the same command again: finished trials are kept."
+            raise RunError(error.what, where=error.where, hint=hint) from error
         return found
 
     def _into_memory(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
