@@ -1,12 +1,12 @@
 """A disk that fills up while the command merges onto it: a real file system of four megabytes."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 from rlmerge.checkpoint.journal import Journal
+from support.disks import small_disk
 from support.family import cli, draw, tree
 from support.models import write_model
 
@@ -18,17 +18,8 @@ FLAGS = ["merge", "--method", "ties", "-p", "density=0.5", "--base", "base", "e0
 
 @pytest.fixture
 def disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a file system needs rights this process lacks")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 4) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A disk that fills up in a search whose candidates are written to it: a real file system of six megabytes."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 import rlmerge
 from rlmerge.errors import RunError
+from support.disks import small_disk
 from support.models import write_model
 
 SEARCH = {
@@ -33,17 +33,8 @@ if "trial-00001" in sys.argv[1]:
 
 @pytest.fixture
 def disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a file system needs rights this process lacks")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 6) as folder:
+        yield folder
 
 
 @pytest.fixture
