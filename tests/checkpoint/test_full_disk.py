@@ -1,32 +1,18 @@
 """A full disk, on a real file system of one megabyte."""
 
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from rlmerge.checkpoint import OutputTensor, PartialDirectory, plan_shards, verify
 from rlmerge.errors import RunError
 from rlmerge.kernels.dtypes import BY_NAME
-
-
-def mount(folder: Path) -> bool:
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        return subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        return False
+from support.disks import small_disk
 
 
 @pytest.fixture
 def disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not mount(folder):
-        pytest.skip("mounting a file system needs rights this process lacks")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 1) as folder:
+        yield folder
 
 
 SHARDS = plan_shards([OutputTensor(f"t{index}", BY_NAME["bfloat16"], (50_000,)) for index in range(6)], 250_000)
