@@ -84,7 +84,7 @@ def run(
     options = plan.options
     if options.resume:
         progress.start("check finished tensors", 0)
-    if plan.bytes_remote and not options.resume:
+    if plan.sizing.ahead and not options.resume:
         # The plan's digest takes many small requests: the link has room for large ones beside them.
         ask_for_samples(plan)
         ask_for_first((job for shard in plan.shards[:1] for job in plan.jobs_of(shard)), plan.sizing.ahead)
