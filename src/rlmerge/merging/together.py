@@ -45,7 +45,8 @@ def _merge(plans: Sequence[Plan], sinks: Sequence[Sink], sizing: Sizing, progres
             statistics = Statistics(list(plan.jobs.values()), workers, plan.options, sizing, progress, pool=pool)
             statistics.scan_model()
             lanes.append(Lane(statistics, sink))
-        progress.start(f"merge {len(plans)} candidates", first.bytes_read)
+        what = "a candidate" if len(plans) == 1 else f"{len(plans)} candidates"
+        progress.start(f"merge {what}", first.bytes_read)
         tasks = (Task(tuple(plan.jobs[name] for plan in plans)) for name in first.jobs)
         Executor(lanes, workers, sizing, first.options, progress).run(tasks)
         progress.done()
