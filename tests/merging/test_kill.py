@@ -95,7 +95,9 @@ def test_killed_at_thirty_random_moments(folder, tmp_path):
             resumed += found["resumed"] > 0
         if out.exists():
             assert tree(out) == undisturbed
-            assert not out.with_name(f".{out.name}.partial").exists()
+            # A kill right after the rename leaves the partial directory, without the model.
+            left = out.with_name(f".{out.name}.partial")
+            assert not (left / "model").exists() and (process.returncode or not left.exists())
             outputs += 1
 
 

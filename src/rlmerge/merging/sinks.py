@@ -138,10 +138,10 @@ class StatsSink:
     """Keeps nothing but what merges would account for."""
 
     in_place = False
-    sampled = False
 
-    def __init__(self, take: Callable[[Job, Mapping[str, Any]], None]) -> None:
+    def __init__(self, take: Callable[[Job, Mapping[str, Any]], None], sampled: bool = False) -> None:
         self.take = take
+        self.sampled = sampled
 
     def buffer(self, job: Job, tile: Tile) -> np.ndarray | None:
         """Any memory will do."""

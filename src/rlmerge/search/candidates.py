@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rlmerge.merging.place import free_space
 from rlmerge.merging.plan import Plan
 from rlmerge.merging.run import check_unchanged
 from rlmerge.merging.seal import write_side_files
-from rlmerge.merging.sinks import ShardSink, StateSink
+from rlmerge.merging.sinks import ShardSink, StateSink, StatsSink
 from rlmerge.merging.together import merge_together
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -36,15 +36,13 @@ State = Mapping[str, tuple[np.ndarray, DType, tuple[int, ...]]]
 class Candidate:
     """One merge to be scored: a ``state`` in memory, or a sealed model ``directory``.
 
-    ``proxies`` are what the merge itself measured, and ``proxy:kl`` where it is asked for; ``projection`` is the mean
-    coefficient of the experts' task vectors in the merged change. ``scored`` holds the scores of items seen so far, by
-    task.
+    ``proxies`` are what the merge itself measured, and ``proxy:kl`` where it is asked for. ``scored`` holds the scores
+    of items seen so far, by task.
     """
 
     name: str
     recipe: Recipe
     proxies: Mapping[str, float]
-    projection: float | None = None
     state: State | None = None
     directory: Path | None = None
     scored: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
@@ -193,15 +191,35 @@ class Maker:
                 made[next(iter(plans))] = error
         return {name: made[name] for name in recipes}
 
+    def projections(self, recipes: Mapping[str, Recipe]) -> dict[str, float]:
+        """The mean coefficient of the task vectors in the merged change, by name; estimated, and no merge is kept.
+
+        Recipes that cannot be merged are left out, or all of them where only the merge shows it. RunError as for
+        ``make``.
+        """
+        plans: dict[str, Plan] = {}
+        for name, recipe in recipes.items():
+            with suppress(RequestError):
+                plans[name] = self.opened.plan(recipe, None, self.options)
+        stats: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in plans}
+
+        def sink(name: str) -> StatsSink:
+            return StatsSink(lambda job, found: stats[name].update({job.name: found}), sampled=True)
+
+        try:
+            with _said_of_searches():
+                self.passes += merge_together(list(plans.values()), [sink(name) for name in plans], self.progress)
+        except RequestError:
+            return {}
+        found = {name: _projection(_account(plan, stats[name])) for name, plan in plans.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def _merge(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
         if not plans:
             return {}
-        try:
+        with _said_of_searches():
             found = self._into_memory(plans) if self.in_memory else self._onto_disk(plans)
             check_unchanged(job for plan in plans.values() for job in plan.jobs.values())
-        except RunError as error:  # whose hint is that of a merge
-            hint = "See to that, then run the same command again: finished trials are kept."
-            raise RunError(error.what, where=error.where, hint=hint) from error
         return found
 
     def _into_memory(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
@@ -212,8 +230,7 @@ class Maker:
         for (name, plan), sink in zip(plans.items(), sinks, strict=True):
             tensors = sink.hand_over()
             state = {n: (tensors[n], job.output.dtype, job.output.shape) for n, job in plan.jobs.items()}
-            account = _account(plan, sink.stats)
-            found[name] = Candidate(name, plan.recipe, _proxies(account), _projection(account), state)
+            found[name] = Candidate(name, plan.recipe, _proxies(_account(plan, sink.stats)), state)
         return found
 
     def _onto_disk(self, plans: Mapping[str, Plan]) -> dict[str, Candidate]:
@@ -237,9 +254,19 @@ class Maker:
                 write_side_files(plan, partial, {}, accounts[name].contents_digests())
                 partial.seal(plan.shards)
         return {
-            name: Candidate(name, plan.recipe, _proxies(account), _projection(account), directory=self.folder / name)
-            for (name, plan), account in zip(plans.items(), accounts.values(), strict=True)
+            name: Candidate(name, plan.recipe, _proxies(accounts[name]), directory=self.folder / name)
+            for name, plan in plans.items()
         }
+
+
+@contextmanager
+def _said_of_searches() -> Generator[None, None, None]:
+    """A failed merge says how a merge goes on; a search goes on another way."""
+    try:
+        yield
+    except RunError as error:
+        hint = "See to that, then run the same command again: finished trials are kept."
+        raise RunError(error.what, where=error.where, hint=hint) from error
 
 
 def _account(plan: Plan, stats: Mapping[str, Mapping[str, Any]]) -> Account:

@@ -104,24 +104,13 @@ class Rounds:
         for method, values in starts.items():
             with suppress(RequestError):  # The trial that begins there will say why.
                 asked[method] = self.space.recipe(values)
-        kept: dict[str, float] = {}
-        for name, candidate in self._made(asked):
-            if isinstance(candidate, Candidate):
-                kept[name] = candidate.projection or 0.0
-                candidate.discard()
+        kept = self.maker.projections(asked)
         aim = kept.pop(aimed, 0.0)
         if aim <= 0:
             return {}
         return {
             name: min(LARGEST_FACTOR, max(1 / LARGEST_FACTOR, aim / found)) for name, found in kept.items() if found > 0
         }
-
-    def _made(self, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, Candidate | RequestError]]:
-        """The merges of recipes, no more at a time than can be held."""
-        names = list(recipes)
-        size = self.maker.batch(self.space.recipe({}))
-        for first in range(0, len(names), size):
-            yield from self.maker.make({name: recipes[name] for name in names[first : first + size]}).items()
 
     def rounds(self) -> None:
         """Rounds until the budget is spent, of a third of it at the most: what is learnt decides the next ones."""
