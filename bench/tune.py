@@ -5,8 +5,9 @@
 
 The laboratory tunes each method by a plan written by hand, the scale of the merged change and the method's density, one
 of each for all experts; its answer is the best on dev of `--methods`, `--trials` each. `rlmerge tune` gets half of all
-these trials, for a weight of each expert, the method and the density, and scores eight coefficients of task arithmetic
-beside them. Both choose on the same items of `data/dev.jsonl` and are scored on `data/test.jsonl`, which chose nothing.
+these trials, for the method, its coefficient and density and a weight of each expert, and scores eight coefficients of
+task arithmetic beside them. Both choose on the same items of `data/dev.jsonl` and are scored on `data/test.jsonl`,
+which chose nothing.
 
 With ``--lab`` the experts are the reinforced ones of every training seed of a laboratory that was trained (`rlmerge lab
 train -o LAB --profile characters`), each searched once, and the mean difference has its interval over these.

@@ -21,7 +21,6 @@ SEARCH = {
 
 FILL = """
 import sys
-from pathlib import Path
 if "trial-00001" in sys.argv[1]:
     with open("disk/other", "wb") as other:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rlmerge.checkpoint import Source
@@ -33,7 +35,7 @@ def check_base(plan: Plan) -> list[str]:
     chosen = _chosen(plan)
     if sum(min(ENTRIES, t.output.numel) for t in chosen) < FEWEST:
         return []
-    ask_for_samples(plan)
+    _ask_for(chosen)
     cosines: list[list[float]] = [[] for _ in plan.experts]
     equal = np.zeros(len(plan.experts))
     seen = 0
@@ -56,7 +58,11 @@ def check_base(plan: Plan) -> list[str]:
 
 def ask_for_samples(plan: Plan) -> None:
     """Ask for what ``check_base`` will read."""
-    for tensor in _chosen(plan):
+    _ask_for(_chosen(plan))
+
+
+def _ask_for(chosen: Sequence[Job]) -> None:
+    for tensor in chosen:
         for info in (tensor.base, *tensor.experts):
             if info is not None:
                 info.prefetch(*_sampled(info))

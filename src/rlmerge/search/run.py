@@ -224,10 +224,12 @@ def _near_baseline(study: Study, space: Space, settings: Settings, run: Rounds, 
     if study.baseline is None or study.has_origin(BASELINE):
         return []
     count = min(max(len(space.methods), settings.trials // 3 - others), settings.trials - others)
+    if count <= 0:
+        return []
     scaled = [method for method in space.methods if space.scales(method)]
     bare = near_baseline(study.baseline, space, len(scaled), settings.seed)
     factors = run.factors(peak(study.baseline), dict(zip(scaled, bare, strict=True)))
-    return near_baseline(study.baseline, space, max(0, count), settings.seed, factors)
+    return near_baseline(study.baseline, space, count, settings.seed, factors)
 
 
 def _signature(space: Space, settings: Settings, judge: Judge, models: Sequence[Checkpoint]) -> dict[str, Any]:

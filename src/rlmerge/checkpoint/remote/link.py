@@ -69,7 +69,6 @@ class Link:
         self._flying = 0
         self._connections = connections
         self._threads = 0
-        self._idle = 0
         self._active = 0
         self._changed = threading.Condition()
         self._work: SimpleQueue[_Span] = SimpleQueue()
