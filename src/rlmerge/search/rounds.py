@@ -118,8 +118,7 @@ class Rounds:
         size = min(self.settings.round, self.maker.batch(self.space.recipe({})), trials)
         number = 0
         while count := self._affordable(size):
-            self._ask_for_steps(count)
-            if not (asked := self.study.ask(count)):
+            if not (asked := self.study.ask(count, self._steps)):
                 break
             number += 1
             started = time.monotonic()
@@ -128,24 +127,21 @@ class Rounds:
             self._tell(number)
             self._give_up()
 
-    def _ask_for_steps(self, count: int) -> None:
-        """Have the next ``count`` trials begin with other coefficients of the best trial and values beside its own.
+    def _steps(self, room: int) -> Sequence[tuple[Mapping[str, Scalar], str]]:
+        """Other coefficients of the best trial, and values beside its own, for up to ``room`` trials.
 
-        A third of the trials at the most are such coefficients. Nothing where there are several objectives, or the
+        A third of all trials at the most are such coefficients. Nothing where there are several objectives, or the
         sampler was chosen.
         """
         if self.settings.is_multiple or self.settings.sampler not in ("auto", "tpe"):
-            return
+            return []
         trials = self.study.trials()
-        room = min(count, self.settings.trials - self.study.spent()) - self.study.waiting()
         left = self.settings.trials // 3 - sum(trial.origin == LINE for trial in trials)
         asked = [(values, LINE) for values in steps(trials, self.space)[: max(0, min(left, room))]]
         # Of a handful of trials a sampler learns nothing: it would draw from all of the space.
         beside = room - len(asked) if len(trials) < FEW else 1
         found = (around(trials, self.space, self.settings.seed, number) for number in range(beside))
-        asked += [(values, AROUND) for values in found if values is not None]
-        for values, origin in asked[: max(0, room)]:
-            self.study.enqueue(values, origin)
+        return [*asked, *((values, AROUND) for values in found if values is not None)][:room]
 
     def _affordable(self, size: int) -> int:
         """How many more candidates fit into the hours."""

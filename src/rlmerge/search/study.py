@@ -28,6 +28,9 @@ TITLE = "rlmerge"
 AGAIN = "again"
 """Where a trial is from whose values a killed process left."""
 
+Suggest = Callable[[int], Sequence[tuple[Mapping[str, Scalar], str]]]
+"""Values to try next with their origin, up to so many."""
+
 _SIGNATURE, _BASELINE = "rlmerge:search", "rlmerge:baseline"
 _STARTUP = 10
 
@@ -56,12 +59,20 @@ class Study:
 
     # Asking and telling
 
-    def ask(self, count: int) -> list[tuple[Any, dict[str, Scalar]]]:
-        """Up to ``count`` new trials with their values, as far as the budget of trials goes."""
+    def ask(self, count: int, first: Suggest | None = None) -> list[tuple[Any, dict[str, Scalar]]]:
+        """Up to ``count`` new trials with their values, as far as the budget of trials goes.
+
+        ``first`` says what to enqueue before, given the trials that are left for it. No other process asks meanwhile,
+        which would take the sampler's values for what is about to be enqueued.
+        """
         with self.workers.exclusive(), self._kept():
             self._recover()
-            left = self.settings.trials - self.spent()
-            return [self._ask() for _ in range(min(count, left))]
+            count = min(count, self.settings.trials - self.spent())
+            room = count - self._waiting()
+            if first is not None and room > 0:
+                for values, origin in first(room):
+                    self.enqueue(values, origin)
+            return [self._ask() for _ in range(count)]
 
     def _ask(self) -> tuple[Any, dict[str, Scalar]]:
         trial = self._study.ask()
@@ -147,11 +158,10 @@ class Study:
             for t in self._study.get_trials(deepcopy=False)
         )
 
-    def waiting(self) -> int:
+    def _waiting(self) -> int:
         """Values that were asked for and not tried yet."""
-        with self._kept():
-            states = (self.optuna.trial.TrialState.WAITING,)
-            return len(self._study.get_trials(deepcopy=False, states=states))
+        states = (self.optuna.trial.TrialState.WAITING,)
+        return len(self._study.get_trials(deepcopy=False, states=states))
 
     def trials(self) -> tuple[Trial, ...]:
         """Every trial that finished, in the order in which they began."""
