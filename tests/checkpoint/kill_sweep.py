@@ -1,6 +1,6 @@
 """Kill a writing process at every system call it makes, resume it, and compare the result with an undisturbed run.
 
-    python kill_sweep.py FOLDER
+    python kill_sweep.py FOLDER [direct]
 
 A child is forked for each point. It counts its writes, fsyncs, renames and unlinks, and at the chosen one sends itself
 SIGKILL: before the call, or after a write of half of the bytes. Prints the number of points; fails at the first
@@ -10,15 +10,19 @@ difference.
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from rlmerge.checkpoint import OutputTensor, PartialDirectory, plan_shards, syscalls
+from rlmerge.checkpoint import OutputTensor, PartialDirectory, output_file, plan_shards, syscalls
 from rlmerge.kernels.dtypes import BY_NAME
 
-TENSORS = [OutputTensor(name, BY_NAME["bfloat16"], (7, 5)) for name in ("a", "b", "c", "d", "e")]
-SHARDS = plan_shards(TENSORS, 150)
+DIRECT = sys.argv[2:] == ["direct"]
+"""Whether shards go past the page cache, in requests of two pages of which each tensor takes several."""
+
+TENSORS = [OutputTensor(name, BY_NAME["bfloat16"], (700 if DIRECT else 7, 5)) for name in ("a", "b", "c", "d", "e")]
+SHARDS = plan_shards(TENSORS, 15_000 if DIRECT else 150)
 WRITES = ("write", "pwrite")
 CALLS = (*WRITES, "fsync", "rename", "replace", "unlink", "mkdir", "posix_fallocate")
 
@@ -45,7 +49,9 @@ def die_at(countdown: int, halfway: bool) -> None:
             left[0] -= 1
             if left[0] == 0:
                 if halfway:
-                    call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2], *arguments[2:])
+                    half = memoryview(arguments[1])[: len(arguments[1]) // 2]
+                    with suppress(OSError):  # of a direct request, where half is no whole number of pages
+                        call(arguments[0], half, *arguments[2:])
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*arguments, **named)
 
@@ -108,6 +114,10 @@ def interrupted(target: Path) -> None:
 
 if __name__ == "__main__":
     workplace = Path(sys.argv[1])
+    if DIRECT:
+        output_file.DIRECT_FROM, output_file.STAGING = 0, 2 * output_file.PAGE
+        output_file.DIRECT_MEMORY = (output_file.IN_FLIGHT + 1) * output_file.STAGING
+        assert output_file.takes_direct(workplace, 0)
     merge(workplace / "expected")
     sweeps = [(nothing, False), (nothing, True), (old_model, False), (interrupted, False)]
     print(sum(sweep(workplace, *each) for each in sweeps))

@@ -188,7 +188,7 @@ def test_few_files_stay_open(tmp_path, monkeypatch, write_tensors):
     kept = infos[0].read()
     assert [info.read()[0] for info in infos] == list(range(8))
     assert kept[0] == 0, "a view keeps its own mapping"
-    assert open_files() - before <= 3 + 1, "three mapped files and the one of the view"
+    assert open_files() - before <= 2 * 3 + 1, "three files, open and mapped, and the mapping of the view"
 
 
 def test_a_kernel_without_populate(tensors, monkeypatch):
@@ -218,13 +218,33 @@ def test_many_threads_read_one_file(tensors):
 
 
 def test_ranges_are_rounded_to_pages(tensors, monkeypatch):
+    info = tensors[1]["w"]
+    info.read()
     calls = []
     monkeypatch.setattr(syscalls, "madvise", lambda *call: calls.append(call) or 0)
+    info.release(2000, 3000)
+    [(address, length, advice)] = calls
+    assert address % mmap.PAGESIZE == 0 and advice == syscalls.MADV_DONTNEED
+    assert length >= 4000
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells what is cached")
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_kernel_is_asked_for_what_is_not_cached(tensors, monkeypatch, cached):
+    def preadv(fd, buffers, offset, flags):
+        assert flags == os.RWF_NOWAIT
+        if not cached:
+            raise BlockingIOError
+        return len(buffers[0])
+
+    asked = []
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *call: asked.append(call))
     info = tensors[1]["w"]
     info.prefetch(2000, 3000)
-    [(address, length, advice)] = calls
-    assert address % mmap.PAGESIZE == 0 and advice == syscalls.MADV_WILLNEED
-    assert length >= 4000
+    assert asked == ([] if cached else [(info.start + 8000, 4000, os.POSIX_FADV_WILLNEED)])
+    info.prefetch(3000, 3000)
+    assert len(asked) == (not cached), "nothing is needed of an empty range"
 
 
 def test_ranges_are_fed_in_pieces(tmp_path, monkeypatch):

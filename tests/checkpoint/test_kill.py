@@ -6,11 +6,17 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from rlmerge.checkpoint import PartialDirectory, verify
+from rlmerge.checkpoint.output_file import DIRECT_FROM, takes_direct
 
 
-def test_at_every_system_call(tmp_path):
-    sweep = [sys.executable, str(Path(__file__).with_name("kill_sweep.py")), str(tmp_path)]
+@pytest.mark.parametrize("way", ["through the cache", "direct"])
+def test_at_every_system_call(tmp_path, way):
+    if way == "direct" and not takes_direct(tmp_path, DIRECT_FROM):
+        pytest.skip("no file system that is written past the cache")
+    sweep = [sys.executable, str(Path(__file__).with_name("kill_sweep.py")), str(tmp_path), way]
     done = subprocess.run(sweep, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # A run makes about 40 calls (five tensors of two writes and a journal line, three shards to reserve, to head and to

@@ -9,7 +9,7 @@ import safetensors
 import xxhash
 from blake3 import blake3
 
-from rlmerge.checkpoint import shard_writer, syscalls
+from rlmerge.checkpoint import output_file, syscalls
 from rlmerge.checkpoint.hashing import PIECE
 from rlmerge.checkpoint.journal import Journal, read_journal
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan
@@ -194,7 +194,7 @@ def test_short_writes_are_completed(tmp_path, begin, monkeypatch):
 
 
 def test_writeback_begins_before_the_end(begin, monkeypatch):
-    monkeypatch.setattr(shard_writer, "_WRITEBACK", 10)
+    monkeypatch.setattr(output_file, "_WRITEBACK", 10)
     calls = []
     monkeypatch.setattr(syscalls, "start_writeback", lambda fd, offset, length: calls.append((offset, length)))
     writer = begin()
@@ -233,7 +233,7 @@ def test_the_thread_that_hashes_gives_the_same_digests(tmp_path, begin):
     plan = ShardPlan("f", tuple(OutputTensor(name, BY_NAME["uint8"], (3 * PIECE + 5,)) for name in "ab"))
     values = {name: rng.integers(0, 256, 3 * PIECE + 5, np.uint8) for name in "ab"}
     with ThreadPoolExecutor(1) as hasher:
-        writer = begin(plan, hasher=hasher)
+        writer = begin(plan, pool=hasher)
         for name in "ab":
             for piece in np.split(values[name], [7, 2 * PIECE]):
                 buffer = piece.copy()
@@ -250,7 +250,7 @@ def test_a_failing_write_waits_for_the_thread_that_hashes(begin, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with ThreadPoolExecutor(1) as hasher:
-        writer = begin(ShardPlan("f", (OutputTensor("a", BY_NAME["uint8"], (2 * PIECE,)),)), hasher=hasher)
+        writer = begin(ShardPlan("f", (OutputTensor("a", BY_NAME["uint8"], (2 * PIECE,)),)), pool=hasher)
         monkeypatch.setattr(os, "pwrite", fail)
         with pytest.raises(RunError, match="Input/output error"):
             writer.write("a", np.zeros(2 * PIECE, np.uint8))

@@ -105,7 +105,7 @@ def test_a_small_budget_takes_more_passes(opened, monkeypatch):
     assert len(states) == len(opened)
 
 
-SAMPLED = {"large": (5, 1 << 18), "small": (64,)}
+SAMPLED = {"large": (5, 1 << 19), "small": (64,)}
 """1.25 regions: elements 0 to 2^17 and 2^20 to 2^20 + 2^17 are accounted for, a fifth of all."""
 
 
@@ -137,7 +137,7 @@ def plan_of_large(tmp_path, value, places, method, **options):
 @pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare_linear"])
 def test_an_account_of_a_part_stands_for_the_whole(tmp_path, method, memory):
     """Seven changes lie in what is accounted for, and count five times; two lie elsewhere."""
-    places = [0, 1, 2, 3, 131_071, 1 << 20, (1 << 20) + 131_071, 131_072, 1_048_575]
+    places = [0, 1, 2, 3, 262_143, 1 << 21, (1 << 21) + 262_143, 262_144, (1 << 21) - 1]
     plan = plan_of_large(tmp_path, 2.0, places, method, memory=memory)
     sink = Sampling()
     merge_together([plan], [sink], Quiet())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlmerge.checkpoint.remote.store import ObjectStamp
 
 MAX_OPEN = 128
-"""Files kept mapped; each holds a descriptor, and 1024 is a common limit for a process."""
+"""Files kept open; each holds a descriptor, two if it is mapped, and 1024 is a common limit for a process."""
 
 _PIECE = 2**18
 """Bytes read at a time by ``feed``."""
@@ -34,6 +34,7 @@ _REMEMBERED = 16
 
 _WOULD_FAULT = (errno.EFAULT, errno.EIO)
 _can_populate = sys.platform == "linux"
+_can_advise = hasattr(os, "posix_fadvise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,35 @@ class Stamp:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mapping:
-    data: np.ndarray
-    address: int
+class _Handle:
+    """An open file, closed when nobody uses it any more, and its mapping once somebody has asked for that."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.data: np.ndarray | None = None
+        self.address = 0
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+    def map(self) -> np.ndarray:
+        """The whole file, read-only."""
+        if self.data is None:
+            mapped = mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ)
+            if hasattr(mmap, "MADV_SEQUENTIAL"):
+                mapped.madvise(mmap.MADV_SEQUENTIAL)
+            data = np.frombuffer(mapped, np.uint8)
+            self.address = data.ctypes.data
+            self.data = data
+        return self.data
+
+    def advise(self, first: int, last: int, advice: int) -> int:
+        """Advise on mapped bytes, rounded outwards to pages; 0 or the errno."""
+        begin = first - first % mmap.PAGESIZE
+        return syscalls.madvise(self.address + begin, last - begin, advice)
 
 
-_mapped: OrderedDict[InputFile, _Mapping] = OrderedDict()
+_open: OrderedDict[InputFile, _Handle] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -108,18 +131,15 @@ class InputFile:
         global _can_populate
         if first == last:
             return np.empty(0, np.uint8)
-        mapping = self._mapping()
+        handle, data = self._mapped()
         if _can_populate:
             # Faulting the range in here turns a truncated file or a failing disk, otherwise a fatal SIGBUS in the
             # middle of a kernel, into an error code; it is also cheaper than one page fault after the other.
-            code = self._advise(mapping, first, last, syscalls.MADV_POPULATE_READ)
+            code = handle.advise(first, last, syscalls.MADV_POPULATE_READ)
             if code in _WOULD_FAULT:
-                self.check()
-                hint = "It changed or its disk failed while it was read; check the file, then run again."
-                where = f"{self}: {what}" if what else str(self)
-                raise CheckpointError("the bytes can no longer be read", where=where, hint=hint)
+                raise self._unreadable(what)
             _can_populate = code == 0
-        return mapping.data[first:last]
+        return data[first:last]
 
     def copy(self, first: int, last: int) -> bytes:
         """The bytes [first, last), read without mapping the file; errors as for ``read``."""
@@ -186,20 +206,23 @@ class InputFile:
 
     def prefetch(self, first: int, last: int) -> None:
         """Have the kernel start to read a range that will be needed; returns without waiting for it."""
-        if first < last:
-            self._advise(self._mapping(), first, last, syscalls.MADV_WILLNEED)
+        if first < last and _can_advise:
+            handle = self._handle()
+            if not _is_cached(handle.fd, last - 1):
+                os.posix_fadvise(handle.fd, first, last - first, os.POSIX_FADV_WILLNEED)
 
     def release(self, first: int, last: int) -> None:
         """Give the pages of a finished range back: they leave this process but stay in the file cache."""
         with _lock:
-            mapping = _mapped.get(self)
-        if mapping is not None and first < last:
-            self._advise(mapping, first, last, syscalls.MADV_DONTNEED)
+            handle = _open.get(self)
+        if handle is not None and handle.address and first < last:
+            # Rounded outwards, too: a neighbour still in use just faults its page in again.
+            handle.advise(first, last, syscalls.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Forget the mapping; it is unmapped when the last array over it is gone."""
+        """Let go of the file; it is closed when the last array over it is gone."""
         with _lock:
-            _mapped.pop(self, None)
+            _open.pop(self, None)
 
     def check(self) -> None:
         """RunError if the file is no longer the one that was opened."""
@@ -217,39 +240,56 @@ class InputFile:
     def _changed(self) -> RunError:
         return RunError("has changed since it was opened", where=str(self), hint=AGAIN)
 
-    def _mapping(self) -> _Mapping:
+    def _unreadable(self, what: str) -> CheckpointError:
+        """What to raise when bytes that were there cannot be read; RunError if the file has changed."""
+        self.check()
+        hint = "It changed or its disk failed while it was read; check the file, then run again."
+        where = f"{self}: {what}" if what else str(self)
+        return CheckpointError("the bytes can no longer be read", where=where, hint=hint)
+
+    def _handle(self) -> _Handle:
         with _lock:
-            mapping = _mapped.get(self) or self._map()
-            _mapped[self] = mapping
-            _mapped.move_to_end(self)
-            if len(_mapped) > MAX_OPEN:
-                _mapped.popitem(last=False)
-        return mapping
+            return self._opened()
 
-    def _map(self) -> _Mapping:
-        try:
-            with self.path.open("rb") as handle:
-                self._compare(os.fstat(handle.fileno()))
-                mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            cause = error if isinstance(error, OSError) else OSError(errno.ENODATA, "the file is empty")
-            raise unreadable(self.path, cause) from error
-        if hasattr(mmap, "MADV_SEQUENTIAL"):
-            mapped.madvise(mmap.MADV_SEQUENTIAL)
-        data = np.frombuffer(mapped, np.uint8)
-        return _Mapping(data, data.ctypes.data)
+    def _mapped(self) -> tuple[_Handle, np.ndarray]:
+        with _lock:
+            handle = self._opened()
+            try:
+                return handle, handle.map()
+            except (OSError, ValueError) as error:
+                cause = error if isinstance(error, OSError) else OSError(errno.ENODATA, "the file is empty")
+                raise unreadable(self.path, cause) from error
 
-    @staticmethod
-    def _advise(mapping: _Mapping, first: int, last: int, advice: int) -> int:
-        # Rounded outwards to pages. For DONTNEED a neighbour still in use just faults its page in again.
-        begin = first - first % mmap.PAGESIZE
-        return syscalls.madvise(mapping.address + begin, last - begin, advice)
+    def _opened(self) -> _Handle:
+        handle = _open.get(self)
+        if handle is None:
+            try:
+                handle = _Handle(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+                self._compare(os.fstat(handle.fd))
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+            _open[self] = handle
+            if len(_open) > MAX_OPEN:
+                _open.popitem(last=False)
+        else:
+            _open.move_to_end(self)
+        return handle
+
+
+def _is_cached(fd: int, offset: int) -> bool:
+    """Whether a byte can be had at once, from which its neighbours are thought to be in the page cache too."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return False
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:
+        return False
 
 
 def forget() -> None:
-    """Drop every mapping that no array uses any more."""
+    """Close every file of which no array is in use."""
     with _lock:
-        _mapped.clear()
+        _open.clear()
 
 
 AGAIN = "Let the writer finish, or restore the file; then run again (a merge goes on with --resume)."

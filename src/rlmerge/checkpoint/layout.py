@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -55,6 +55,13 @@ class ShardPlan:
     def size(self) -> int:
         """Bytes of the whole file."""
         return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
+
+    def places(self) -> Iterator[tuple[str, int]]:
+        """The name of each tensor, and where in the file its bytes begin."""
+        offset = len(self.header)
+        for tensor in self.tensors:
+            yield tensor.name, offset
+            offset += tensor.nbytes
 
 
 def plan_shards(tensors: Sequence[OutputTensor | tuple[OutputTensor, ...]], shard_size: int) -> tuple[ShardPlan, ...]:

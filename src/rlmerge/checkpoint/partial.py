@@ -29,6 +29,7 @@ from rlmerge.checkpoint.hashing import BLAKE3, new_digest, unwatched
 from rlmerge.checkpoint.journal import Journal, JournalEntry, read_journal
 from rlmerge.checkpoint.layout import ShardPlan, index_json
 from rlmerge.checkpoint.manifest import FileRecord, Manifest, TensorRecord
+from rlmerge.checkpoint.output_file import IN_FLIGHT
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.recheck import KeptShard, recheck
 from rlmerge.checkpoint.shard_writer import ShardWriter
@@ -122,7 +123,8 @@ class PartialDirectory:
         self._writers: dict[str, ShardWriter] = {}
         self._syncs: list[Future[None]] = []
         self._syncer = ThreadPoolExecutor(1, "rlmerge-sync")
-        self._hasher = ThreadPoolExecutor(1, "rlmerge-hash")
+        # One for digests, the others for direct writes.
+        self._pool = ThreadPoolExecutor(1 + IN_FLIGHT, "rlmerge-output")
 
     def completed(self) -> Mapping[str, JournalEntry]:
         """The tensors taken up from an interrupted run, by name; they need not be written again."""
@@ -131,7 +133,9 @@ class PartialDirectory:
     def shard_writer(self, shard: ShardPlan) -> ShardWriter:
         """A writer for the tensors of ``shard`` that are still ``pending``; finishing the last one starts its fsync."""
         path, kept = self.path / shard.name, self._kept.get(shard.name)
-        writer = ShardWriter(path, shard, self._journal, kept, when_complete=self._start_sync, hasher=self._hasher)
+        # What is uploaded is read at once.
+        direct = self._upload is None
+        writer = ShardWriter(path, shard, self._journal, kept, self._start_sync, self._pool, direct)
         self._writers[shard.name] = writer
         return writer
 
@@ -200,12 +204,12 @@ class PartialDirectory:
         with ExitStack() as undo:  # Whatever fails, the lock is let go of, last of all.
             undo.callback(self._unlock)
             undo.callback(self._journal.close)
+            undo.callback(self._pool.shutdown)
             for writer in self._writers.values():
                 undo.callback(writer.close)
             if self._upload is not None:
                 undo.callback(self._upload.close)
             self._syncer.shutdown()
-            self._hasher.shutdown()
 
     def __enter__(self) -> PartialDirectory:
         return self

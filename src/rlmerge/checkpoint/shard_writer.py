@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -12,23 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from rlmerge.checkpoint import syscalls
 from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.hashing import PIECE, ShardHash
 from rlmerge.checkpoint.journal import Journal, JournalEntry
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan
+from rlmerge.checkpoint.output_file import DirectFile, OutputFile, takes_direct, write_all
 from rlmerge.checkpoint.recheck import KeptShard
-from rlmerge.errors import RequestError
-
-_WRITEBACK = 32 * 2**20
-"""Bytes after which the kernel is told to begin writing to disk."""
+from rlmerge.errors import RequestError, RunError
 
 
 class ShardWriter:
     """Takes the tensors of one shard in their order, each in consecutive pieces, from one thread.
 
-    The file has its final size and its header from the start. Nothing is buffered: bytes go from the caller's array to
-    the file, while the thread of ``hasher`` takes the digests; without one, the caller's thread does.
+    The file has its final size and its header from the start. Threads of ``pool`` take the digests and write large
+    files past the page cache; without one, the caller's thread does all. A finished tensor is in the journal once its
+    bytes are in the file, every one when the last is finished.
     """
 
     def __init__(
@@ -38,9 +37,13 @@ class ShardWriter:
         journal: Journal,
         kept: KeptShard | None = None,
         when_complete: Callable[[ShardWriter], None] = lambda writer: None,
-        hasher: Executor | None = None,
+        pool: Executor | None = None,
+        direct: bool = True,
     ) -> None:
-        """Begin ``shard`` at ``path``, or continue what was ``kept``; ``when_complete`` follows its last tensor."""
+        """Begin ``shard`` at ``path``, or continue what was ``kept``; ``when_complete`` follows its last tensor.
+
+        What is not ``direct`` is left in the page cache, for somebody who reads it at once.
+        """
         if kept is not None and kept.header != shard.header:
             hint = "Discard the interrupted run with --force and without --resume."
             raise RequestError("was begun with another layout", where=str(path), hint=hint)
@@ -50,13 +53,18 @@ class ShardWriter:
         self._path = path
         self._journal = journal
         self._when_complete = when_complete
-        self._hasher = hasher
+        self._pool = pool
+        self._claims: deque[tuple[int, JournalEntry]] = deque()
+        """Entries of finished tensors, with where they end, that wait for their bytes to land."""
         self._done = done
         self._offset = len(shard.header) + sum(tensor.nbytes for tensor in shard.tensors[:done])
         self._stop = self._offset + (shard.tensors[done].nbytes if done < len(shard.tensors) else 0)
-        self._started = self._offset
         with writing(path):
-            self._fd = _continue(path) if kept else _begin(path, shard)
+            fd = _continue(path) if kept else _begin(path, shard)
+            if direct and pool is not None and takes_direct(path, shard.size):
+                self._file: OutputFile = DirectFile(fd, self._offset, path, pool)
+            else:
+                self._file = OutputFile(fd, self._offset)
         if not self.pending:
             when_complete(self)
 
@@ -72,34 +80,46 @@ class ShardWriter:
         if self._offset + len(octets) > self._stop:
             raise ValueError(f"{self._offset + len(octets) - self._stop} bytes too many for tensor {name!r}")
         with writing(self._path):
-            if self._hasher is None or len(octets) <= PIECE:
+            if self._pool is None or len(octets) <= PIECE:
                 self.digest.update(octets)
-                _write_all(self._fd, octets, self._offset)
+                self._file.append(octets)
             else:
-                hashed = self._hasher.submit(self.digest.update, octets)
+                hashed = self._pool.submit(self.digest.update, octets)
                 try:
-                    _write_all(self._fd, octets, self._offset)
+                    self._file.append(octets)
                 finally:
                     # The caller may change the array as soon as we return.
                     hashed.result()
-            self._offset += len(octets)
-            if self._offset - self._started >= _WRITEBACK:
-                syscalls.start_writeback(self._fd, self._started, self._offset - self._started)
-                self._started = self._offset
+        self._offset += len(octets)
 
     def finish_tensor(self, name: str, stats: Mapping[str, Any]) -> JournalEntry:
-        """Enter tensor ``name``, all of whose bytes were written, into the journal with its JSON-able ``stats``."""
+        """End tensor ``name``, all of whose bytes were written; its journal entry with its JSON-able ``stats``."""
         self._expect(name)
         if self._offset != self._stop:
             raise ValueError(f"{self._stop - self._offset} bytes of tensor {name!r} are missing")
         entry = JournalEntry(name, self.shard.name, self.digest.finish_tensor(), stats)
-        self._journal.append(entry)
+        self._claims.append((self._offset, entry))
         self._done += 1
         if self.pending:
             self._stop += self.pending[0].nbytes
+            self._claim()
         else:
+            self._flush()
             self._when_complete(self)
         return entry
+
+    def _flush(self) -> None:
+        """Wait until everything is in the file, and what is finished in the journal."""
+        with writing(self._path):
+            self._file.flush()
+        self._claim()
+
+    def _claim(self) -> None:
+        """Enter the tensors into the journal whose bytes are in the file."""
+        with writing(self._path):
+            landed = self._file.landed
+        while self._claims and self._claims[0][0] <= landed:
+            self._journal.append(self._claims.popleft()[1])
 
     def sync(self) -> None:
         """Wait until the file's bytes are on disk; RunError if they do not get there, and then the file is gone.
@@ -109,16 +129,18 @@ class ShardWriter:
         """
         with writing(self._path):
             try:
-                os.fsync(self._fd)
+                self._file.sync()
             except OSError:
                 with suppress(OSError):
                     self._path.unlink()
                 raise
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go of the file. Tensors that are finished, but not all of them, are kept for a run that goes on."""
+        with suppress(RunError):
+            if self._claims:
+                self._flush()
+        self._file.close()
 
     def _expect(self, name: str) -> None:
         if not self.pending or self.pending[0].name != name:
@@ -135,12 +157,6 @@ def _octets(data: np.ndarray | memoryview) -> memoryview:
     return data if data.format == "B" and data.ndim == 1 else data.cast("B")
 
 
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data, offset = data[count:], offset + count
-
-
 def _continue(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -150,7 +166,7 @@ def _begin(path: Path, shard: ShardPlan) -> int:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         _allocate(fd, shard.size)
-        _write_all(fd, memoryview(shard.header), 0)
+        write_all(fd, memoryview(shard.header), 0)
     except BaseException:
         os.close(fd)
         raise

@@ -1,10 +1,11 @@
-"""Three Linux calls that Python lacks, reached through ctypes, which releases the GIL; elsewhere they do nothing."""
+"""Four Linux calls that Python lacks, reached through ctypes, which releases the GIL; elsewhere they do nothing."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ _sync_file_range = _function("sync_file_range", ctypes.c_int, ctypes.c_int64, ct
 _renameat2 = _function(
     "renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
 )  # fmt: skip
+_statfs = _function("statfs", ctypes.c_char_p, ctypes.c_void_p)
+_STATFS = 512
+"""More bytes than the kernel fills in; the first word is the type."""
 
 
 def madvise(address: int, length: int, advice: int) -> int:
@@ -55,3 +59,11 @@ def exchange(first: Path, second: Path) -> bool:
     if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
         return False
     raise OSError(code, os.strerror(code), str(second))
+
+
+def file_system(path: Path) -> int:
+    """The magic number of the file system that ``path`` is on; 0 where that cannot be told."""
+    if _statfs is None or sys.platform != "linux":
+        return 0
+    found = (ctypes.c_long * (_STATFS // ctypes.sizeof(ctypes.c_long)))()
+    return found[0] if _statfs(os.fsencode(path), found) == 0 else 0

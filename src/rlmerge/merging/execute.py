@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from rlmerge.checkpoint.output_file import PAGE, page_aligned
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import decode
 from rlmerge.methods import Share
@@ -58,7 +59,7 @@ class Task:
         return sum(Tile(self.jobs[0], start, stop).nbytes for start, stop in self.tiles)
 
 
-REGION, SAMPLE = 1 << 20, 1 << 17
+REGION, SAMPLE = 1 << 21, 1 << 18
 """Where a sample will do, the first ``SAMPLE`` elements of every ``REGION`` of a tensor are accounted for."""
 
 
@@ -146,7 +147,7 @@ class Executor:
     def run(self, tasks: Iterable[Task], following: Iterable[Task] = ()) -> None:
         """Merge every task, and ask for what those ``following`` read first. Raises what any thread raised first."""
         for _ in range(self.sizing.buffers * len(self.lanes)):
-            self.buffers.put(np.empty(self.sizing.buffer, np.uint8))
+            self.buffers.put(page_aligned(self.sizing.buffer + PAGE))
         writer = threading.Thread(target=self._write_all, name="rlmerge-writer")
         writer.start()
         try:
@@ -230,8 +231,10 @@ class Executor:
         if array is not None:
             return _Buffer(array, None)
         dtype = merge.job.output.dtype
-        whole = self._take(tile.count * dtype.itemsize)
-        return _Buffer(whole[: tile.count * dtype.itemsize].view(dtype.storage), whole)
+        nbytes = tile.count * dtype.itemsize
+        shift = lane.sink.shift(merge.job, tile)
+        whole = self._take(shift + nbytes)
+        return _Buffer(whole[shift : shift + nbytes].view(dtype.storage), whole)
 
     def _take(self, nbytes: int) -> np.ndarray:
         """A free buffer of at least ``nbytes``; waits for the writer, which may have failed."""
@@ -244,7 +247,7 @@ class Executor:
                 continue
             if self.stop.is_set():
                 raise _Stopped
-            return whole if nbytes <= len(whole) else np.empty(nbytes, np.uint8)
+            return whole if nbytes <= len(whole) else page_aligned(nbytes)
 
     def _enqueue(self, piece: _Piece) -> None:
         if self.stop.is_set():
@@ -301,8 +304,8 @@ class Executor:
         if buffer.whole is None:
             return
         # A whole tensor's own buffer goes; the pool keeps its size.
-        usual = len(buffer.whole) <= self.sizing.buffer
-        self.buffers.put(buffer.whole if usual else np.empty(self.sizing.buffer, np.uint8))
+        usual = len(buffer.whole) <= self.sizing.buffer + PAGE
+        self.buffers.put(buffer.whole if usual else page_aligned(self.sizing.buffer + PAGE))
 
 
 def check_unchanged(jobs: Iterable[Job]) -> None:

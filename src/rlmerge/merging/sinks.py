@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rlmerge.checkpoint import PartialDirectory, ShardPlan, ShardWriter
+from rlmerge.checkpoint.output_file import PAGE
 from rlmerge.options import Options
 
 from .job import Job
@@ -29,6 +30,10 @@ class Sink(Protocol):
 
     def buffer(self, job: Job, tile: Tile) -> Any | None:
         """Storage values [tile.count] to merge the tile into; None for a buffer of the executor's own."""
+        ...
+
+    def shift(self, job: Job, tile: Tile) -> int:
+        """How many bytes behind the start of a page a buffer of the executor's should begin."""
         ...
 
     def write(self, job: Job, tile: Tile, stored: Any) -> None:
@@ -54,11 +59,20 @@ class ShardSink:
         self.options = options
         self.encoding: Encoding | None = None
         self.shard_of = {output.name: shard for shard in shards for output in shard.tensors}
+        self.places = {name: place for shard in shards for name, place in shard.places()}
         self.writers: dict[str, ShardWriter] = {}
         self.stats: dict[str, Mapping[str, Any]] = {}
 
     def buffer(self, job: Job, tile: Tile) -> None:
         """Shards are written from the executor's buffers."""
+
+    def shift(self, job: Job, tile: Tile) -> int:
+        """As far as the tile's place in its shard is, so that whole pages are written from the buffer."""
+        if job.encoder is not None:
+            return 0
+        size = job.output.dtype.itemsize
+        shift = (self.places[job.name] + tile.start * size) % PAGE
+        return shift if shift % size == 0 else 0
 
     def write(self, job: Job, tile: Tile, stored: Any) -> None:
         """Append one tile to its shard."""
@@ -128,6 +142,10 @@ class StateSink:
         """Empty tensors have no tile, but are there."""
         self._array(job)
 
+    def shift(self, job: Job, tile: Tile) -> int:
+        """There is no such buffer."""
+        return 0
+
     def _array(self, job: Job) -> Any:
         if job.name not in self.state:
             self.state[job.name] = self.make(job)
@@ -146,6 +164,10 @@ class StatsSink:
     def buffer(self, job: Job, tile: Tile) -> np.ndarray | None:
         """Any memory will do."""
         return None
+
+    def shift(self, job: Job, tile: Tile) -> int:
+        """At any place."""
+        return 0
 
     def write(self, job: Job, tile: Tile, stored: Any) -> None:
         """Dropped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from rlmerge.checkpoint.output_file import DIRECT_FROM, DIRECT_MEMORY, PAGE
 from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK
@@ -16,8 +17,8 @@ from rlmerge.options import Options
 from .job import Job
 from .tiles import MATRIX_TILE, row_block
 
-LARGEST_TILE = 1 << 20
-"""Elements of a tile that is merged; larger ones leave the processor's caches and gain nothing."""
+LARGEST_TILE = 1 << 21
+"""Elements of a tile that is merged: enough that handing it from thread to thread costs little beside it."""
 
 SCAN_TILE = 1 << 22
 """Elements per tile of a scan: inputs are mapped, not copied, and every tile brings histograms to clear and add up."""
@@ -79,12 +80,13 @@ def size_of(jobs: Sequence[Job], options: Options, lanes: Lanes = ONE, reserved:
     """
     merged = [job for job in jobs if job.method is not None and job.output.numel]
     held = sum(_held(job) for job in merged)
+    writing = DIRECT_MEMORY if sum(job.output.nbytes for job in jobs) >= DIRECT_FROM and not lanes.in_place else 0
     merged = _distinct(merged)
-    encoding = _encoding(merged)
+    beside = _encoding(merged) + writing + reserved
     ahead = ahead_of(jobs, options)
     found: Sizing | None = None
     for threads, tile in _settings(options.threads):
-        found = _setting(merged, threads, tile, lanes, held, encoding + ahead + reserved)
+        found = _setting(merged, threads, tile, lanes, held, beside + ahead)
         if found.peak <= options.memory:
             return replace(found, ahead=ahead)
     assert found is not None
@@ -150,7 +152,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: Lanes, held: i
     merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
     working = max(merging, scanning)
-    own = buffers * piece * itemsize + held
+    own = buffers * (piece * itemsize + 2 * PAGE) + held
     if lanes.count > 1:
         own += max((_account(job) for job in jobs), default=0)
         # A tile is read once, and compiled recipes merge it one after the other without memory of their own.
