@@ -10,13 +10,13 @@ from support.family import merge, recipe
 def reads(monkeypatch):
     """[bytes handed to kernels] of everything that runs."""
     total = [0]
-    original = Workers._run
+    original = Workers.submit
 
-    def counted(self, tile, work):
+    def counted(self, tile, work, **more):
         total[0] += tile.nbytes
-        return original(self, tile, work)
+        return original(self, tile, work, **more)
 
-    monkeypatch.setattr(Workers, "_run", counted)
+    monkeypatch.setattr(Workers, "submit", counted)
     return total
 
 

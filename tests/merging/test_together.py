@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rlmerge.errors import RlmergeError
-from rlmerge.merging import execute
 from rlmerge.merging import statistics as statistics_module
+from rlmerge.merging import tile_work
 from rlmerge.merging.make import open_recipe
 from rlmerge.merging.sinks import StateSink
 from rlmerge.merging.together import merge_together
@@ -58,8 +58,8 @@ def test_each_is_what_it_is_alone(opened):
 
 def test_each_is_what_it_is_alone_where_a_part_is_accounted_for(opened, monkeypatch):
     """Most of each tensor is merged without an account, and has the same bytes."""
-    monkeypatch.setattr(execute, "REGION", 1024)
-    monkeypatch.setattr(execute, "SAMPLE", 256)
+    monkeypatch.setattr(tile_work, "REGION", 1024)
+    monkeypatch.setattr(tile_work, "SAMPLE", 256)
     sinks = [Sampling() for _ in opened]
     assert merge_together(opened, sinks, Quiet()) == 1
     whole, _ = run(opened)

@@ -53,7 +53,7 @@ class Stamp:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-class _Handle:
+class OpenFile:
     """An open file, closed when nobody uses it any more, and its mapping once somebody has asked for that."""
 
     def __init__(self, fd: int) -> None:
@@ -81,7 +81,7 @@ class _Handle:
         return syscalls.madvise(self.address + begin, last - begin, advice)
 
 
-_open: OrderedDict[InputFile, _Handle] = OrderedDict()
+_open: OrderedDict[InputFile, OpenFile] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -207,7 +207,7 @@ class InputFile:
     def prefetch(self, first: int, last: int) -> None:
         """Have the kernel start to read a range that will be needed; returns without waiting for it."""
         if first < last and _can_advise:
-            handle = self._handle()
+            handle = self.opened()
             if not _is_cached(handle.fd, last - 1):
                 os.posix_fadvise(handle.fd, first, last - first, os.POSIX_FADV_WILLNEED)
 
@@ -247,24 +247,25 @@ class InputFile:
         where = f"{self}: {what}" if what else str(self)
         return CheckpointError("the bytes can no longer be read", where=where, hint=hint)
 
-    def _handle(self) -> _Handle:
+    def opened(self) -> OpenFile:
+        """The file, open as long as this object is kept; CheckpointError if it is gone, RunError if it has changed."""
         with _lock:
-            return self._opened()
+            return self._open_file()
 
-    def _mapped(self) -> tuple[_Handle, np.ndarray]:
+    def _mapped(self) -> tuple[OpenFile, np.ndarray]:
         with _lock:
-            handle = self._opened()
+            handle = self._open_file()
             try:
                 return handle, handle.map()
             except (OSError, ValueError) as error:
                 cause = error if isinstance(error, OSError) else OSError(errno.ENODATA, "the file is empty")
                 raise unreadable(self.path, cause) from error
 
-    def _opened(self) -> _Handle:
+    def _open_file(self) -> OpenFile:
         handle = _open.get(self)
         if handle is None:
             try:
-                handle = _Handle(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+                handle = OpenFile(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
                 self._compare(os.fstat(handle.fd))
             except OSError as error:
                 raise unreadable(self.path, error) from error

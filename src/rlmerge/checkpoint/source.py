@@ -40,6 +40,13 @@ class Scratch(NamedTuple):
 NO_SCRATCH = Scratch()
 
 
+class Place(NamedTuple):
+    """A byte of a file."""
+
+    file: InputFile
+    offset: int
+
+
 class Source(ABC):
     """The values of one tensor, readable from any thread.
 
@@ -108,6 +115,10 @@ class Source(ABC):
         ValueError for a range outside the tensor.
         """
 
+    def place(self, start: int) -> Place | None:
+        """Where in a file of this machine the elements from ``start`` on lie in one piece; None where they are made."""
+        return None
+
     def prefetch(self, start: int = 0, stop: int | None = None) -> None:  # noqa: B027
         """Start to load a range that will be needed; returns without waiting for it."""
 
@@ -167,6 +178,9 @@ class Extent(Source):
             view = view.copy()
             view.flags.writeable = False
         return view.view(storage)
+
+    def place(self, start: int) -> Place | None:
+        return None if self.file.is_remote else Place(self.file, self.start + start * self.dtype.itemsize)
 
     def prefetch(self, start: int = 0, stop: int | None = None) -> None:
         self.file.prefetch(*self._bytes(start, stop))

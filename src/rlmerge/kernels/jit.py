@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import __version__ as llvmlite_version
 
 from . import code_cache
-from .dtypes import FLOAT16, decode
+from .dtypes import FLOAT16, DType, decode
 from .histogram import BINS, held_words
 from .loops import LANES, Program, module, streams
 from .sinks import MASK_BITS, Reduce, Write
@@ -28,10 +28,33 @@ BLOCK = 1 << 16
 ACCOUNT_BLOCK = 1 << 14
 """Elements per block of the sums that account for a merge."""
 
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
-_TILE = (*([_INT] * 4), *([_POINTER] * 4), _INT)
-_RESULTS = (*([_POINTER] * 7), _INT, *([_POINTER] * 2), _INT, _POINTER)
-_FUNCTION = ctypes.CFUNCTYPE(None, *_TILE, *_RESULTS)
+CALL = (
+    ("function", "ptr", False),
+    ("block", "i64", False),
+    ("columns", "i64", False),
+    ("out", "ptr", True),
+    ("params", "ptr", False),
+    ("rows", "ptr", False),
+    ("row_stride", "i64", False),
+    ("keys", "ptr", False),
+    ("sums", "ptr", True),
+    ("counts", "ptr", True),
+    ("largest", "ptr", True),
+    ("histograms", "ptr", False),
+    ("side", "ptr", False),
+    ("side_counts", "ptr", False),
+    ("side_capacity", "i64", False),
+    ("selection", "ptr", False),
+    ("masks", "ptr", False),
+    ("mask_stride", "i64", False),
+    ("held", "ptr", False),
+)
+"""What a kernel is given beside its range and inputs, in its order: name, type, and whether each step of a tile has a
+place of its own. The strides of those, in bytes, follow."""
+
+_TYPES = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
+_FUNCTION = ctypes.CFUNCTYPE(None, *([ctypes.c_int64] * 4), ctypes.c_void_p, *(_TYPES[kind] for _, kind, _ in CALL[3:]))
+_own = threading.local()
 _lock = threading.Lock()
 
 
@@ -63,6 +86,117 @@ class Counts:
     nonfinite_out: bool
 
 
+@dataclass(frozen=True)
+class Call:
+    """A kernel on one tile, made by ``Bound.call``: its arguments in ``words``, and what it adds up."""
+
+    kernel: Kernel
+    words: list[int]
+    sums: np.ndarray
+    counts: np.ndarray
+    largest: np.ndarray
+    out: np.ndarray | None
+    kept: Sequence[Any]
+    """What the addresses in ``words`` are of."""
+
+    def found(self, inputs: Callable[[], Sequence[np.ndarray]]) -> Counts:
+        """What was accumulated; ``inputs`` gives the arrays again should sums not tell whether those are finite."""
+        counts = self.counts.sum(axis=0) if len(self.counts) > 1 else self.counts[0]
+        if self.kernel.program.sums_tell:
+            if np.isfinite(self.sums).all():
+                return Counts(self.sums, counts, False, False)
+            return Counts(self.sums, counts, *self.kernel.nonfinite(inputs(), self.out))
+        infinite = 0x7F800000 if self.kernel.real == np.float32 else 0x7FF0000000000000
+        largest = self.largest.max(axis=0)
+        return Counts(self.sums, counts, bool(largest[0] >= infinite), bool(largest[1] >= infinite))
+
+
+class Bound:
+    """A kernel with the numbers that are the same for all tiles of a tensor; see ``Kernel.bind``."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        params: Sequence[float] | np.ndarray,
+        rows: np.ndarray | None,
+        keys: Sequence[tuple[int, int]],
+        columns: int,
+    ) -> None:
+        self.kernel = kernel
+        self.columns = columns
+        self._scalars = np.asarray(params, kernel.real)
+        self._keys = np.asarray(keys, np.uint32).reshape(-1)
+        self._table = None if rows is None else np.ascontiguousarray(rows, kernel.real)
+        self._stride = 0 if self._table is None else self._table.shape[1]
+        numbers = len(self._scalars), 0 if self._table is None else len(self._table)
+        if len(keys) != kernel.streams or numbers != kernel.numbers:
+            raise ValueError("a kernel takes as many parameters, row-wise values and random keys as its formula")
+        self._places = [_address(array) for array in (self._scalars, self._table, self._keys)]
+
+    def call(
+        self,
+        count: int,
+        start: int,
+        out: np.ndarray | None,
+        block: int,
+        step: int | None = None,
+        selection: Selection | None = None,
+    ) -> Call:
+        """The kernel on ``count`` elements from flat index ``start`` on, ``step`` at a time, a multiple of ``block``.
+
+        Sums are those of every ``block``. ``out`` [count] is written. Belongs to this thread, for one run.
+        """
+        kernel = self.kernel
+        step = step or max(count, 1)
+        sums, totals, steps = kernel.slots.sums, kernel.slots.counts, max(1, -(-count // step))
+        blocks = -(-count // block)
+        if self._table is not None and self._stride * self.columns < start + count:
+            raise ValueError(f"{self._stride} rows of {self.columns} columns end before the tile does")
+        kernel.check_outputs(count, out, selection)
+        # One allocation for all that is added up, in words of eight bytes.
+        added = np.zeros(blocks * sums + steps * (totals + 2), np.int64)
+        first, second = blocks * sums, blocks * sums + steps * totals
+        place = added.ctypes.data
+        # A block keeps a word a vector; the last group of words is padded.
+        stride = (min(count, block) + 64) // MASK_BITS
+        masks = _scratch("masks", 2 * kernel.slots.masks * stride)
+        held = _scratch("held", 8 * held_words(kernel.selected, LANES))
+        chosen = _selection_words(selection)
+        params, rows, keys = self._places
+        words = [
+            kernel.address,
+            block,
+            self.columns,
+            _address(out),
+            params,
+            rows,
+            self._stride,
+            keys,
+            place,
+            place + 8 * first,
+            place + 8 * second,
+            *map(_address, _arrays(selection)),
+            0 if selection is None else selection.side.shape[1],
+            _address(chosen),
+            masks.ctypes.data,
+            stride,
+            held.ctypes.data,
+            0 if out is None else step * out.itemsize,
+            8 * sums * (step // block),
+            8 * totals,
+            16,
+        ]
+        return Call(
+            kernel,
+            words,
+            added[:first].view(np.float64).reshape(blocks, sums),
+            added[first:second].reshape(steps, totals),
+            added[second:].view(np.uint64).reshape(steps, 2),
+            out,
+            (self, added, masks, held, chosen, selection),
+        )
+
+
 class Kernel:
     """A compiled program. Calls are thread-safe and release the interpreter lock.
 
@@ -77,10 +211,21 @@ class Kernel:
         self.streams = streams(program)
         self.selected = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
         self.real = np.dtype(np.float32 if program.real == "float" else np.float64)
-        self._program = program
-        self._numbers = len(program.used("param")), len(program.used("row"))
-        self._engine, address = compile_kernel(text, host)
-        self._function = _FUNCTION(address)
+        self.program = program
+        self.numbers = len(program.used("param")), len(program.used("row"))
+        self._engine, self.address = compile_kernel(text, host)
+        self._function = _FUNCTION(self.address)
+
+    def bind(
+        self,
+        params: Sequence[float] | np.ndarray = (),
+        rows: np.ndarray | None = None,
+        keys: Sequence[tuple[int, int]] = (),
+        columns: int = 1,
+    ) -> Bound:
+        """The kernel with its numbers: ``rows`` [R, all rows of the tensor] holds the row-wise values, ``columns`` the
+        tensor's last dimension."""
+        return Bound(self, params, rows, keys, columns)
 
     def __call__(
         self,
@@ -95,76 +240,69 @@ class Kernel:
         keys: Sequence[tuple[int, int]] = (),
         selection: Selection | None = None,
     ) -> Counts:
-        """Run over flat storage arrays [n] of one tile that starts at flat index ``start`` of its tensor.
+        """Run over flat storage arrays [n] of one tile that starts at flat index ``start`` of its tensor."""
+        return self.run(self.bind(params, rows, keys, columns), inputs, start, out, block, selection)
 
-        ``rows`` [R, all rows of the tensor] holds the row-wise values, ``columns`` the tensor's last dimension.
-        """
+    def run(
+        self,
+        bound: Bound,
+        inputs: Sequence[np.ndarray],
+        start: int = 0,
+        out: np.ndarray | None = None,
+        block: int = BLOCK,
+        selection: Selection | None = None,
+    ) -> Counts:
+        """The same with numbers that were bound before."""
         n = len(inputs[0])
-        sums = np.zeros((-(-n // block), self.slots.sums))
-        counts = np.zeros(self.slots.counts, np.int64)
-        largest = np.zeros(2, np.uint64)
+        self.check_inputs(inputs, n)
+        call = bound.call(n, start, out, block, selection=selection)
         pointers = np.array([x.ctypes.data for x in inputs], np.uint64)
-        scalars = np.asarray(params, self.real)
-        words = np.asarray(keys, np.uint32).reshape(-1)
-        table = None if rows is None else np.ascontiguousarray(rows, self.real)
-        chosen = _selection_words(selection)
-        # A block keeps a word a vector; the last group of words is padded.
-        stride = (min(n, block) + 64) // MASK_BITS
-        masks = np.empty(self.slots.masks * stride, np.uint16)
-        held = np.empty(held_words(self.selected, LANES), np.uint64)
-        self._check(inputs, out, selection)
-        numbers = len(scalars), 0 if table is None else len(table)
-        if len(keys) != self.streams or numbers != self._numbers:
-            raise ValueError("a kernel takes as many parameters, row-wise values and random keys as its formula")
-        if table is not None and table.shape[1] * columns < start + n:
-            raise ValueError(f"{table.shape[1]} rows of {columns} columns end before the tile does")
-        self._function(
-            n,
-            start,
-            block,
-            columns,
-            *map(_address, (pointers, out, scalars, table)),
-            0 if table is None else table.shape[1],
-            *map(_address, (words, sums, counts, largest)),
-            _address(selection and selection.histograms),
-            _address(selection and selection.side),
-            _address(selection and selection.side_counts),
-            0 if selection is None else selection.side.shape[1],
-            *map(_address, (chosen, masks)),
-            stride,
-            _address(held),
-        )
-        if self._program.sums_tell:
-            return Counts(sums, counts, *self._nonfinite(inputs, out, sums))
-        infinite = np.uint64(0x7F800000 if self.real == np.float32 else 0x7FF0000000000000)
-        return Counts(sums, counts, bool(largest[0] >= infinite), bool(largest[1] >= infinite))
+        self._function(n, start, *call.words[1:3], pointers.ctypes.data, *call.words[3 : len(CALL)])
+        return call.found(lambda: inputs)
 
-    def _nonfinite(self, inputs: Sequence[np.ndarray], out: np.ndarray | None, sums: np.ndarray) -> tuple[bool, bool]:
-        """Whether inputs and output hold NaN or infinity; sums that are finite say that they do not."""
-        if np.isfinite(sums).all():
-            return False, False
-        found = [not np.isfinite(decode(x, dtype)).all() for x, dtype in zip(inputs, self._program.inputs, strict=True)]
-        assert out is not None and isinstance(self._program.sink, Write)
-        return any(found), not np.isfinite(decode(out, self._program.sink.dtype)).all()
+    def nonfinite(self, inputs: Sequence[np.ndarray], out: np.ndarray | None) -> tuple[bool, bool]:
+        """Whether inputs and output hold NaN or infinity."""
+        found = [not np.isfinite(decode(x, dtype)).all() for x, dtype in zip(inputs, self.program.inputs, strict=True)]
+        assert out is not None and isinstance(self.program.sink, Write)
+        return any(found), not np.isfinite(decode(out, self.program.sink.dtype)).all()
 
-    def _check(self, inputs: Sequence[np.ndarray], out: np.ndarray | None, selection: Selection | None) -> None:
-        """Refuse arrays that the compiled code would read or write out of bounds."""
-        sink, n = self._program.sink, len(inputs[0])
-        arrays, dtypes = list(inputs), list(self._program.inputs)
+    def check_inputs(self, inputs: Sequence[np.ndarray], n: int) -> None:
+        """Refuse arrays that the compiled code would read out of bounds."""
+        _check(inputs, self.program.inputs, n)
+
+    def check_outputs(self, n: int, out: np.ndarray | None, selection: Selection | None) -> None:
+        """Refuse arrays that the compiled code would write out of bounds."""
+        sink = self.program.sink
         if isinstance(sink, Write):
             if out is None:
                 raise ValueError("a kernel that writes needs 'out'")
-            arrays, dtypes = [*arrays, out], [*dtypes, sink.dtype]
+            _check([out], [sink.dtype], n)
         elif sink.values and (selection is None or len(selection.prefixes) != len(sink.values)):
             raise ValueError(f"a kernel that selects needs a selection of {len(sink.values)} values")
-        if len(arrays) != len(dtypes) or any(x.shape != (n,) or not x.flags.c_contiguous for x in arrays):
-            raise ValueError(f"a kernel takes {len(dtypes)} contiguous arrays of the same length")
-        if any(x.dtype != dtype.storage for x, dtype in zip(arrays, dtypes, strict=True)):
-            raise ValueError(f"a kernel takes arrays of {', '.join(str(dtype.storage) for dtype in dtypes)}")
 
 
-def _address(array: Any) -> int | None:
-    return None if array is None else array.ctypes.data
+def _check(arrays: Sequence[np.ndarray], dtypes: Sequence[DType], n: int) -> None:
+    if len(arrays) != len(dtypes) or any(x.shape != (n,) or not x.flags.c_contiguous for x in arrays):
+        raise ValueError(f"a kernel takes {len(dtypes)} contiguous arrays of the same length")
+    if any(x.dtype != dtype.storage for x, dtype in zip(arrays, dtypes, strict=True)):
+        raise ValueError(f"a kernel takes arrays of {', '.join(str(dtype.storage) for dtype in dtypes)}")
+
+
+def _address(array: Any) -> int:
+    return 0 if array is None else array.ctypes.data
+
+
+def _arrays(selection: Selection | None) -> tuple[np.ndarray | None, ...]:
+    return (None, None, None) if selection is None else (selection.histograms, selection.side, selection.side_counts)
+
+
+def _scratch(name: str, nbytes: int) -> np.ndarray:
+    """Memory of this thread for what a kernel needs while it runs."""
+    held: np.ndarray | None = getattr(_own, name, None)
+    if held is None or len(held) < nbytes:
+        held = np.empty(nbytes, np.uint8)
+        setattr(_own, name, held)
+    return held
 
 
 def _selection_words(selection: Selection | None) -> np.ndarray | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -16,20 +17,19 @@ import numpy as np
 import xxhash
 
 from rlmerge.checkpoint.output_file import PAGE, page_aligned
-from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import decode
-from rlmerge.methods import Share
 from rlmerge.options import Options
 from rlmerge.progress import Progress
 
 from .account import Account
-from .backend import Merger, Numbers
+from .backend import Numbers
 from .job import Job
 from .nonfinite import refuse_nonfinite, refuse_overflow
 from .sinks import Sink
 from .sizing import Sizing
 from .statistics import Statistics
 from .stream import PREFETCH_BYTES, Workers
+from .tile_work import SAMPLE, Done, TileMerge, TileWork
 from .tiles import Tile, cut
 
 
@@ -59,38 +59,6 @@ class Task:
         return sum(Tile(self.jobs[0], start, stop).nbytes for start, stop in self.tiles)
 
 
-REGION, SAMPLE = 1 << 21, 1 << 18
-"""Where a sample will do, the first ``SAMPLE`` elements of every ``REGION`` of a tensor are accounted for."""
-
-
-@dataclass(frozen=True)
-class _Merge:
-    """One lane's merger of a tensor, and what the method says of it; ``quiet`` merges what needs no account."""
-
-    job: Job
-    merger: Merger | None
-    notes: Sequence[str] = ()
-    report: Mapping[str, Share] = field(default_factory=dict[str, Share])
-    quiet: Merger | None = None
-
-    def accounted(self, tile: Tile) -> int:
-        """How many elements of a tile, from its first one on, are accounted for."""
-        return tile.count if self.quiet is None else max(0, min(tile.count, SAMPLE - tile.start % REGION))
-
-    def run(self, tile: Tile, inputs: Sequence[Any], out: Any) -> Numbers:
-        """Merge a tile into ``out``; the account is that of its ``accounted`` elements."""
-        assert self.merger is not None, "a copied tensor is not merged"
-        tile, told = replace(tile, job=self.job), self.accounted(tile)
-        if self.quiet is None or told == tile.count:
-            return self.merger(tile, inputs, out)
-        rest = self.quiet(replace(tile, start=tile.start + told), [x[told:] for x in inputs], out[told:])
-        if not told:
-            return rest
-        found = self.merger(replace(tile, stop=tile.start + told), [x[:told] for x in inputs], out[:told])
-        bad_in, bad_out = found.nonfinite_in or rest.nonfinite_in, found.nonfinite_out or rest.nonfinite_out
-        return replace(found, nonfinite_in=bad_in, nonfinite_out=bad_out)
-
-
 @dataclass(frozen=True)
 class _Buffer:
     """Where a tile is merged into; ``whole`` is the memory to give back, None where it is the sink's."""
@@ -104,7 +72,7 @@ class _Piece:
     """A tile on its way to the sinks: the future of its accounting, and the buffers it fills, lane by lane."""
 
     tile: Tile
-    merges: Sequence[_Merge]
+    merges: Sequence[TileMerge]
     future: Future[Any]
     buffers: Sequence[_Buffer | None]
     last: bool
@@ -189,19 +157,16 @@ class Executor:
         """Hand a task's tiles to the workers and, in order, to the writer."""
         tiles = list(self._tiles(task))
         if not tiles:
-            merges = [_Merge(job, None) for job in task.jobs]
+            merges = [TileMerge(job, None) for job in task.jobs]
             nothing = [None] * len(merges)
             self._enqueue(_Piece(Tile(task.jobs[0], 0, 0), merges, _done(([None] * len(merges), ())), nothing, True))
             return
         merges = [self._merge(lane, job) for lane, job in zip(self.lanes, task.jobs, strict=True)]
-        work = _copy if merges[0].merger is None else _merging(merges)
+        work = TileWork(merges, self.digested)
         for tile in self.workers.prefetched(tiles):
             buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
 
-            def run(tile: Tile, inputs: Sequence[Any], buffers: Any = buffers) -> tuple[list[Any], Sequence[bytes]]:
-                return work(tile, inputs, buffers), [_digest(x, tile.block) for x in inputs] if self.digested else ()
-
-            future = self.workers.submit(tile, run)
+            future = self.workers.submit(tile, partial(_run, work, buffers), reads=work.reads)
             self._enqueue(_Piece(tile, merges, future, buffers, tile is tiles[-1]))
         for lane, job in zip(self.lanes, task.jobs, strict=True):
             lane.statistics.forget(job)
@@ -213,17 +178,17 @@ class Executor:
         size = first.output.numel if any(job.whole for job in task.jobs) else self.sizing.tile
         return cut(first, size, by_rows=any(job.by_rows for job in task.jobs))
 
-    def _merge(self, lane: Lane, job: Job) -> _Merge:
+    def _merge(self, lane: Lane, job: Job) -> TileMerge:
         if job.method is None or (self.checked and self.options.on_nonfinite == "keep" and _is_shared_mask(job)):
             # Masks of -inf, which every model shares, are no numbers to compute with.
-            return _Merge(job, None)
+            return TileMerge(job, None)
         lane.statistics.scan(job)
         values = lane.statistics.values(job)
         sampled = lane.sink.sampled and job.output.numel > SAMPLE and not (job.whole or job.by_rows or job.extras)
         merger, *quiet = lane.statistics.mergers(job, values, True, *([False] if sampled else []))
-        return _Merge(job, merger, *lane.statistics.report(job, values), *quiet)
+        return TileMerge(job, merger, *lane.statistics.report(job, values), *quiet)
 
-    def _buffer(self, lane: Lane, merge: _Merge, tile: Tile) -> _Buffer | None:
+    def _buffer(self, lane: Lane, merge: TileMerge, tile: Tile) -> _Buffer | None:
         """Where a lane's tile is merged into: memory of its sink, or of the pool."""
         if merge.merger is None:
             return None
@@ -329,38 +294,7 @@ def _is_shared_mask(job: Job) -> bool:
     return not finite
 
 
-def _merging(merges: Sequence[_Merge]) -> Callable[[Tile, Sequence[Any], Sequence[Any]], list[Numbers]]:
-    def work(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer]) -> list[Numbers]:
-        return [
-            merge.run(tile, inputs, buffer.array)
-            for merge, buffer in zip(merges, buffers, strict=True)
-            if merge.merger is not None
-        ]
-
-    return work
-
-
-def _copy(tile: Tile, inputs: Sequence[Any], buffers: Sequence[_Buffer | None]) -> list[Any]:
-    """The first input for every lane; all others must be equal to it."""
-    first = np.asarray(inputs[0])
-    for source, other in zip(tile.inputs[1:], inputs[1:], strict=True):
-        if not np.array_equal(first.view(np.uint8), np.asarray(other).view(np.uint8)):
-            raise CheckpointError(
-                f"differs from {tile.inputs[0].where}; {source.dtype.name} tensors are copied, not merged",
-                where=source.where,
-                hint="Merge models whose integer tensors are identical.",
-            )
-    return [inputs[0]] * len(buffers)
-
-
-def _digest(values: np.ndarray, step: int) -> bytes:
-    """xxh3 of each block of an input, whose boundaries no tile size moves."""
-    octets = np.ascontiguousarray(values).view(np.uint8).data
-    size = step * values.itemsize
-    return b"".join([xxhash.xxh3_64_digest(octets[i : i + size]) for i in range(0, len(octets), size)])
-
-
-def _stats(parts: Sequence[Numbers], merge: _Merge, scale: float) -> dict[str, Any]:
+def _stats(parts: Sequence[Numbers], merge: TileMerge, scale: float) -> dict[str, Any]:
     """The account of a tensor, of which ``parts`` tell one in ``scale`` elements."""
     if not parts:
         return {}
@@ -369,6 +303,10 @@ def _stats(parts: Sequence[Numbers], merge: _Merge, scale: float) -> dict[str, A
         sums, counts = sums * scale, np.rint(counts * scale).astype(np.int64)
     measured = {label: share for part in parts for label, share in part.report.items()}
     return Account.stats(sums, counts, merge.notes, {**merge.report, **measured})
+
+
+def _run(work: TileWork, buffers: Sequence[_Buffer | None], tile: Tile, inputs: Sequence[Any]) -> Done:
+    return work(tile, inputs, [buffer and buffer.array for buffer in buffers])
 
 
 def _done(value: Any) -> Future[Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlmerge.kernels.deltas import Kind, decode_deltas
-from rlmerge.kernels.jit import ACCOUNT_BLOCK, Kernel
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, Call, Counts, Kernel
 from rlmerge.kernels.program import merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
@@ -24,23 +24,14 @@ class _Compiled:
 
     def __init__(self, kernel: Kernel, formula: NumpyFormula) -> None:
         self.kernel = kernel
-        self.columns = formula.columns
-        self.params, self.rows = parameters(formula.values)
+        params, rows = parameters(formula.values)
         keys = formula.binding.keys
-        self.keys = [*keys[: formula.binding.streams], keys[-1]][: kernel.streams]
+        keys = [*keys[: formula.binding.streams], keys[-1]][: kernel.streams]
+        self.bound = kernel.bind(params, rows, keys, formula.columns)
         self.inputs = len(formula.operands.inputs) + sum(formula.extra_names.values())
 
-    def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], block: int, **more: Any) -> Any:
-        return self.kernel(
-            inputs[: self.inputs],
-            start=tile.start,
-            block=block,
-            columns=self.columns,
-            params=self.params,
-            rows=self.rows,
-            keys=self.keys,
-            **more,
-        )
+    def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], block: int, **more: Any) -> Counts:
+        return self.kernel.run(self.bound, inputs[: self.inputs], tile.start, block=block, **more)
 
 
 def _decoded(formula: NumpyFormula, inputs: Sequence[np.ndarray]) -> Decoded | None:
@@ -76,8 +67,24 @@ class LlvmMerger(NumpyMerger):
 
     def merge(self, tile: Tile, inputs: Sequence[np.ndarray], out: np.ndarray) -> Numbers:
         """Merge a tile whose field is among its inputs."""
-        found = self.run(tile, inputs, ACCOUNT_BLOCK, out=out)
-        return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
+        return _numbers(self.run(tile, inputs, ACCOUNT_BLOCK, out=out))
+
+    @property
+    def reads_blocks(self) -> bool:
+        """Whether tiles can be merged by ``call``: where no field is made of whole rows before."""
+        return self.field is None
+
+    def call(self, tile: Tile, out: np.ndarray, step: int) -> Call:
+        """The kernel on a tile, ``step`` elements at a time, for ``rlmerge.kernels.blocks``."""
+        return self.run.bound.call(tile.count, tile.start, out, ACCOUNT_BLOCK, step)
+
+    def numbers(self, call: Call, inputs: Callable[[], Sequence[np.ndarray]]) -> Numbers:
+        """What a call added up; ``inputs`` as for ``Call.found``."""
+        return _numbers(call.found(inputs))
+
+
+def _numbers(found: Counts) -> Numbers:
+    return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
 
 
 class LlvmReducer(NumpyReducer):
@@ -109,7 +116,7 @@ class LlvmReducer(NumpyReducer):
 
     def _numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
         found = [self.run(group, arrays, group.block) for group, arrays in self.groups(tile, inputs)]
-        return together([Numbers(x.sums, x.counts, x.nonfinite_in) for x in found])
+        return together([_numbers(x) for x in found])
 
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
         """Histograms for the selector's current pass."""

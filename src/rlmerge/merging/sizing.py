@@ -15,6 +15,7 @@ from rlmerge.methods.method import Needs
 from rlmerge.options import Options
 
 from .job import Job
+from .tile_work import reading_memory
 from .tiles import MATRIX_TILE, row_block
 
 LARGEST_TILE = 1 << 21
@@ -186,7 +187,8 @@ def _merging(job: Job, threads: int, tile: int) -> int:
     """Bytes for the merge of one job beside its output buffers."""
     piece = _piece(job, tile)
     flying = 1 if job.whole else _flying(job, piece, threads)
-    total = _scratch(job, piece, flying) + flying * _arrays(job)
+    read = 0 if job.whole or job.extras else reading_memory(job.sources)
+    total = _scratch(job, piece, flying) + flying * (_arrays(job) + read)
     if job.by_rows:
         total += flying * (_rows(job, piece) if job.method and job.method.row_wise else _rows(job)) + _matrices(job)
     if job.whole and job.method is not None:

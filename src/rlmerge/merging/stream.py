@@ -37,12 +37,15 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def submit(self, tile: Tile, work: Callable[[Tile, Sequence[Any]], Result]) -> Future[Result]:
+    def submit(
+        self, tile: Tile, work: Callable[[Tile, Sequence[Any]], Result], *, reads: bool = False
+    ) -> Future[Result]:
         """Read ``tile`` and give it to ``work`` on some thread; its pages are given back afterwards.
 
+        Work that ``reads`` by itself is given the tile without inputs.
         CheckpointError when a further input holds what it cannot, such as a negative sensitivity.
         """
-        return self.pool.submit(self._run, tile, work)
+        return self.pool.submit(work, tile, ()) if reads else self.pool.submit(self._run, tile, work)
 
     def _run(self, tile: Tile, work: Callable[[Tile, Sequence[Any]], Result]) -> Result:
         arrays = [self.backend.load(source, *tile.span(source)) for source in tile.inputs]

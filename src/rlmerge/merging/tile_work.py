@@ -1,0 +1,212 @@
+"""What a worker does with one tile of a tensor: merge it for every recipe, or copy it, and digest what was read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from rlmerge.checkpoint import Source
+from rlmerge.checkpoint.output_file import page_aligned
+from rlmerge.errors import CheckpointError
+from rlmerge.kernels.blocks import Input, run_blocks, xxh3
+from rlmerge.kernels.jit import BLOCK
+from rlmerge.methods import Share
+
+from .backend import Merger, Numbers, together
+from .job import Job
+from .on_llvm import LlvmMerger
+from .tiles import Tile
+
+REGION, SAMPLE = 1 << 21, 1 << 18
+"""Where a sample will do, the first ``SAMPLE`` elements of every ``REGION`` of a tensor are accounted for."""
+
+Done = tuple[list[Any], Sequence[bytes]]
+"""What a tile came to in each lane, numbers of a merge or the values of a copy, and the digests of its inputs."""
+
+_APART = 320
+"""Bytes between the blocks of two inputs, so that equal places in them do not share a set of the cache."""
+
+_own = threading.local()
+
+
+@dataclass(frozen=True)
+class TileMerge:
+    """One lane's merger of a tensor, and what the method says of it; ``quiet`` merges what needs no account.
+
+    Without a merger the tensor is copied.
+    """
+
+    job: Job
+    merger: Merger | None
+    notes: Sequence[str] = ()
+    report: Mapping[str, Share] = field(default_factory=dict[str, Share])
+    quiet: Merger | None = None
+
+    def accounted(self, tile: Tile) -> int:
+        """How many elements of a tile, from its first one on, are accounted for."""
+        return tile.count if self.quiet is None else max(0, min(tile.count, SAMPLE - tile.start % REGION))
+
+    def at(self, tile: Tile, offset: int) -> Merger:
+        """What merges the tile's elements from ``offset`` on, up to the next end of what is accounted for."""
+        merger = self.merger if offset < self.accounted(tile) else self.quiet
+        assert merger is not None, "a copied tensor is not merged"
+        return merger
+
+    def numbers(self, tile: Tile, found: Sequence[tuple[int, Numbers]]) -> Numbers:
+        """What parts of a tile, each with its offset, come to: the account is that of the accounted ones."""
+        if len(found) == 1:
+            return found[0][1]
+        told = [numbers for offset, numbers in found if offset < self.accounted(tile)]
+        everything = [numbers for _, numbers in found]
+        return replace(
+            together(told or everything),
+            nonfinite_in=any(numbers.nonfinite_in for numbers in everything),
+            nonfinite_out=any(numbers.nonfinite_out for numbers in everything),
+        )
+
+
+class TileWork:
+    """Merges or copies the tiles of one tensor for every lane; any thread may call it.
+
+    One that ``reads`` takes its inputs from the files by itself, a block at a time.
+    """
+
+    def __init__(self, merges: Sequence[TileMerge], digested: bool) -> None:
+        self.merges = merges
+        self.digested = digested
+        self.copies = merges[0].merger is None
+        mergers = [merger for merge in merges for merger in (merge.merger, merge.quiet) if merger is not None]
+        compiled = all(isinstance(merger, LlvmMerger) and merger.reads_blocks for merger in mergers)
+        further = any(merge.job.extras for merge in merges)
+        self.reads = compiled and not self.copies and not further and (not digested or xxh3() is not None)
+
+    def __call__(self, tile: Tile, inputs: Sequence[Any], outs: Sequence[Any]) -> Done:
+        """Merge ``tile`` into the arrays ``outs``, from ``inputs`` unless it reads."""
+        if self.reads and tile.block == BLOCK:
+            return self._by_blocks(tile, outs)
+        digests = [_digest(values, tile.block) for values in inputs] if self.digested else ()
+        return [_copied(tile, inputs)] * len(outs) if self.copies else self._whole(tile, inputs, outs), digests
+
+    def _whole(self, tile: Tile, inputs: Sequence[Any], outs: Sequence[Any]) -> list[Numbers]:
+        """The tile's numbers, lane by lane."""
+        done: list[Numbers] = []
+        for merge, out in zip(self.merges, outs, strict=True):
+            own = replace(tile, job=merge.job)
+            found: list[tuple[int, Numbers]] = []
+            for start, stop in _parts(own, [merge]):
+                # Further inputs may have a size of their own; such a tile is never cut.
+                part = inputs if stop - start == tile.count else [values[start:stop] for values in inputs]
+                found.append((start, merge.at(own, start)(part_of(own, start, stop), part, out[start:stop])))
+            done.append(merge.numbers(own, found))
+        return done
+
+    def _by_blocks(self, tile: Tile, outs: Sequence[np.ndarray]) -> Done:
+        """The same, of blocks that are read and digested while they are in the processor's cache."""
+        found: list[list[tuple[int, Numbers]]] = [[] for _ in self.merges]
+        digests: list[np.ndarray] = []
+        for start, stop in _parts(tile, self.merges):
+            mergers = [merge.at(tile, start) for merge in self.merges]
+            chosen = [merger for merger in mergers if isinstance(merger, LlvmMerger)]
+            part = part_of(tile, start, stop)
+            numbers, read = _merge_blocks(part, chosen, [out[start:stop] for out in outs], self.digested)
+            digests.append(read)
+            for own, more in zip(found, numbers, strict=True):
+                own.append((start, more))
+        done = [merge.numbers(tile, own) for merge, own in zip(self.merges, found, strict=True)]
+        return done, [row.tobytes() for row in np.concatenate(digests, axis=1).astype(">u8")]
+
+
+def _parts(tile: Tile, merges: Sequence[TileMerge]) -> Iterator[tuple[int, int]]:
+    """Ranges [start, stop) of a tile in each of which every lane accounts for all elements or none."""
+    cuts = sorted({0, tile.count, *(merge.accounted(tile) for merge in merges)})
+    return pairwise(cuts)
+
+
+def part_of(tile: Tile, start: int, stop: int) -> Tile:
+    """Elements [start, stop) of a tile, as a tile."""
+    if (start, stop) == (0, tile.count):
+        return tile
+    return replace(tile, start=tile.start + start, stop=tile.start + stop)
+
+
+def _merge_blocks(
+    tile: Tile, mergers: Sequence[LlvmMerger], outs: Sequence[np.ndarray], digested: bool
+) -> tuple[list[Numbers], np.ndarray]:
+    """Numbers by merger, and the digests of the blocks of each input."""
+    calls = [merger.call(tile, out, BLOCK) for merger, out in zip(mergers, outs, strict=True)]
+    inputs, _kept = _places(tile, _memory(tile.inputs))
+    digests = run_blocks(calls, inputs, tile.count, tile.start, BLOCK, digested)
+    if digests is None:
+        # By way of a mapping, which says what is wrong with the file.
+        arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
+        inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
+        digests = run_blocks(calls, inputs, tile.count, tile.start, BLOCK, digested)
+        assert digests is not None, "nothing was read"
+    for source, place in zip(tile.inputs, inputs, strict=True):
+        if place.fd < 0:
+            source.release(tile.start, tile.stop)
+
+    def again() -> list[np.ndarray]:
+        return [source.read(tile.start, tile.stop) for source in tile.inputs]
+
+    return [merger.numbers(call, again) for merger, call in zip(mergers, calls, strict=True)], digests
+
+
+def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
+    """Where each input of a tile is read from, by way of ``memory``, and what must be kept until that is done."""
+    inputs: list[Input] = []
+    kept: list[Any] = [memory]
+    address = memory.ctypes.data
+    for source in tile.inputs:
+        size = source.dtype.itemsize
+        place = source.place(tile.start)
+        if place is None:
+            array = source.read(tile.start, tile.stop)
+            kept.append(array)
+            inputs.append(Input(-1, 0, size, array.ctypes.data))
+        else:
+            file = place.file.opened()
+            kept.append(file)
+            inputs.append(Input(file.fd, place.offset, size, address))
+        address += BLOCK * size + _APART
+    return inputs, kept
+
+
+def reading_memory(sources: Sequence[Source]) -> int:
+    """Bytes that a thread takes for the blocks of ``sources``."""
+    return sum(BLOCK * source.dtype.itemsize + _APART for source in sources)
+
+
+def _memory(sources: Sequence[Source]) -> np.ndarray:
+    """Memory of this thread for a block of each source."""
+    nbytes = reading_memory(sources)
+    held: np.ndarray | None = getattr(_own, "memory", None)
+    if held is None or len(held) < nbytes:
+        held = _own.memory = page_aligned(nbytes)
+    return held
+
+
+def _copied(tile: Tile, inputs: Sequence[Any]) -> Any:
+    """The first input; all others must be equal to it."""
+    first = np.asarray(inputs[0])
+    for source, other in zip(tile.inputs[1:], inputs[1:], strict=True):
+        if not np.array_equal(first.view(np.uint8), np.asarray(other).view(np.uint8)):
+            raise CheckpointError(
+                f"differs from {tile.inputs[0].where}; {source.dtype.name} tensors are copied, not merged",
+                where=source.where,
+                hint="Merge models whose integer tensors are identical.",
+            )
+    return inputs[0]
+
+
+def _digest(values: np.ndarray, step: int) -> bytes:
+    """xxh3 of each block of an input, whose boundaries no tile size moves."""
+    octets = np.ascontiguousarray(values).view(np.uint8).data
+    size = step * values.itemsize
+    return b"".join([xxhash.xxh3_64_digest(octets[i : i + size]) for i in range(0, len(octets), size)])

@@ -1,0 +1,121 @@
+"""Tiles merged a block at a time straight from files: as from arrays, and what is wrong with a file is said."""
+
+import os
+
+import numpy as np
+import pytest
+
+import rlmerge
+from rlmerge.errors import CheckpointError, RequestError, RlmergeError, RunError
+from rlmerge.kernels import blocks
+from rlmerge.merging import tile_work
+from rlmerge.merging.tile_work import TileWork
+from support.family import draw, merge, recipe
+from support.models import read_model, write_model
+
+SHAPES = {"large.weight": (520, 700), "small.weight": (64,), "scalar": ()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """base and e0 … e2, of 364,000 entries: five blocks and a part of one."""
+    base, experts = draw(7, 3, SHAPES)
+    for name, tensors in (("base", base), *((f"e{k}", each) for k, each in enumerate(experts))):
+        write_model(tmp_path / name, tensors, "bfloat16")
+    return tmp_path
+
+
+@pytest.fixture
+def read_by_blocks(monkeypatch):
+    """Tiles of each tensor that were read by blocks."""
+    seen = []
+    original = TileWork._by_blocks
+    monkeypatch.setattr(
+        TileWork, "_by_blocks", lambda self, tile, outs: seen.append(tile) or original(self, tile, outs)
+    )
+    return seen
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare_ties", "linear", "ram"])
+def test_files_give_the_bytes_that_arrays_give(folder, read_by_blocks, monkeypatch, method):
+    merge(recipe(folder, method, base=method != "linear"), folder / "blocks")
+    assert {tile.job.name for tile in read_by_blocks} == set(SHAPES)
+    # Without the library's function for digests, tiles are read as a whole, by way of a mapping.
+    monkeypatch.setattr(tile_work, "xxh3", lambda: None)
+    read_by_blocks.clear()
+    merge(recipe(folder, method, base=method != "linear"), folder / "mapped")
+    assert not read_by_blocks
+    blocks_, mapped = contents(folder / "blocks"), contents(folder / "mapped")
+    assert blocks_.keys() == mapped.keys()
+    assert [name for name in blocks_ if blocks_[name] != mapped[name]] == []
+
+
+def test_adapters_and_whole_rows_are_not_read_by_blocks(folder, read_by_blocks):
+    merge(recipe(folder, "della", density=0.5, epsilon=0.1), folder / "rows")
+    assert "large.weight" not in {tile.job.name for tile in read_by_blocks}
+
+
+def test_a_state_dict_is_merged_by_blocks_too(folder, read_by_blocks):
+    states = [read_model(folder / name) for name in ("base", "e0", "e1", "e2")]
+    merged = rlmerge.merge_state_dicts(states[0], states[1:], "task_arithmetic", weight=0.5)
+    assert read_by_blocks
+    rlmerge.merge(recipe(folder, "task_arithmetic", weight=0.5), folder / "out")
+    found = read_model(folder / "out")
+    assert all(np.array_equal(merged[name].view(np.uint16), found[name].view(np.uint16)) for name in SHAPES)
+
+
+@pytest.mark.parametrize("entry", [3, 300_000])
+def test_what_is_not_finite_is_refused_by_name(folder, entry):
+    tensors = {name: values.astype(np.float32) for name, values in read_model(folder / "e1").items()}
+    tensors["large.weight"].reshape(-1)[entry] = np.inf
+    write_model(folder / "e1", tensors, "bfloat16")
+    with pytest.raises(RequestError, match=r"large\.weight"):
+        merge(recipe(folder, "task_arithmetic"), folder / "out")
+    assert not (folder / "out").exists()
+
+
+def test_a_file_that_is_cut_off_while_it_is_merged(folder, monkeypatch):
+    original = tile_work.run_blocks
+
+    def cut(calls, inputs, count, start, step, digested):
+        os.truncate(folder / "e2" / "model.safetensors", 4096)
+        return original(calls, inputs, count, start, step, digested)
+
+    monkeypatch.setattr(tile_work, "run_blocks", cut)
+    with pytest.raises(RunError, match="has changed since it was opened"):
+        merge(recipe(folder, "task_arithmetic"), folder / "out")
+    assert not (folder / "out").exists()
+
+
+def test_a_read_that_fails_once_is_made_up_for(folder, monkeypatch):
+    merge(recipe(folder, "task_arithmetic"), folder / "expected")
+    original, failed = tile_work.run_blocks, []
+
+    def once(calls, inputs, *more, **named):
+        if not failed and any(place.fd >= 0 for place in inputs):
+            failed.append(True)
+            return None
+        return original(calls, inputs, *more, **named)
+
+    monkeypatch.setattr(tile_work, "run_blocks", once)
+    merge(recipe(folder, "task_arithmetic"), folder / "out")
+    assert failed
+    assert contents(folder / "out")["model.safetensors"] == contents(folder / "expected")["model.safetensors"]
+
+
+def test_a_disk_that_fails_is_an_error_that_names_the_file(folder, monkeypatch):
+    monkeypatch.setattr(tile_work, "run_blocks", lambda *_: None)
+    monkeypatch.setattr("rlmerge.checkpoint.syscalls.madvise", lambda address, length, advice: 5 if advice == 22 else 0)
+    with pytest.raises(RlmergeError, match="can no longer be read") as error:
+        merge(recipe(folder, "task_arithmetic"), folder / "out")
+    assert isinstance(error.value, CheckpointError | RunError)
+    assert "model.safetensors" in str(error.value)
+
+
+def test_blocks_are_those_of_the_digests():
+    assert tile_work.run_blocks is blocks.run_blocks
+    assert tile_work.SAMPLE % tile_work.BLOCK == 0 and tile_work.REGION % tile_work.BLOCK == 0
