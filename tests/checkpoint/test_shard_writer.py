@@ -1,7 +1,7 @@
 import errno
 import os
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from rlmerge.checkpoint.hashing import PIECE
 from rlmerge.checkpoint.journal import Journal, read_journal
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan
 from rlmerge.checkpoint.recheck import recheck
-from rlmerge.checkpoint.shard_writer import ShardWriter
+from rlmerge.checkpoint.shard_writer import Pools, ShardWriter
 from rlmerge.errors import RequestError, RunError
 from rlmerge.kernels.dtypes import ALL, BY_NAME
 
@@ -233,7 +233,7 @@ def test_the_thread_that_hashes_gives_the_same_digests(tmp_path, begin):
     plan = ShardPlan("f", tuple(OutputTensor(name, BY_NAME["uint8"], (3 * PIECE + 5,)) for name in "ab"))
     values = {name: rng.integers(0, 256, 3 * PIECE + 5, np.uint8) for name in "ab"}
     with ThreadPoolExecutor(1) as hasher:
-        writer = begin(plan, pool=hasher)
+        writer = begin(plan, pools=Pools(hasher, hasher))
         for name in "ab":
             for piece in np.split(values[name], [7, 2 * PIECE]):
                 buffer = piece.copy()
@@ -245,12 +245,35 @@ def test_the_thread_that_hashes_gives_the_same_digests(tmp_path, begin):
     assert writer.digest.hexdigest() == blake3(octets).hexdigest()
 
 
+def test_what_is_submitted_may_change_once_its_futures_are_done(tmp_path, begin):
+    plan = ShardPlan(
+        "f", (OutputTensor("a", BY_NAME["uint8"], (4 * PIECE,)), OutputTensor("b", BY_NAME["uint8"], (3,)))
+    )
+    values = np.random.default_rng(4).integers(0, 256, 4 * PIECE, np.uint8)
+    with ThreadPoolExecutor(1) as hasher:
+        writer = begin(plan, pools=Pools(hasher, hasher))
+        pieces = [values[: 2 * PIECE].copy(), values[2 * PIECE :].copy()]
+        busy = [writer.submit("a", piece) for piece in pieces]
+        assert all(busy), "large pieces are hashed meanwhile"
+        for piece, futures in zip(pieces, busy, strict=True):
+            wait(futures)
+            piece[:] = 0
+        assert writer.finish_tensor("a", {}).xxh3 == xxhash.xxh3_64_hexdigest(values)
+        assert writer.submit("b", np.arange(3, dtype=np.uint8)) == [], "a small one is done at once"
+        writer.finish_tensor("b", {})
+    octets = (tmp_path / "f").read_bytes()
+    assert octets == plan.header + values.tobytes() + bytes([0, 1, 2])
+    assert writer.digest.hexdigest() == blake3(octets).hexdigest()
+
+
 def test_a_failing_write_waits_for_the_thread_that_hashes(begin, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with ThreadPoolExecutor(1) as hasher:
-        writer = begin(ShardPlan("f", (OutputTensor("a", BY_NAME["uint8"], (2 * PIECE,)),)), pool=hasher)
+        writer = begin(
+            ShardPlan("f", (OutputTensor("a", BY_NAME["uint8"], (2 * PIECE,)),)), pools=Pools(hasher, hasher)
+        )
         monkeypatch.setattr(os, "pwrite", fail)
         with pytest.raises(RunError, match="Input/output error"):
             writer.write("a", np.zeros(2 * PIECE, np.uint8))

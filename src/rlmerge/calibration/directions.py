@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,10 +202,9 @@ class _LaneSink(StateSink):
         super().__init__(lambda job: np.empty(job.output.numel, job.output.dtype.storage))
         self.fold, self.lane = fold, lane
 
-    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+    def write(self, job: Job, tile: Tile, stored: Any) -> Sequence[Future[Any]]:
         """Copied tensors take no part."""
-        if job.method is not None:
-            super().write(job, tile, stored)
+        return () if job.method is None else super().write(job, tile, stored)
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
         """The tensor is complete."""

@@ -21,11 +21,11 @@ from rlmerge.checkpoint import syscalls
 DIRECT_FROM = 64 * 2**20
 """Bytes of a file from which on it is written past the cache: smaller ones are likely to be read at once."""
 
-STAGING = 2 * 2**20
-"""Bytes that go past the cache in one request."""
+STAGING = 2**20
+"""Bytes that are collected for a request, where they do not come in large pieces."""
 
-IN_FLIGHT = 2
-"""Requests at a time: one alone would leave the disk idle between two of them."""
+IN_FLIGHT = 4
+"""Requests at a time: while the disk is being read, each waits its turn among what the kernel reads ahead."""
 
 DIRECT_MEMORY = (IN_FLIGHT + 1) * STAGING
 """Bytes of memory that a file takes that is written past the cache."""
@@ -58,12 +58,16 @@ class OutputFile:
         """Where the bytes end that are in the file."""
         return self._offset
 
-    def append(self, data: memoryview) -> None:
-        """Write ``data``, one-dimensional bytes that may change after the call."""
+    def append(self, data: memoryview) -> Future[None] | None:
+        """Write ``data``, one-dimensional bytes that may change once the future is done, or after the call without one.
+
+        The future says nothing of failures, which the next call raises.
+        """
         self._offset = write_all(self._fd, data, self._offset)
         if self._offset - self._started >= _WRITEBACK:
             syscalls.start_writeback(self._fd, self._started, self._offset - self._started)
             self._started = self._offset
+        return None
 
     def flush(self) -> None:
         """Wait until all bytes have landed."""
@@ -82,15 +86,16 @@ class OutputFile:
 class DirectFile(OutputFile):
     """An ``OutputFile`` whose bytes go past the page cache, in large requests that begin and end at pages.
 
-    Bytes are collected in memory of its own, which threads of ``pool`` write. Where many come at once, and an address
-    is as far from a page as its place in the file, they are written from where they are. A file
+    Threads of ``pool`` write, a few requests at a time. Bytes are collected in memory of its own; where many come at
+    once, and an address is as far from a page as its place in the file, they are written from where they are. A file
     system that does not take such requests gets them, and all that follow, through the cache.
     """
 
     def __init__(self, fd: int, offset: int, path: Path, pool: Executor) -> None:
         super().__init__(fd, offset)
         self._pool = pool
-        self._flying: deque[tuple[Future[None], np.ndarray, int]] = deque()
+        self._flying: deque[tuple[Future[None], np.ndarray | None, int]] = deque()
+        """Requests in the order of the file, with the memory that they are from and where they end."""
         memory = page_aligned(DIRECT_MEMORY)
         self._free = [memory[i : i + STAGING] for i in range(0, DIRECT_MEMORY, STAGING)]
         self._filling = self._free.pop()
@@ -103,26 +108,31 @@ class DirectFile(OutputFile):
 
     @property
     def landed(self) -> int:
-        while self._flying and self._flying[0][0].done():
-            self._reap()
+        while self._failure is None and self._flying and self._flying[0][0].done():
+            with suppress(OSError):  # which the next call raises
+                self._reap()
         return self._offset
 
-    def append(self, data: memoryview) -> None:
+    def append(self, data: memoryview) -> Future[None] | None:
         self._check()
         octets = np.frombuffer(data, np.uint8)
         position = self._begin + self._filled
+        sent = None
         if len(octets) >= _IN_PLACE and octets.ctypes.data % PAGE == position % PAGE:
             head = -position % PAGE
             whole = len(octets) - (len(octets) - head) % PAGE
             self._collect(octets[:head])
-            self._write_collected()
-            self._write(octets[head:whole], self._begin)
-            self._begin = self._offset = self._begin + whole - head
+            self._send_collected()
+            sent = self._send(octets[head:whole], None)
             octets = octets[whole:]
         self._collect(octets)
+        return sent
 
     def flush(self) -> None:
-        self._write_collected()
+        self._send_collected()
+        while self._flying:
+            self._reap()
+        self._check()
         _set_direct(self._fd, False)
         self._offset = write_all(self._fd, self._filling[: self._filled].data, self._begin)
 
@@ -140,32 +150,34 @@ class DirectFile(OutputFile):
             self._filled += count
             octets = octets[count:]
             if self._filled == STAGING:
-                self._send()
+                self._send_collected()
 
-    def _send(self) -> None:
-        """Hand the full memory to the pool, and go on with another."""
-        if not self._free:
-            self._reap()
-        sent = self._filling
-        self._flying.append((self._pool.submit(self._write, sent, self._begin), sent, self._begin + STAGING))
-        self._begin, self._filled = self._begin + STAGING, 0
-        self._filling = self._free.pop()
-
-    def _write_collected(self) -> None:
-        """Wait until all whole pages are in the file."""
-        while self._flying:
-            self._reap()
-        self._check()
+    def _send_collected(self) -> None:
+        """Have all whole pages of the memory written, and go on in another with the rest."""
         whole = self._filled - self._filled % PAGE
-        self._write(self._filling[:whole], self._begin)
-        self._filling[: self._filled - whole] = self._filling[whole : self._filled]
-        self._begin, self._filled = self._begin + whole, self._filled - whole
-        self._offset = max(self._offset, self._begin)
+        if not whole:
+            return
+        while not self._free:
+            self._reap()
+        memory, following = self._filling, self._free.pop()
+        following[: self._filled - whole] = memory[whole : self._filled]
+        self._filling, self._filled = following, self._filled - whole
+        self._send(memory[:whole], memory)
+
+    def _send(self, octets: np.ndarray, memory: np.ndarray | None) -> Future[None]:
+        """Have whole pages written where the last ones end; ``memory`` is free again afterwards."""
+        while len(self._flying) >= IN_FLIGHT:
+            self._reap()
+        future = self._pool.submit(self._write, octets, self._begin)
+        self._begin += len(octets)
+        self._flying.append((future, memory, self._begin))
+        return future
 
     def _reap(self) -> None:
         """Wait for the oldest request."""
         future, memory, end = self._flying.popleft()
-        self._free.append(memory)
+        if memory is not None:
+            self._free.append(memory)
         try:
             future.result()
         except OSError as error:

@@ -29,10 +29,9 @@ from rlmerge.checkpoint.hashing import BLAKE3, new_digest, unwatched
 from rlmerge.checkpoint.journal import Journal, JournalEntry, read_journal
 from rlmerge.checkpoint.layout import ShardPlan, index_json
 from rlmerge.checkpoint.manifest import FileRecord, Manifest, TensorRecord
-from rlmerge.checkpoint.output_file import IN_FLIGHT
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.recheck import KeptShard, recheck
-from rlmerge.checkpoint.shard_writer import ShardWriter
+from rlmerge.checkpoint.shard_writer import ShardWriter, new_pools
 from rlmerge.checkpoint.shares import Share
 from rlmerge.checkpoint.target import check_target, lock, partial_path, publish
 from rlmerge.errors import RequestError, RunError
@@ -123,8 +122,7 @@ class PartialDirectory:
         self._writers: dict[str, ShardWriter] = {}
         self._syncs: list[Future[None]] = []
         self._syncer = ThreadPoolExecutor(1, "rlmerge-sync")
-        # One for digests, the others for direct writes.
-        self._pool = ThreadPoolExecutor(1 + IN_FLIGHT, "rlmerge-output")
+        self._pools = new_pools()
 
     def completed(self) -> Mapping[str, JournalEntry]:
         """The tensors taken up from an interrupted run, by name; they need not be written again."""
@@ -135,7 +133,7 @@ class PartialDirectory:
         path, kept = self.path / shard.name, self._kept.get(shard.name)
         # What is uploaded is read at once.
         direct = self._upload is None
-        writer = ShardWriter(path, shard, self._journal, kept, self._start_sync, self._pool, direct)
+        writer = ShardWriter(path, shard, self._journal, kept, self._start_sync, self._pools, direct)
         self._writers[shard.name] = writer
         return writer
 
@@ -204,7 +202,7 @@ class PartialDirectory:
         with ExitStack() as undo:  # Whatever fails, the lock is let go of, last of all.
             undo.callback(self._unlock)
             undo.callback(self._journal.close)
-            undo.callback(self._pool.shutdown)
+            undo.callback(self._pools.shutdown)
             for writer in self._writers.values():
                 undo.callback(writer.close)
             if self._upload is not None:

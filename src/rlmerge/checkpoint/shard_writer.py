@@ -6,10 +6,10 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,16 +17,33 @@ from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.hashing import PIECE, ShardHash
 from rlmerge.checkpoint.journal import Journal, JournalEntry
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan
-from rlmerge.checkpoint.output_file import DirectFile, OutputFile, takes_direct, write_all
+from rlmerge.checkpoint.output_file import IN_FLIGHT, DirectFile, OutputFile, takes_direct, write_all
 from rlmerge.checkpoint.recheck import KeptShard
 from rlmerge.errors import RequestError, RunError
+
+
+class Pools(NamedTuple):
+    """Threads that writers share: one thread takes the digests, in order; several write past the page cache."""
+
+    hashing: Executor
+    writing: Executor
+
+    def shutdown(self) -> None:
+        """Wait for what was submitted."""
+        self.hashing.shutdown()
+        self.writing.shutdown()
+
+
+def new_pools() -> Pools:
+    """Threads of their own, which start when they are needed."""
+    return Pools(ThreadPoolExecutor(1, "rlmerge-hash"), ThreadPoolExecutor(IN_FLIGHT, "rlmerge-write"))
 
 
 class ShardWriter:
     """Takes the tensors of one shard in their order, each in consecutive pieces, from one thread.
 
-    The file has its final size and its header from the start. Threads of ``pool`` take the digests and write large
-    files past the page cache; without one, the caller's thread does all. A finished tensor is in the journal once its
+    The file has its final size and its header from the start. Threads of ``pools`` take the digests and write large
+    files past the page cache; without them, the caller's thread does all. A finished tensor is in the journal once its
     bytes are in the file, every one when the last is finished.
     """
 
@@ -37,7 +54,7 @@ class ShardWriter:
         journal: Journal,
         kept: KeptShard | None = None,
         when_complete: Callable[[ShardWriter], None] = lambda writer: None,
-        pool: Executor | None = None,
+        pools: Pools | None = None,
         direct: bool = True,
     ) -> None:
         """Begin ``shard`` at ``path``, or continue what was ``kept``; ``when_complete`` follows its last tensor.
@@ -53,7 +70,9 @@ class ShardWriter:
         self._path = path
         self._journal = journal
         self._when_complete = when_complete
-        self._pool = pool
+        self._pools = pools
+        self._hashed: Future[None] | None = None
+        """The last piece on its way into the digests, which take them in order."""
         self._claims: deque[tuple[int, JournalEntry]] = deque()
         """Entries of finished tensors, with where they end, that wait for their bytes to land."""
         self._done = done
@@ -61,8 +80,8 @@ class ShardWriter:
         self._stop = self._offset + (shard.tensors[done].nbytes if done < len(shard.tensors) else 0)
         with writing(path):
             fd = _continue(path) if kept else _begin(path, shard)
-            if direct and pool is not None and takes_direct(path, shard.size):
-                self._file: OutputFile = DirectFile(fd, self._offset, path, pool)
+            if direct and pools is not None and takes_direct(path, shard.size):
+                self._file: OutputFile = DirectFile(fd, self._offset, path, pools.writing)
             else:
                 self._file = OutputFile(fd, self._offset)
         if not self.pending:
@@ -75,28 +94,42 @@ class ShardWriter:
 
     def write(self, name: str, data: np.ndarray | memoryview) -> None:
         """Append ``data``, C-contiguous in the tensor's storage type, to tensor ``name``, the first of ``pending``."""
+        wait(self.submit(name, data))
+
+    def submit(self, name: str, data: np.ndarray | memoryview) -> list[Future[None]]:
+        """The same, but ``data`` may only change when the futures are done, which tell nothing of failures."""
         self._expect(name)
         octets = _octets(data)
         if self._offset + len(octets) > self._stop:
             raise ValueError(f"{self._offset + len(octets) - self._stop} bytes too many for tensor {name!r}")
-        with writing(self._path):
-            if self._pool is None or len(octets) <= PIECE:
-                self.digest.update(octets)
-                self._file.append(octets)
-            else:
-                hashed = self._pool.submit(self.digest.update, octets)
-                try:
-                    self._file.append(octets)
-                finally:
-                    # The caller may change the array as soon as we return.
-                    hashed.result()
+        busy: list[Future[None]] = []
+        if self._pools is None or len(octets) <= PIECE:
+            self._wait_for_digest()
+            self.digest.update(octets)
+        else:
+            self._hashed = self._pools.hashing.submit(self.digest.update, octets)
+            busy.append(self._hashed)
+        try:
+            with writing(self._path):
+                sent = self._file.append(octets)
+        except BaseException:
+            wait(busy)
+            raise
         self._offset += len(octets)
+        return busy if sent is None else [*busy, sent]
+
+    def _wait_for_digest(self) -> None:
+        """Wait until everything is in the digests."""
+        if self._hashed is not None:
+            self._hashed.result()
+            self._hashed = None
 
     def finish_tensor(self, name: str, stats: Mapping[str, Any]) -> JournalEntry:
         """End tensor ``name``, all of whose bytes were written; its journal entry with its JSON-able ``stats``."""
         self._expect(name)
         if self._offset != self._stop:
             raise ValueError(f"{self._stop - self._offset} bytes of tensor {name!r} are missing")
+        self._wait_for_digest()
         entry = JournalEntry(name, self.shard.name, self.digest.finish_tensor(), stats)
         self._claims.append((self._offset, entry))
         self._done += 1

@@ -109,6 +109,7 @@ class Executor:
         self.progress = progress
         self.buffers: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         self.pieces: queue.Queue[_Piece | None] = queue.Queue()
+        self.giving = threading.Lock()
         self.failure: BaseException | None = None
         self.stop = threading.Event()
 
@@ -244,8 +245,7 @@ class Executor:
                     if told := merge.accounted(tile):
                         parts[number].append(numbers)
                         counted[number] += told
-                    lane.sink.write(merge.job, tile, buffer.array)
-                    self._give_back(buffer)
+                    self._give_back(buffer, lane.sink.write(merge.job, tile, buffer.array))
                 elif tile.count:
                     lane.sink.write(merge.job, tile, numbers)
             self.progress.advance(piece.tile.nbytes)
@@ -265,12 +265,25 @@ class Executor:
         if found.nonfinite_out:
             refuse_overflow(tile.job)
 
-    def _give_back(self, buffer: _Buffer) -> None:
-        if buffer.whole is None:
+    def _give_back(self, buffer: _Buffer, busy: Sequence[Future[Any]]) -> None:
+        """Let others use a buffer, as soon as nobody reads it any more."""
+        whole = buffer.whole
+        if whole is None:
             return
         # A whole tensor's own buffer goes; the pool keeps its size.
-        usual = len(buffer.whole) <= self.sizing.buffer + PAGE
-        self.buffers.put(buffer.whole if usual else page_aligned(self.sizing.buffer + PAGE))
+        usual = len(whole) <= self.sizing.buffer + PAGE
+        left = [1 + len(busy)]
+
+        def done(_: object) -> None:
+            with self.giving:
+                left[0] -= 1
+                last = not left[0]
+            if last:
+                self.buffers.put(whole if usual else page_aligned(self.sizing.buffer + PAGE))
+
+        for each in busy:
+            each.add_done_callback(done)
+        done(None)
 
 
 def check_unchanged(jobs: Iterable[Job]) -> None:

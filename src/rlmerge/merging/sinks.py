@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -36,8 +37,8 @@ class Sink(Protocol):
         """How many bytes behind the start of a page a buffer of the executor's should begin."""
         ...
 
-    def write(self, job: Job, tile: Tile, stored: Any) -> None:
-        """Take one tile, as storage values."""
+    def write(self, job: Job, tile: Tile, stored: Any) -> Sequence[Future[Any]]:
+        """Take one tile, as storage values, which may change once all of the futures are done."""
         ...
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
@@ -74,13 +75,13 @@ class ShardSink:
         shift = (self.places[job.name] + tile.start * size) % PAGE
         return shift if shift % size == 0 else 0
 
-    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+    def write(self, job: Job, tile: Tile, stored: Any) -> Sequence[Future[Any]]:
         """Append one tile to its shard."""
         if job.encoder is None:
-            self._append(job.name, stored)
-            return
+            return () if job.name in self.partial.completed() else self._writer(job.name).submit(job.name, stored)
         for codes in self._encoding(job).take(stored):
             self._append(job.outputs[0].name, codes)
+        return ()
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Close the tensor in its shard and in the journal."""
@@ -133,10 +134,11 @@ class StateSink:
         """The tile's range of the tensor."""
         return self._array(job)[tile.start : tile.stop]
 
-    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+    def write(self, job: Job, tile: Tile, stored: Any) -> Sequence[Future[Any]]:
         """A merged tile is in place already; a copied one is put there."""
         if job.method is None:
             self._array(job)[tile.start : tile.stop] = stored
+        return ()
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Empty tensors have no tile, but are there."""
@@ -169,8 +171,9 @@ class StatsSink:
         """At any place."""
         return 0
 
-    def write(self, job: Job, tile: Tile, stored: Any) -> None:
+    def write(self, job: Job, tile: Tile, stored: Any) -> Sequence[Future[Any]]:
         """Dropped."""
+        return ()
 
     def finish(self, job: Job, stats: Mapping[str, Any]) -> None:
         """Hand the account of one tensor on."""
