@@ -15,7 +15,7 @@ from rlmerge.kernels.jit import ACCOUNT_BLOCK, CALL
 from rlmerge.kernels.loops import SIGNATURE
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector
-from rlmerge.kernels.values import Uniform, parameters
+from rlmerge.kernels.values import Extra, Uniform, parameters
 
 from .tiles import awkward, expert_of
 
@@ -127,6 +127,31 @@ def test_histograms_and_counts_add_up_over_blocks(on_disk):
     assert np.array_equal(selections[0].histograms, selections[1].histograms)
     assert selections[1].histograms.sum() == len(values[0])
     assert np.array_equal(selections[0].side_counts, selections[1].side_counts)
+
+
+def test_what_each_step_writes_anew_is_read_by_the_kernels_after_it():
+    """Draws of a step in memory of one step, which another kernel reads as an input without an end."""
+    n, step = 2 * STEP + 5, STEP
+    drawing = merge_kernel(
+        lambda xp, b, w, *, uniform: uniform[0], Operands(None, (FLOAT32,), False), {"uniform": Uniform(1)}, FLOAT32
+    )
+    adding = merge_kernel(
+        lambda xp, b, w, *, given: w[0] + given[0],
+        Operands(None, (FLOAT32,), False),
+        {"given": Extra((FLOAT32,))},
+        FLOAT32,
+    )
+    values, out, room = np.arange(n, dtype=np.float32), np.zeros(n, np.float32), np.zeros(step, np.float32)
+    expected = np.zeros(n, np.float32)
+    drawing([values], start=STEP, out=expected, keys=KEYS[:1])
+    calls = [
+        drawing.bind(keys=KEYS[:1]).call(n, STEP, room, ACCOUNT_BLOCK, step, again=True),
+        adding.bind().call(n, STEP, out, ACCOUNT_BLOCK, step),
+    ]
+    inputs = [Input(-1, 0, 4, values.ctypes.data), Input(-1, 0, 0, room.ctypes.data)]
+    run_blocks(calls, inputs, n, STEP, step, digested=False)
+    assert np.array_equal(out, values + expected)
+    assert 0 <= expected.min() < 0.001 and 0.999 < expected.max() < 1
 
 
 def test_a_file_that_ends_too_early_or_is_no_file_is_told(on_disk, tmp_path):

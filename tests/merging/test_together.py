@@ -68,6 +68,27 @@ def test_each_is_what_it_is_alone_where_a_part_is_accounted_for(opened, monkeypa
             assert np.array_equal(values.view(np.uint8), sink.state[name].view(np.uint8)), (plan.method.name, name)
 
 
+def test_random_numbers_are_drawn_once_for_all_that_draw_them(opened, monkeypatch):
+    drawn = []
+    calls = tile_work.Drawing.calls
+    monkeypatch.setattr(
+        tile_work.Drawing,
+        "calls",
+        lambda self, tile, memory: drawn.append((tile, self.count)) or calls(self, tile, memory),
+    )
+    dare = [plan for plan in opened if plan.method.name.startswith("dare")]
+    assert len(dare) == 2
+    together, _ = run([opened[0], *dare])
+    merged = [name for name, job in dare[0].jobs.items() if job.method is not None and job.output.numel]
+    assert sorted(tile.job.name for tile, _ in drawn) == sorted(merged), "once a tensor, each of one tile"
+    assert {count for _, count in drawn} == {3}, "a stream an expert"
+    drawn.clear()
+    for plan, state in zip(dare, together[1:], strict=True):
+        (alone,), _ = run([plan])
+        assert all(np.array_equal(values.view(np.uint8), state[name].view(np.uint8)) for name, values in alone.items())
+    assert not drawn, "one recipe alone draws as it goes"
+
+
 def test_thresholds_of_several_densities_count_once(opened, monkeypatch):
     passes = []
     count = statistics_module.Statistics._pass

@@ -141,10 +141,13 @@ class Bound:
         block: int,
         step: int | None = None,
         selection: Selection | None = None,
+        *,
+        again: bool = False,
     ) -> Call:
         """The kernel on ``count`` elements from flat index ``start`` on, ``step`` at a time, a multiple of ``block``.
 
-        Sums are those of every ``block``. ``out`` [count] is written. Belongs to this thread, for one run.
+        Sums are those of every ``block``. ``out`` [count] is written; with ``again`` it has the size of a step, and
+        each step writes it anew. Belongs to this thread, for one run.
         """
         kernel = self.kernel
         step = step or max(count, 1)
@@ -152,7 +155,7 @@ class Bound:
         blocks = -(-count // block)
         if self._table is not None and self._stride * self.columns < start + count:
             raise ValueError(f"{self._stride} rows of {self.columns} columns end before the tile does")
-        kernel.check_outputs(count, out, selection)
+        kernel.check_outputs(step if again else count, out, selection)
         # One allocation for all that is added up, in words of eight bytes.
         added = np.zeros(blocks * sums + steps * (totals + 2), np.int64)
         first, second = blocks * sums, blocks * sums + steps * totals
@@ -181,7 +184,7 @@ class Bound:
             masks.ctypes.data,
             stride,
             held.ctypes.data,
-            0 if out is None else step * out.itemsize,
+            0 if out is None or again else step * out.itemsize,
             8 * sums * (step // block),
             8 * totals,
             16,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -239,7 +239,7 @@ class Executor:
             digests.append(read)
             lanes = zip(self.lanes, piece.merges, piece.buffers, found, strict=True)
             for number, (lane, merge, buffer, numbers) in enumerate(lanes):
-                tile = replace(piece.tile, job=merge.job)
+                tile = piece.tile.of(merge.job)
                 if buffer is not None:
                     self._check(tile, numbers)
                     if told := merge.accounted(tile):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rlmerge.kernels.deltas import Kind, decode_deltas
+from rlmerge.kernels.dtypes import FLOAT32, DType
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, Call, Counts, Kernel
-from rlmerge.kernels.program import merge_kernel, reduce_kernel
+from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
-from rlmerge.kernels.values import parameters
+from rlmerge.kernels.values import Extra, Uniform, parameters
 
-from .backend import Binding, Merger, Numbers, Reducer, Storing, together
+from .backend import Binding, Keys, Merger, Numbers, Reducer, Storing, together
 from .on_numpy import Decoded, NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
 from .tiles import Tile
 
@@ -49,6 +51,7 @@ class LlvmMerger(NumpyMerger):
 
     def __init__(self, binding: Binding, storing: Storing) -> None:
         super().__init__(binding, storing)
+        self.storing = storing
         kernel = merge_kernel(
             binding.formula,
             self.operands,
@@ -74,6 +77,19 @@ class LlvmMerger(NumpyMerger):
         """Whether tiles can be merged by ``call``: where no field is made of whole rows before."""
         return self.field is None
 
+    @property
+    def draws(self) -> Keys:
+        """The keys of the random numbers that the formula draws, where ``drawn`` can take them instead."""
+        return tuple(self.binding.keys[: self.binding.streams]) if self.real == np.float32 else ()
+
+    def drawn(self) -> LlvmMerger:
+        """The same formula, with its random numbers as further inputs."""
+        values = {
+            name: Extra((FLOAT32,) * value.count) if isinstance(value, Uniform) else value
+            for name, value in self.binding.values.items()
+        }
+        return LlvmMerger(replace(self.binding, values=values), self.storing)
+
     def call(self, tile: Tile, out: np.ndarray, step: int) -> Call:
         """The kernel on a tile, ``step`` elements at a time, for ``rlmerge.kernels.blocks``."""
         return self.run.bound.call(tile.count, tile.start, out, ACCOUNT_BLOCK, step)
@@ -85,6 +101,39 @@ class LlvmMerger(NumpyMerger):
 
 def _numbers(found: Counts) -> Numbers:
     return Numbers(found.sums, found.counts, found.nonfinite_in, found.nonfinite_out)
+
+
+class Drawing:
+    """Draws the random numbers of several formulas once: a stream of numbers in [0, 1) a key."""
+
+    def __init__(self, keys: Keys, first: DType) -> None:
+        # A kernel reads at least one input; what it holds does not matter.
+        kernel = merge_kernel(
+            _draw,
+            Operands(None, (first,), False),
+            {"uniform": Uniform(1)},
+            FLOAT32,
+            accounts=False,
+            zero_nonfinite=True,
+        )
+        self._bound = [kernel.bind(keys=[key]) for key in keys]
+
+    @property
+    def count(self) -> int:
+        """How many streams."""
+        return len(self._bound)
+
+    def calls(self, tile: Tile, memory: np.ndarray) -> list[Call]:
+        """The kernels that fill ``memory``, float32 [keys, step], at every step of a tile."""
+        step = memory.shape[1]
+        return [
+            bound.call(tile.count, tile.start, row, ACCOUNT_BLOCK, step, again=True)
+            for bound, row in zip(self._bound, memory, strict=True)
+        ]
+
+
+def _draw(xp: Any, base: Any, weights: Any, *, uniform: Any) -> Any:
+    return uniform[0]
 
 
 class LlvmReducer(NumpyReducer):

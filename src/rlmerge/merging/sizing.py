@@ -156,6 +156,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: Lanes, held: i
     own = buffers * (piece * itemsize + 2 * PAGE) + held
     if lanes.count > 1:
         own += max((_account(job) for job in jobs), default=0)
+        beside += max((_draws(job, threads) for job in jobs), default=0)
         # A tile is read once, and compiled recipes merge it one after the other without memory of their own.
         simple = all(job.method and job.method.is_compiled(job.values) for job in jobs)
         alone = not simple or any(job.whole or job.by_rows for job in jobs)
@@ -277,6 +278,11 @@ def _encoding(jobs: Sequence[Job]) -> int:
 def _account(job: Job) -> int:
     """Bytes of the sums by which a tensor's merge is accounted for, kept until all of it is merged."""
     return 8 * 5 * len(job.experts) * -(-job.output.numel // ACCOUNT_BLOCK)
+
+
+def _draws(job: Job, threads: int) -> int:
+    """Bytes of the random numbers that recipes side by side have in common."""
+    return threads * 4 * ACCOUNT_BLOCK * len(job.experts)
 
 
 def _held(job: Job) -> int:

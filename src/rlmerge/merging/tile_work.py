@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -15,12 +16,12 @@ from rlmerge.checkpoint import Source
 from rlmerge.checkpoint.output_file import page_aligned
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.blocks import Input, run_blocks, xxh3
-from rlmerge.kernels.jit import BLOCK
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call
 from rlmerge.methods import Share
 
 from .backend import Merger, Numbers, together
 from .job import Job
-from .on_llvm import LlvmMerger
+from .on_llvm import Drawing, LlvmMerger
 from .tiles import Tile
 
 REGION, SAMPLE = 1 << 21, 1 << 18
@@ -85,6 +86,19 @@ class TileWork:
         compiled = all(isinstance(merger, LlvmMerger) and merger.reads_blocks for merger in mergers)
         further = any(merge.job.extras for merge in merges)
         self.reads = compiled and not self.copies and not further and (not digested or xxh3() is not None)
+        self.drawing: Drawing | None = None
+        if self.reads and not digested:
+            self._share_draws()
+
+    def _share_draws(self) -> None:
+        """Have the random numbers drawn once that several lanes draw with the same keys."""
+        drawn = [merge.merger.draws if isinstance(merge.merger, LlvmMerger) else () for merge in self.merges]
+        keys, lanes = Counter(filter(None, drawn)).most_common(1)[0] if any(drawn) else ((), 0)
+        if lanes > 1:
+            self.drawing = Drawing(keys, self.merges[0].job.sources[0].dtype)
+            self.merges = [
+                _with_draws(merge) if own == keys else merge for merge, own in zip(self.merges, drawn, strict=True)
+            ]
 
     def __call__(self, tile: Tile, inputs: Sequence[Any], outs: Sequence[Any]) -> Done:
         """Merge ``tile`` into the arrays ``outs``, from ``inputs`` unless it reads."""
@@ -97,12 +111,12 @@ class TileWork:
         """The tile's numbers, lane by lane."""
         done: list[Numbers] = []
         for merge, out in zip(self.merges, outs, strict=True):
-            own = replace(tile, job=merge.job)
+            own = tile.of(merge.job)
             found: list[tuple[int, Numbers]] = []
             for start, stop in _parts(own, [merge]):
                 # Further inputs may have a size of their own; such a tile is never cut.
                 part = inputs if stop - start == tile.count else [values[start:stop] for values in inputs]
-                found.append((start, merge.at(own, start)(part_of(own, start, stop), part, out[start:stop])))
+                found.append((start, merge.at(own, start)(own.part(start, stop), part, out[start:stop])))
             done.append(merge.numbers(own, found))
         return done
 
@@ -113,49 +127,59 @@ class TileWork:
         for start, stop in _parts(tile, self.merges):
             mergers = [merge.at(tile, start) for merge in self.merges]
             chosen = [merger for merger in mergers if isinstance(merger, LlvmMerger)]
-            part = part_of(tile, start, stop)
-            numbers, read = _merge_blocks(part, chosen, [out[start:stop] for out in outs], self.digested)
+            part = tile.part(start, stop)
+            numbers, read = self._merge_blocks(part, chosen, [out[start:stop] for out in outs])
             digests.append(read)
             for own, more in zip(found, numbers, strict=True):
                 own.append((start, more))
         done = [merge.numbers(tile, own) for merge, own in zip(self.merges, found, strict=True)]
         return done, [row.tobytes() for row in np.concatenate(digests, axis=1).astype(">u8")]
 
+    def _merge_blocks(
+        self, tile: Tile, mergers: Sequence[LlvmMerger], outs: Sequence[np.ndarray]
+    ) -> tuple[list[Numbers], np.ndarray]:
+        """Numbers by merger, and the digests of the blocks of each input."""
+        # Digests are of whole blocks; without them, shorter steps leave more of the cache to several kernels.
+        step = BLOCK if self.digested else ACCOUNT_BLOCK
+        draws, more = self._draws(tile, step)
+        calls = [merger.call(tile, out, step) for merger, out in zip(mergers, outs, strict=True)]
+        inputs, _kept = _places(tile, _memory("blocks", reading_memory(tile.inputs)))
+        digests = run_blocks([*draws, *calls], [*inputs, *more], tile.count, tile.start, step, self.digested)
+        if digests is None:
+            # By way of a mapping, which says what is wrong with the file.
+            arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
+            inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
+            digests = run_blocks([*draws, *calls], [*inputs, *more], tile.count, tile.start, step, self.digested)
+            assert digests is not None, "nothing was read"
+        for source, place in zip(tile.inputs, inputs, strict=True):
+            if place.fd < 0:
+                source.release(tile.start, tile.stop)
+
+        def again() -> list[np.ndarray]:
+            return [source.read(tile.start, tile.stop) for source in tile.inputs]
+
+        return [merger.numbers(call, again) for merger, call in zip(mergers, calls, strict=True)], digests
+
+    def _draws(self, tile: Tile, step: int) -> tuple[list[Call], list[Input]]:
+        """What draws the random numbers of each step, and where they are then."""
+        if self.drawing is None:
+            return [], []
+        count = self.drawing.count
+        memory = _memory("draws", 4 * step * count)[: 4 * step * count].view(np.float32).reshape(count, step)
+        # Of no size, so that every step finds them at the same place.
+        return self.drawing.calls(tile, memory), [Input(-1, 0, 0, row.ctypes.data) for row in memory]
+
+
+def _with_draws(merge: TileMerge) -> TileMerge:
+    """The lane with its random numbers as further inputs."""
+    merger, quiet = (each.drawn() if isinstance(each, LlvmMerger) else each for each in (merge.merger, merge.quiet))
+    return replace(merge, merger=merger, quiet=quiet)
+
 
 def _parts(tile: Tile, merges: Sequence[TileMerge]) -> Iterator[tuple[int, int]]:
     """Ranges [start, stop) of a tile in each of which every lane accounts for all elements or none."""
     cuts = sorted({0, tile.count, *(merge.accounted(tile) for merge in merges)})
     return pairwise(cuts)
-
-
-def part_of(tile: Tile, start: int, stop: int) -> Tile:
-    """Elements [start, stop) of a tile, as a tile."""
-    if (start, stop) == (0, tile.count):
-        return tile
-    return replace(tile, start=tile.start + start, stop=tile.start + stop)
-
-
-def _merge_blocks(
-    tile: Tile, mergers: Sequence[LlvmMerger], outs: Sequence[np.ndarray], digested: bool
-) -> tuple[list[Numbers], np.ndarray]:
-    """Numbers by merger, and the digests of the blocks of each input."""
-    calls = [merger.call(tile, out, BLOCK) for merger, out in zip(mergers, outs, strict=True)]
-    inputs, _kept = _places(tile, _memory(tile.inputs))
-    digests = run_blocks(calls, inputs, tile.count, tile.start, BLOCK, digested)
-    if digests is None:
-        # By way of a mapping, which says what is wrong with the file.
-        arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
-        inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
-        digests = run_blocks(calls, inputs, tile.count, tile.start, BLOCK, digested)
-        assert digests is not None, "nothing was read"
-    for source, place in zip(tile.inputs, inputs, strict=True):
-        if place.fd < 0:
-            source.release(tile.start, tile.stop)
-
-    def again() -> list[np.ndarray]:
-        return [source.read(tile.start, tile.stop) for source in tile.inputs]
-
-    return [merger.numbers(call, again) for merger, call in zip(mergers, calls, strict=True)], digests
 
 
 def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
@@ -183,12 +207,12 @@ def reading_memory(sources: Sequence[Source]) -> int:
     return sum(BLOCK * source.dtype.itemsize + _APART for source in sources)
 
 
-def _memory(sources: Sequence[Source]) -> np.ndarray:
-    """Memory of this thread for a block of each source."""
-    nbytes = reading_memory(sources)
-    held: np.ndarray | None = getattr(_own, "memory", None)
+def _memory(name: str, nbytes: int) -> np.ndarray:
+    """Memory of this thread that it keeps for its next tile."""
+    held: np.ndarray | None = getattr(_own, name, None)
     if held is None or len(held) < nbytes:
-        held = _own.memory = page_aligned(nbytes)
+        held = page_aligned(nbytes)
+        setattr(_own, name, held)
     return held
 
 

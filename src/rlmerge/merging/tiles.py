@@ -13,12 +13,16 @@ from .job import Job
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The flat range [start, stop) of a job. ``block`` is the length after which sums are closed."""
+    """The flat range [start, stop) of a job. ``block`` is the length after which sums are closed.
+
+    ``width`` are the bytes of all inputs an element, where every input has as many elements as the job.
+    """
 
     job: Job
     start: int
     stop: int
     block: int = BLOCK
+    width: int | None = None
 
     @property
     def count(self) -> int:
@@ -28,6 +32,8 @@ class Tile:
     @property
     def nbytes(self) -> int:
         """Bytes of all inputs of the tile."""
+        if self.width is not None:
+            return self.count * self.width
         return sum((stop - start) * s.dtype.itemsize for s in self.inputs for start, stop in [self.span(s)])
 
     @property
@@ -37,7 +43,16 @@ class Tile:
 
     def span(self, source: Source) -> tuple[int, int]:
         """The flat range the tile needs of an input: its own, but all of an input that is not of the tensor's size."""
-        return (self.start, self.stop) if source.numel == self.job.output.numel else (0, source.numel)
+        even = self.width is not None or source.numel == self.job.output.numel
+        return (self.start, self.stop) if even else (0, source.numel)
+
+    def of(self, job: Job) -> Tile:
+        """The same range of another job with the same inputs."""
+        return Tile(job, self.start, self.stop, self.block, self.width)
+
+    def part(self, start: int, stop: int) -> Tile:
+        """Elements [start, stop) of the tile, counted from its first."""
+        return Tile(self.job, self.start + start, self.start + stop, self.block, self.width)
 
 
 MATRIX_TILE = 1 << 20
@@ -51,9 +66,11 @@ def cut(job: Job, size: int, *, by_rows: bool = False) -> Iterator[Tile]:
     """
     total = job.output.numel
     block = row_block(job.columns) if by_rows else BLOCK
+    even = all(source.numel == total for source in job.inputs)
+    width = sum(source.dtype.itemsize for source in job.inputs) if even else None
     step = max(1, total) if size >= total else max(1, size // block) * block
     for start in range(0, total, step):
-        yield Tile(job, start, min(total, start + step), block)
+        yield Tile(job, start, min(total, start + step), block, width)
 
 
 def row_block(columns: int) -> int:

@@ -259,21 +259,27 @@ def _missing(name: str) -> Parameter:
 
 
 @lru_cache(maxsize=1024)
-def _parameters(function: Formula) -> tuple[inspect.Parameter, ...]:
-    return tuple(inspect.signature(function).parameters.values())
+def _asked(function: Formula) -> tuple[bool, tuple[str, ...], frozenset[str]]:
+    """Whether a function takes any keyword argument, which ones it names, and which of them have a default."""
+    parameters = tuple(inspect.signature(function).parameters.values())
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    some = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return some, tuple(p.name for p in named), frozenset(p.name for p in named if p.default is not p.empty)
 
 
 def arguments(function: Formula, values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of ``values`` that ``function`` names as keyword arguments (all of them with ``**``)."""
-    parameters = _parameters(function)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    some, names, optional = _asked(function)
+    if some:
         return dict(values)
-    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    absent = [p.name for p in named if p.name not in values and p.default is p.empty]
-    if absent:
-        name = getattr(function, "__name__", "formula")
-        raise RequestError(
-            f"formula '{name}' asks for '{absent[0]}', which is no parameter, statistic or derived value of its method",
-            hint=f"It can ask for: {', '.join(sorted(set(values) | _RESERVED))}.",
-        )
-    return {p.name: values[p.name] for p in named if p.name in values}
+    found = {name: values[name] for name in names if name in values}
+    if len(found) < len(names):
+        absent = [name for name in names if name not in found and name not in optional]
+        if absent:
+            name = getattr(function, "__name__", "formula")
+            raise RequestError(
+                f"formula '{name}' asks for '{absent[0]}', which is no parameter, statistic or derived value of its "
+                "method",
+                hint=f"It can ask for: {', '.join(sorted(set(values) | _RESERVED))}.",
+            )
+    return found
