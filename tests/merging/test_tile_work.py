@@ -8,7 +8,7 @@ import pytest
 import rlmerge
 from rlmerge.errors import CheckpointError, RequestError, RlmergeError, RunError
 from rlmerge.kernels import blocks
-from rlmerge.merging import tile_work
+from rlmerge.merging import reading, tile_work
 from rlmerge.merging.tile_work import TileWork
 from support.family import draw, merge, recipe
 from support.models import read_model, write_model
@@ -79,13 +79,13 @@ def test_what_is_not_finite_is_refused_by_name(folder, entry):
 
 
 def test_a_file_that_is_cut_off_while_it_is_merged(folder, monkeypatch):
-    original = tile_work.run_blocks
+    original = reading.run_blocks
 
     def cut(calls, inputs, count, start, step, digested):
         os.truncate(folder / "e2" / "model.safetensors", 4096)
         return original(calls, inputs, count, start, step, digested)
 
-    monkeypatch.setattr(tile_work, "run_blocks", cut)
+    monkeypatch.setattr(reading, "run_blocks", cut)
     with pytest.raises(RunError, match="has changed since it was opened"):
         merge(recipe(folder, "task_arithmetic"), folder / "out")
     assert not (folder / "out").exists()
@@ -93,7 +93,7 @@ def test_a_file_that_is_cut_off_while_it_is_merged(folder, monkeypatch):
 
 def test_a_read_that_fails_once_is_made_up_for(folder, monkeypatch):
     merge(recipe(folder, "task_arithmetic"), folder / "expected")
-    original, failed = tile_work.run_blocks, []
+    original, failed = reading.run_blocks, []
 
     def once(calls, inputs, *more, **named):
         if not failed and any(place.fd >= 0 for place in inputs):
@@ -101,14 +101,14 @@ def test_a_read_that_fails_once_is_made_up_for(folder, monkeypatch):
             return None
         return original(calls, inputs, *more, **named)
 
-    monkeypatch.setattr(tile_work, "run_blocks", once)
+    monkeypatch.setattr(reading, "run_blocks", once)
     merge(recipe(folder, "task_arithmetic"), folder / "out")
     assert failed
     assert contents(folder / "out")["model.safetensors"] == contents(folder / "expected")["model.safetensors"]
 
 
 def test_a_disk_that_fails_is_an_error_that_names_the_file(folder, monkeypatch):
-    monkeypatch.setattr(tile_work, "run_blocks", lambda *_: None)
+    monkeypatch.setattr(reading, "run_blocks", lambda *_: None)
     monkeypatch.setattr("rlmerge.checkpoint.syscalls.madvise", lambda address, length, advice: 5 if advice == 22 else 0)
     with pytest.raises(RlmergeError, match="can no longer be read") as error:
         merge(recipe(folder, "task_arithmetic"), folder / "out")
@@ -117,5 +117,5 @@ def test_a_disk_that_fails_is_an_error_that_names_the_file(folder, monkeypatch):
 
 
 def test_blocks_are_those_of_the_digests():
-    assert tile_work.run_blocks is blocks.run_blocks
+    assert reading.run_blocks is blocks.run_blocks
     assert tile_work.SAMPLE % tile_work.BLOCK == 0 and tile_work.REGION % tile_work.BLOCK == 0

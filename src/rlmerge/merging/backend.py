@@ -109,8 +109,14 @@ class Merger(Protocol):
 class Reducer(Protocol):
     """Reduces what a statistic's formula returns on tiles of one job.
 
-    Each function gives its result and whether the tile held NaN or infinity.
+    Each function gives its result and whether the tile held NaN or infinity. One that ``reads`` takes sums, counts and
+    tallies of tiles without inputs, which it reads by itself.
     """
+
+    @property
+    def reads(self) -> bool:
+        """Whether inputs may be left out."""
+        ...
 
     @property
     def selected(self) -> int:

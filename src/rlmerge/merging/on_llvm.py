@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rlmerge.kernels.deltas import Kind, decode_deltas
 from rlmerge.kernels.dtypes import FLOAT32, DType
-from rlmerge.kernels.jit import ACCOUNT_BLOCK, Call, Counts, Kernel
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, Call, Counts, Kernel, Selection
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
@@ -18,6 +18,7 @@ from rlmerge.kernels.values import Extra, Uniform, parameters
 
 from .backend import Binding, Keys, Merger, Numbers, Reducer, Storing, together
 from .on_numpy import Decoded, NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
+from .reading import read_through
 from .tiles import Tile
 
 
@@ -149,6 +150,11 @@ class LlvmReducer(NumpyReducer):
         return _decoded(self, inputs) or super().decoded(inputs)
 
     @property
+    def reads(self) -> bool:
+        """Where no field is made of whole rows before, and there are no inputs of another size."""
+        return self.field is None and not self.extra_names
+
+    @property
     def selected(self) -> int:
         """How many values the statistic selects from."""
         return self.run.kernel.selected
@@ -164,16 +170,14 @@ class LlvmReducer(NumpyReducer):
         return found.counts, found.nonfinite_in
 
     def _numbers(self, tile: Tile, inputs: Sequence[np.ndarray]) -> Numbers:
-        found = [self.run(group, arrays, group.block) for group, arrays in self.groups(tile, inputs)]
-        return together([_numbers(x) for x in found])
+        return together([_numbers(found) for found, _ in self._found(tile, inputs)])
 
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[Tally, bool]:
         """Histograms for the selector's current pass."""
         total: Tally | None = None
         bad = False
-        for group, arrays in self.groups(tile, inputs):
-            selection = selector.selection(group.count)
-            found = self.run(group, arrays, group.block, selection=selection)
+        for found, selection in self._found(tile, inputs, selector):
+            assert selection is not None, "it was asked for"
             tally = selector.collect(selection)
             bad |= found.nonfinite_in
             if total is None:
@@ -182,6 +186,20 @@ class LlvmReducer(NumpyReducer):
                 total.add(tally)
         assert total is not None
         return total, bad
+
+    def _found(
+        self, tile: Tile, inputs: Sequence[np.ndarray], selector: Selector | None = None
+    ) -> Iterator[tuple[Counts, Selection | None]]:
+        """What is accumulated on the tile, or with a field on each group of rows, and the selection it was given."""
+        if not inputs:
+            selection = None if selector is None else selector.selection(tile.count)
+            call = self.run.bound.call(tile.count, tile.start, None, tile.block, tile.block, selection)
+            read_through(tile, [call], tile.block)
+            yield call.found(list), selection
+            return
+        for group, arrays in self.groups(tile, inputs):
+            selection = None if selector is None else selector.selection(group.count)
+            yield self.run(group, arrays, group.block, selection=selection), selection
 
 
 class LlvmBackend(NumpyBackend):

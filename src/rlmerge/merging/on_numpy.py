@@ -195,6 +195,8 @@ class NumpyMerger(NumpyFormula):
 class NumpyReducer(NumpyFormula):
     """Reduces what a statistic's formula returns."""
 
+    reads = False
+
     @property
     def selected(self) -> int:
         """How many values the statistic selects from."""

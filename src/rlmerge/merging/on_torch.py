@@ -224,6 +224,8 @@ class _TorchMerger(_Formula):
 
 
 class _TorchReducer(_Formula):
+    reads = False
+
     def __init__(self, binding: Binding, device: torch.device) -> None:
         super().__init__(binding, device)
         self.on_host = NumpyReducer(binding)

@@ -15,7 +15,7 @@ from rlmerge.methods.method import Needs
 from rlmerge.options import Options
 
 from .job import Job
-from .tile_work import reading_memory
+from .reading import reading_memory
 from .tiles import MATRIX_TILE, row_block
 
 LARGEST_TILE = 1 << 21
@@ -210,7 +210,7 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
     rows = any(statistic.reduce == "rows" for statistic in stage)
     size = min(job.output.numel, max(tile, row_block(job.columns)) if rows or job.by_rows else scan_tile)
     flying = _flying(job, size, threads)
-    total = _scratch(job, size, flying) + flying * _arrays(job)
+    total = _scratch(job, size, flying) + flying * (_arrays(job) + (0 if job.extras else reading_memory(job.sources)))
     if rows or job.by_rows:
         total += flying * _rows(job)
     selections = sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)

@@ -190,7 +190,10 @@ class Statistics:
             tiles = (tile for job in jobs for tile in cut(job, MATRIX_TILE, by_rows=True))
         else:
             tiles = (tile for job in jobs for tile in self._cut(job, rows or job.by_rows))
-        for tile, partials in self.workers.map(tiles, work):
+        # Blocks are read once for each statistic, so that for several a tile that is mapped once costs less.
+        reads = len(open_) == 1 and all(each.reads for found in reducers.values() for each in found.values())
+        reads = reads and not rows and not any(job.extras or job.by_rows for job in jobs)
+        for tile, partials in self.workers.map(tiles, work, reads=reads):
             if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(tile)
             for name, (partial, _) in partials.items():

@@ -59,18 +59,18 @@ class Workers:
         return result
 
     def map(
-        self, tiles: Iterable[Tile], work: Callable[[Tile, Sequence[Any]], Result]
+        self, tiles: Iterable[Tile], work: Callable[[Tile, Sequence[Any]], Result], *, reads: bool = False
     ) -> Iterator[tuple[Tile, Result]]:
-        """(tile, result) in order, with at most two tiles a thread in flight."""
+        """(tile, result) in order, with at most two tiles a thread in flight; ``reads`` as for ``submit``."""
         flying: deque[tuple[Tile, Future[Result]]] = deque()
         ahead = self.prefetched(tiles)
         for tile in islice(ahead, 2 * self.threads):
-            flying.append((tile, self.submit(tile, work)))
+            flying.append((tile, self.submit(tile, work, reads=reads)))
         while flying:
             tile, future = flying.popleft()
             result = future.result()
             for following in islice(ahead, 1):
-                flying.append((following, self.submit(following, work)))
+                flying.append((following, self.submit(following, work, reads=reads)))
             yield tile, result
 
     def prefetch(self, job: Job) -> None:

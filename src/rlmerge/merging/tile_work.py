@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,16 +11,15 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from rlmerge.checkpoint import Source
-from rlmerge.checkpoint.output_file import page_aligned
 from rlmerge.errors import CheckpointError
-from rlmerge.kernels.blocks import Input, run_blocks, xxh3
+from rlmerge.kernels.blocks import Input, xxh3
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call
 from rlmerge.methods import Share
 
 from .backend import Merger, Numbers, together
 from .job import Job
 from .on_llvm import Drawing, LlvmMerger
+from .reading import own_memory, read_through
 from .tiles import Tile
 
 REGION, SAMPLE = 1 << 21, 1 << 18
@@ -29,11 +27,6 @@ REGION, SAMPLE = 1 << 21, 1 << 18
 
 Done = tuple[list[Any], Sequence[bytes]]
 """What a tile came to in each lane, numbers of a merge or the values of a copy, and the digests of its inputs."""
-
-_APART = 320
-"""Bytes between the blocks of two inputs, so that equal places in them do not share a set of the cache."""
-
-_own = threading.local()
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class TileWork:
         self.copies = merges[0].merger is None
         mergers = [merger for merge in merges for merger in (merge.merger, merge.quiet) if merger is not None]
         compiled = all(isinstance(merger, LlvmMerger) and merger.reads_blocks for merger in mergers)
-        further = any(merge.job.extras for merge in merges)
+        further = any(merge.job.extras or merge.job.by_rows for merge in merges)
         self.reads = compiled and not self.copies and not further and (not digested or xxh3() is not None)
         self.drawing: Drawing | None = None
         if self.reads and not digested:
@@ -102,7 +95,7 @@ class TileWork:
 
     def __call__(self, tile: Tile, inputs: Sequence[Any], outs: Sequence[Any]) -> Done:
         """Merge ``tile`` into the arrays ``outs``, from ``inputs`` unless it reads."""
-        if self.reads and tile.block == BLOCK:
+        if self.reads:
             return self._by_blocks(tile, outs)
         digests = [_digest(values, tile.block) for values in inputs] if self.digested else ()
         return [_copied(tile, inputs)] * len(outs) if self.copies else self._whole(tile, inputs, outs), digests
@@ -143,17 +136,7 @@ class TileWork:
         step = BLOCK if self.digested else ACCOUNT_BLOCK
         draws, more = self._draws(tile, step)
         calls = [merger.call(tile, out, step) for merger, out in zip(mergers, outs, strict=True)]
-        inputs, _kept = _places(tile, _memory("blocks", reading_memory(tile.inputs)))
-        digests = run_blocks([*draws, *calls], [*inputs, *more], tile.count, tile.start, step, self.digested)
-        if digests is None:
-            # By way of a mapping, which says what is wrong with the file.
-            arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
-            inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
-            digests = run_blocks([*draws, *calls], [*inputs, *more], tile.count, tile.start, step, self.digested)
-            assert digests is not None, "nothing was read"
-        for source, place in zip(tile.inputs, inputs, strict=True):
-            if place.fd < 0:
-                source.release(tile.start, tile.stop)
+        digests = read_through(tile, [*draws, *calls], step, digested=self.digested, more=more)
 
         def again() -> list[np.ndarray]:
             return [source.read(tile.start, tile.stop) for source in tile.inputs]
@@ -165,7 +148,7 @@ class TileWork:
         if self.drawing is None:
             return [], []
         count = self.drawing.count
-        memory = _memory("draws", 4 * step * count)[: 4 * step * count].view(np.float32).reshape(count, step)
+        memory = own_memory("draws", 4 * step * count)[: 4 * step * count].view(np.float32).reshape(count, step)
         # Of no size, so that every step finds them at the same place.
         return self.drawing.calls(tile, memory), [Input(-1, 0, 0, row.ctypes.data) for row in memory]
 
@@ -180,40 +163,6 @@ def _parts(tile: Tile, merges: Sequence[TileMerge]) -> Iterator[tuple[int, int]]
     """Ranges [start, stop) of a tile in each of which every lane accounts for all elements or none."""
     cuts = sorted({0, tile.count, *(merge.accounted(tile) for merge in merges)})
     return pairwise(cuts)
-
-
-def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
-    """Where each input of a tile is read from, by way of ``memory``, and what must be kept until that is done."""
-    inputs: list[Input] = []
-    kept: list[Any] = [memory]
-    address = memory.ctypes.data
-    for source in tile.inputs:
-        size = source.dtype.itemsize
-        place = source.place(tile.start)
-        if place is None:
-            array = source.read(tile.start, tile.stop)
-            kept.append(array)
-            inputs.append(Input(-1, 0, size, array.ctypes.data))
-        else:
-            file = place.file.opened()
-            kept.append(file)
-            inputs.append(Input(file.fd, place.offset, size, address))
-        address += BLOCK * size + _APART
-    return inputs, kept
-
-
-def reading_memory(sources: Sequence[Source]) -> int:
-    """Bytes that a thread takes for the blocks of ``sources``."""
-    return sum(BLOCK * source.dtype.itemsize + _APART for source in sources)
-
-
-def _memory(name: str, nbytes: int) -> np.ndarray:
-    """Memory of this thread that it keeps for its next tile."""
-    held: np.ndarray | None = getattr(_own, name, None)
-    if held is None or len(held) < nbytes:
-        held = page_aligned(nbytes)
-        setattr(_own, name, held)
-    return held
 
 
 def _copied(tile: Tile, inputs: Sequence[Any]) -> Any:

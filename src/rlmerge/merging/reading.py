@@ -1,0 +1,76 @@
+"""The blocks of a tile's inputs, from files by way of memory that a thread keeps, or from arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rlmerge.checkpoint import Source
+from rlmerge.checkpoint.output_file import page_aligned
+from rlmerge.kernels.blocks import Input, run_blocks
+from rlmerge.kernels.jit import BLOCK, Call
+
+from .tiles import Tile
+
+_APART = 320
+"""Bytes between the blocks of two inputs, so that equal places in them do not share a set of the cache."""
+
+_own = threading.local()
+
+
+def read_through(
+    tile: Tile, calls: Sequence[Call], step: int, *, digested: bool = False, more: Sequence[Input] = ()
+) -> np.ndarray:
+    """Run ``calls`` on a tile whose inputs all have its elements, ``step`` of at most ``BLOCK`` at a time.
+
+    ``more`` are inputs behind those of the tile. Returns what ``run_blocks`` does; errors as for ``Source.read``.
+    """
+    inputs, _kept = _places(tile, own_memory("blocks", reading_memory(tile.inputs)))
+    digests = run_blocks(calls, [*inputs, *more], tile.count, tile.start, step, digested)
+    if digests is None:
+        # By way of a mapping, which says what is wrong with the file.
+        arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
+        inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
+        digests = run_blocks(calls, [*inputs, *more], tile.count, tile.start, step, digested)
+        assert digests is not None, "nothing was read"
+    for source, place in zip(tile.inputs, inputs, strict=True):
+        if place.fd < 0:
+            source.release(tile.start, tile.stop)
+    return digests
+
+
+def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
+    """Where each input of a tile is read from, by way of ``memory``, and what must be kept until that is done."""
+    inputs: list[Input] = []
+    kept: list[Any] = [memory]
+    address = memory.ctypes.data
+    for source in tile.inputs:
+        size = source.dtype.itemsize
+        place = source.place(tile.start)
+        if place is None:
+            array = source.read(tile.start, tile.stop)
+            kept.append(array)
+            inputs.append(Input(-1, 0, size, array.ctypes.data))
+        else:
+            file = place.file.opened()
+            kept.append(file)
+            inputs.append(Input(file.fd, place.offset, size, address))
+        address += BLOCK * size + _APART
+    return inputs, kept
+
+
+def reading_memory(sources: Sequence[Source]) -> int:
+    """Bytes that a thread takes for the blocks of ``sources``."""
+    return sum(BLOCK * source.dtype.itemsize + _APART for source in sources)
+
+
+def own_memory(name: str, nbytes: int) -> np.ndarray:
+    """Memory of this thread that it keeps for its next tile."""
+    held: np.ndarray | None = getattr(_own, name, None)
+    if held is None or len(held) < nbytes:
+        held = page_aligned(nbytes)
+        setattr(_own, name, held)
+    return held
