@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+import weakref
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -184,6 +185,18 @@ def test_nothing_lands_behind_a_request_that_failed(tmp_path, pool, monkeypatch)
             again()
     file.close()
     assert file.landed == SMALL
+
+
+def test_a_file_that_is_finished_holds_no_memory(tmp_path, pool):
+    path = tmp_path / "file"
+    path.touch()
+    file = opened(path, 0, pool)
+    assert not len(file._filling), "nothing is written yet, and maybe nothing will be"
+    file.append(placed(bytes(3 * SMALL + 5), 1))
+    memory = weakref.ref(file._filling.base)
+    file.flush()
+    assert memory() is None
+    file.close()
 
 
 def test_small_files_and_those_of_other_file_systems_stay_in_the_cache(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from collections import deque
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -88,23 +89,23 @@ class DirectFile(OutputFile):
 
     Threads of ``pool`` write, a few requests at a time. Bytes are collected in memory of its own; where many come at
     once, and an address is as far from a page as its place in the file, they are written from where they are. A file
-    system that does not take such requests gets them, and all that follow, through the cache.
+    system that does not take such requests gets them, and all that follow, through the cache, and so does whatever
+    comes after ``flush``, which gives the memory back.
     """
 
     def __init__(self, fd: int, offset: int, path: Path, pool: Executor) -> None:
         super().__init__(fd, offset)
+        self._path = path
         self._pool = pool
         self._flying: deque[tuple[Future[None], np.ndarray | None, int]] = deque()
         """Requests in the order of the file, with the memory that they are from and where they end."""
-        memory = page_aligned(DIRECT_MEMORY)
-        self._free = [memory[i : i + STAGING] for i in range(0, DIRECT_MEMORY, STAGING)]
-        self._filling = self._free.pop()
+        self._free: list[np.ndarray] = []
+        self._filling = np.empty(0, np.uint8)
         self._begin = offset - offset % PAGE
         """Where in the file the memory begins that is being filled."""
         self._filled = offset - self._begin
-        self._filling[: self._filled] = np.frombuffer(_read(path, self._begin, offset), np.uint8)
         self._failure: OSError | None = None
-        _set_direct(fd, True)
+        self._state: Literal["new", "direct", "ended"] = "new"
 
     @property
     def landed(self) -> int:
@@ -115,6 +116,10 @@ class DirectFile(OutputFile):
 
     def append(self, data: memoryview) -> Future[None] | None:
         self._check()
+        if self._state == "ended":
+            return super().append(data)
+        if self._state == "new":
+            self._start()
         octets = np.frombuffer(data, np.uint8)
         position = self._begin + self._filled
         sent = None
@@ -129,18 +134,31 @@ class DirectFile(OutputFile):
         return sent
 
     def flush(self) -> None:
+        if self._state != "direct":
+            return
         self._send_collected()
         while self._flying:
             self._reap()
         self._check()
         _set_direct(self._fd, False)
-        self._offset = write_all(self._fd, self._filling[: self._filled].data, self._begin)
+        self._offset = self._started = write_all(self._fd, self._filling[: self._filled].data, self._begin)
+        self._state = "ended"
+        self._free, self._filling = [], np.empty(0, np.uint8)
 
     def close(self) -> None:
         while self._flying:
             with suppress(OSError):
                 self._reap()
         super().close()
+
+    def _start(self) -> None:
+        """Take memory, with the beginning of the page that is in the file already."""
+        memory = page_aligned(DIRECT_MEMORY)
+        self._free = [memory[i : i + STAGING] for i in range(0, DIRECT_MEMORY, STAGING)]
+        self._filling = self._free.pop()
+        self._filling[: self._filled] = np.frombuffer(_read(self._path, self._begin, self._offset), np.uint8)
+        _set_direct(self._fd, True)
+        self._state = "direct"
 
     def _collect(self, octets: np.ndarray) -> None:
         """Take bytes into memory, and have it written whenever it is full."""
