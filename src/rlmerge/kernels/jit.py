@@ -96,8 +96,15 @@ class Call:
     counts: np.ndarray
     largest: np.ndarray
     out: np.ndarray | None
+    selection: Selection | None
     kept: Sequence[Any]
     """What the addresses in ``words`` are of."""
+
+    def restart(self) -> None:
+        """Forget what a run that did not end has counted."""
+        if self.selection is not None:
+            self.selection.histograms[...] = 0
+            self.selection.side_counts[...] = 0
 
     def found(self, inputs: Callable[[], Sequence[np.ndarray]]) -> Counts:
         """What was accumulated; ``inputs`` gives the arrays again should sums not tell whether those are finite."""
@@ -196,7 +203,8 @@ class Bound:
             added[first:second].reshape(steps, totals),
             added[second:].view(np.uint64).reshape(steps, 2),
             out,
-            (self, added, masks, held, chosen, selection),
+            selection,
+            (self, added, masks, held, chosen),
         )
 
 

@@ -13,6 +13,7 @@ from rlmerge.checkpoint.output_file import page_aligned
 from rlmerge.kernels.blocks import Input, run_blocks
 from rlmerge.kernels.jit import BLOCK, Call
 
+from .job import Job
 from .tiles import Tile
 
 _APART = 320
@@ -31,7 +32,12 @@ def read_through(
     inputs, _kept = _places(tile, own_memory("blocks", reading_memory(tile.inputs)))
     digests = run_blocks(calls, [*inputs, *more], tile.count, tile.start, step, digested)
     if digests is None:
-        # By way of a mapping, which says what is wrong with the file.
+        for source in tile.inputs:
+            if (place := source.place(tile.start)) is not None:
+                place.file.check()
+        for call in calls:
+            call.restart()
+        # By way of a mapping, which says what is wrong with the disk.
         arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
         inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
         digests = run_blocks(calls, [*inputs, *more], tile.count, tile.start, step, digested)
@@ -60,6 +66,11 @@ def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
             inputs.append(Input(file.fd, place.offset, size, address))
         address += BLOCK * size + _APART
     return inputs, kept
+
+
+def job_is_even(job: Job) -> bool:
+    """Whether tiles of a job can be read so: its inputs all have its elements, and no rows must stay together."""
+    return not job.extras and not job.by_rows and all(source.numel == job.output.numel for source in job.sources)
 
 
 def reading_memory(sources: Sequence[Source]) -> int:

@@ -23,6 +23,7 @@ from .backend import Merger, Reducer, Storing, bind
 from .job import Job
 from .nonfinite import refuse_nonfinite
 from .pool import Pool
+from .reading import job_is_even
 from .sizing import Sizing
 from .stream import Workers
 from .tiles import MATRIX_TILE, Tile, cut
@@ -192,7 +193,7 @@ class Statistics:
             tiles = (tile for job in jobs for tile in self._cut(job, rows or job.by_rows))
         # Blocks are read once for each statistic, so that for several a tile that is mapped once costs less.
         reads = len(open_) == 1 and all(each.reads for found in reducers.values() for each in found.values())
-        reads = reads and not rows and not any(job.extras or job.by_rows for job in jobs)
+        reads = reads and not rows and all(job_is_even(job) for job in jobs)
         for tile, partials in self.workers.map(tiles, work, reads=reads):
             if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(tile)

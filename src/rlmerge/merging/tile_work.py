@@ -19,7 +19,7 @@ from rlmerge.methods import Share
 from .backend import Merger, Numbers, together
 from .job import Job
 from .on_llvm import Drawing, LlvmMerger
-from .reading import own_memory, read_through
+from .reading import job_is_even, own_memory, read_through
 from .tiles import Tile
 
 REGION, SAMPLE = 1 << 21, 1 << 18
@@ -77,8 +77,8 @@ class TileWork:
         self.copies = merges[0].merger is None
         mergers = [merger for merge in merges for merger in (merge.merger, merge.quiet) if merger is not None]
         compiled = all(isinstance(merger, LlvmMerger) and merger.reads_blocks for merger in mergers)
-        further = any(merge.job.extras or merge.job.by_rows for merge in merges)
-        self.reads = compiled and not self.copies and not further and (not digested or xxh3() is not None)
+        even = all(job_is_even(merge.job) for merge in merges)
+        self.reads = compiled and not self.copies and even and (not digested or xxh3() is not None)
         self.drawing: Drawing | None = None
         if self.reads and not digested:
             self._share_draws()
