@@ -1,11 +1,12 @@
 """Code of earlier runs: what is kept, what is believed, and that everything else is compiled again."""
 
+import ctypes
 import os
 
 import numpy as np
 import pytest
 
-from rlmerge.kernels import code_cache, jit
+from rlmerge.kernels import code_cache, compiler
 
 IR = "define void @kernel(ptr %out) {\nstore i64 7, ptr %out\nret void\n}"
 
@@ -108,12 +109,12 @@ def test_the_oldest_go(folder, monkeypatch):
 
 def run(address):
     out = np.zeros(1, np.int64)
-    jit.ctypes.CFUNCTYPE(None, jit.ctypes.c_void_p)(address)(out.ctypes.data)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(out.ctypes.data)
     return out[0]
 
 
 def test_a_kernel_is_compiled_once(folder, monkeypatch):
-    engine, address = jit.compile_kernel(IR, jit.find_host())
+    engine, address = compiler.compile_kernel(IR, compiler.find_host())
     assert run(address) == 7
     (kept,) = folder.iterdir()
 
@@ -121,18 +122,18 @@ def test_a_kernel_is_compiled_once(folder, monkeypatch):
         raise AssertionError("compiled again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(jit, "_optimized", refuse)
-        again, address = jit.compile_kernel(IR, jit.find_host())
+        patch.setattr(compiler, "_optimized", refuse)
+        again, address = compiler.compile_kernel(IR, compiler.find_host())
         assert run(address) == 7
     flip(kept)
-    third, address = jit.compile_kernel(IR, jit.find_host())
+    third, address = compiler.compile_kernel(IR, compiler.find_host())
     assert run(address) == 7
     assert code_cache.load(kept.name)
     del engine, again, third
 
 
 def test_another_processor_has_code_of_its_own(folder):
-    host = jit.find_host()
-    jit.compile_kernel(IR, host)
-    jit.compile_kernel(IR, jit.Host(host.cpu, "", host.converts_float16))
+    host = compiler.find_host()
+    compiler.compile_kernel(IR, host)
+    compiler.compile_kernel(IR, compiler.Host(host.cpu, "", host.converts_float16))
     assert len(list(folder.iterdir())) == 2

@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from rlmerge.kernels import jit
+from rlmerge.kernels import compiler, jit
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from rlmerge.kernels.jit import ACCOUNT_BLOCK
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
@@ -114,7 +114,7 @@ def test_other_processors_get_the_same_bits(monkeypatch, level, dtype, out, roun
         pytest.skip("no weaker processor of this family to compile for")
     here, counts = run(formula, dtype, out, rounding, tile(dtype))
     monkeypatch.setattr("rlmerge.kernels.program._kernels", {})
-    monkeypatch.setattr(jit, "find_host", lambda: jit.Host(*weaker[level], converts_float16=False))
+    monkeypatch.setattr(jit, "find_host", lambda: compiler.Host(*weaker[level], converts_float16=False))
     there, other = run(variant, dtype, out, rounding, tile(dtype))
     assert same_stored(there, here, out)
     assert np.array_equal(counts.counts, other.counts)
@@ -124,7 +124,7 @@ def test_other_processors_get_the_same_bits(monkeypatch, level, dtype, out, roun
 @pytest.mark.parametrize(("dtype", "out"), [(FLOAT16, FLOAT32), (FLOAT32, FLOAT16)])
 def test_float16_without_hardware_conversion_falls_back_to_numpy(monkeypatch, dtype, out):
     monkeypatch.setattr("rlmerge.kernels.program._kernels", {})
-    monkeypatch.setattr(jit, "find_host", lambda: jit.Host("x86-64", "", converts_float16=False))
+    monkeypatch.setattr(jit, "find_host", lambda: compiler.Host("x86-64", "", converts_float16=False))
     with pytest.raises(UntraceableError, match="cannot convert float16"):
         run(formula, dtype, out, "nearest", tile(dtype))
 
@@ -142,8 +142,8 @@ def test_which_processors_convert_float16(monkeypatch, triple, f16c, converts):
         get_host_cpu_features=lambda: Features(f16c=True) if f16c else Features(),
         get_host_cpu_name=lambda: "any",
     )
-    monkeypatch.setattr(jit, "llvm", host)
-    assert jit.find_host().converts_float16 is converts
+    monkeypatch.setattr(compiler, "llvm", host)
+    assert compiler.find_host().converts_float16 is converts
 
 
 def test_arrays_that_do_not_fit_are_refused_before_anything_is_read():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlmerge.kernels import jit, lowrank
+from rlmerge.kernels import compiler, lowrank
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, decode
 from rlmerge.kernels.lowrank import add_product
 from rlmerge.kernels.rounding import encode
@@ -107,7 +107,7 @@ def test_a_processor_without_float16_uses_numpy(monkeypatch):
     ground, left, right = matrices(3, 2, 18, types)
     expected = product(ground, left, right, types=types)
     monkeypatch.setattr(lowrank, "_compiled", {})
-    monkeypatch.setattr(lowrank, "find_host", lambda: jit.Host("generic", "", False))
+    monkeypatch.setattr(lowrank, "find_host", lambda: compiler.Host("generic", "", False))
     assert product(ground, left, right, types=types).tobytes() == expected.tobytes()
 
 

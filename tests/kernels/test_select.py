@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlmerge.kernels import jit, program
+from rlmerge.kernels import compiler, jit, program
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from rlmerge.kernels.program import Operands, reduce_kernel
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL, Selector
@@ -75,7 +75,7 @@ def test_ranks_of_deltas_of_every_type(dtype):
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT64])
 def test_a_processor_that_cannot_pack_lanes(monkeypatch, dtype):
     """Tiles end in the middle of a vector, and hold more than the buffer of words does."""
-    host = jit.find_host()
+    host = compiler.find_host()
     monkeypatch.setattr(program, "_kernels", {})
     monkeypatch.setattr(jit, "find_host", lambda: dataclasses.replace(host, packs=False))
     test_ranks_of_deltas_of_every_type(dtype)

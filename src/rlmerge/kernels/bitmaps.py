@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from .jit import compile_kernel, find_host
+from .compiler import compile_kernel, find_host
 
 
 def differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:

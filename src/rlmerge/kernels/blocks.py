@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from .jit import CALL, Call, compile_kernel, find_host
+from .compiler import compile_kernel, find_host
+from .jit import CALL, Call
 
 
 class Input(NamedTuple):

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, DType
 from .emit import Emitter, declarations
-from .jit import compile_kernel, find_host
 from .loops import LANES
 
 KEPT = 4 * 2**20

@@ -1,4 +1,4 @@
-"""Compiles kernels with LLVM and calls them on NumPy arrays, without the interpreter lock.
+"""Kernels: compiled programs, their numbers, and calls of them on NumPy arrays, without the interpreter lock.
 
 Kernels are compiled in milliseconds, once per process and program; their machine code is kept for later processes.
 """
@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import __version__ as llvmlite_version
 
-from . import code_cache
+from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, DType, decode
 from .histogram import BINS, held_words
 from .loops import LANES, Program, module, streams
@@ -55,7 +53,6 @@ place of its own. The strides of those, in bytes, follow."""
 _TYPES = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
 _FUNCTION = ctypes.CFUNCTYPE(None, *([ctypes.c_int64] * 4), ctypes.c_void_p, *(_TYPES[kind] for _, kind, _ in CALL[3:]))
 _own = threading.local()
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -323,61 +320,3 @@ def _selection_words(selection: Selection | None) -> np.ndarray | None:
         raise ValueError("one histogram of 65536 bins for each value")
     fixed = (selection.shift, selection.bin_mask, selection.low_mask, selection.prefix_shift)
     return np.array([*fixed, *selection.prefixes], np.uint64)
-
-
-@dataclass(frozen=True)
-class Host:
-    """The processor to compile for: LLVM's name of it and the features it has.
-
-    ``packs`` says that it moves chosen lanes of 512 bits together.
-    """
-
-    cpu: str
-    features: str
-    converts_float16: bool
-    packs: bool = False
-
-
-def find_host() -> Host:
-    """The processor this process runs on."""
-    features = llvm.get_host_cpu_features()
-    native = not llvm.get_process_triple().startswith(("x86", "i386", "i686")) or bool(features.get("f16c"))
-    return Host(llvm.get_host_cpu_name(), features.flatten(), native, bool(features.get("avx512f")))
-
-
-_PIPELINE = "1: sroa, instcombine, simplifycfg; opt 2"
-"""What is done to the IR; code of another pipeline is not ours."""
-
-
-def compile_kernel(text: str, host: Host) -> tuple[llvm.ExecutionEngine, int]:
-    """Machine code for ``@kernel``. The IR is vectorised already: it needs registers for its slots and a clean-up."""
-    with _lock:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        target = llvm.Target.from_default_triple()
-        machine = target.create_target_machine(cpu=host.cpu, features=host.features, opt=2, jit=True)
-        version = ".".join(map(str, llvm.llvm_version_info))
-        name = code_cache.key(_PIPELINE, llvmlite_version, version, machine.triple, host.cpu, host.features, text)
-        code = code_cache.load(name)
-        # Code that is there already takes the place of what a module of nothing would be compiled to.
-        module = llvm.parse_assembly("") if code else _optimized(text, machine)
-        engine = llvm.create_mcjit_compiler(module, machine)
-        made: list[bytes] = []
-        engine.set_object_cache(lambda _, built: made.append(built), lambda _: code)
-        engine.finalize_object()
-        address = engine.get_function_address("kernel")
-    if made:
-        code_cache.save(name, made[0])
-    return engine, address
-
-
-def _optimized(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
-    parsed = llvm.parse_assembly(text)
-    parsed.verify()
-    passes = llvm.create_new_function_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
-    passes.run(parsed.get_function("kernel"), builder)
-    return parsed

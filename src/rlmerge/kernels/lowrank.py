@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, FLOAT64, DType, decode
 from .emit import Emitter
-from .jit import compile_kernel, find_host
 
 _ROWS, _LANES, _VECTORS = 4, 16, 2
 _SIGNATURE = (

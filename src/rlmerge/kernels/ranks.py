@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .jit import compile_kernel, find_host
+from .compiler import compile_kernel, find_host
 from .rank_code import BINS, BITS, COUNTS, module
 
 SHORTEST = 64
