@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +62,10 @@ class OpenFile:
         self.data: np.ndarray | None = None
         self.address = 0
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Of a file that was only read nothing is lost; and modules may be gone when the process ends.
+        with suppress(OSError):
+            close(self.fd)
 
     def map(self) -> np.ndarray:
         """The whole file, read-only."""

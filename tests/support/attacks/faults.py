@@ -28,7 +28,7 @@ class Faults:
     """Counts the calls that touch ``root``; call number ``fail_at`` raises OSError ``code``.
 
     ``names`` lists the calls so far. Only calls made through Python are seen, which all of ours are but a few hints to
-    the kernel.
+    the kernel and the reads of tiles (whose failures are those of ``run_blocks``).
     """
 
     def __init__(self, root: Path, fail_at: int | None = None, code: int = errno.EIO) -> None:
