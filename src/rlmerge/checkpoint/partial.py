@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -30,7 +30,7 @@ from rlmerge.checkpoint.journal import Journal, JournalEntry, read_journal
 from rlmerge.checkpoint.layout import ShardPlan, index_json
 from rlmerge.checkpoint.manifest import FileRecord, Manifest, TensorRecord
 from rlmerge.checkpoint.paths import inside
-from rlmerge.checkpoint.recheck import KeptShard, recheck
+from rlmerge.checkpoint.recheck import recheck_shards
 from rlmerge.checkpoint.shard_writer import ShardWriter, new_pools
 from rlmerge.checkpoint.shares import Share
 from rlmerge.checkpoint.target import check_target, lock, partial_path, publish
@@ -101,7 +101,7 @@ class PartialDirectory:
             claims = self._claims(found, resume, accepts)
             sent = self._upload.begin(self._home, plan_digest, claims, shards) if self._upload else {}
             here = {name: claim for name, claim in claims.items() if claim.shard not in sent}
-            self._kept = {**sent, **self._recheck(here, shards, advance)}
+            self._kept = {**sent, **recheck_shards(self.path, here, shards, advance)}
             self._clear()
             entries = (claims[name] for kept in self._kept.values() for name in kept.names)
             self._journal = Journal(self._home, plan_digest, entries)
@@ -301,17 +301,6 @@ class PartialDirectory:
             what = f"an interrupted run left {len(entries)} finished tensors there"
             hint = "Continue it with --resume, or discard its work with --force."
         raise RequestError(what, where=str(self._home), hint=hint)
-
-    def _recheck(self, claims: Mapping[str, JournalEntry], shards: Iterable[ShardPlan], advance: Callable[[int], None]):
-        """By name, what is kept of each shard."""
-        planned = {shard.name: shard for shard in shards}
-        found: dict[str, KeptShard] = {}
-        for name in sorted({claim.shard for claim in claims.values()}):
-            of_shard = {tensor: claim for tensor, claim in claims.items() if claim.shard == name}
-            kept = recheck(self.path / name, of_shard, advance)
-            if kept is not None and (not planned or (name in planned and planned[name].header == kept.header)):
-                found[name] = kept
-        return found
 
     def _clear(self) -> None:
         """Remove everything but what is kept."""

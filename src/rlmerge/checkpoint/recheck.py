@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlmerge.checkpoint.hashing import ShardHash, read_through
 from rlmerge.checkpoint.header import read_header
 from rlmerge.checkpoint.journal import JournalEntry
+from rlmerge.checkpoint.layout import ShardPlan
 from rlmerge.checkpoint.paths import open_regular, unreadable
 from rlmerge.errors import CheckpointError
 
@@ -54,3 +55,20 @@ def recheck(file: Path, claims: Mapping[str, JournalEntry], advance: Callable[[i
         raise unreadable(file, error) from error
     finally:
         os.close(fd)
+
+
+def recheck_shards(
+    folder: Path, claims: Mapping[str, JournalEntry], shards: Iterable[ShardPlan], advance: Callable[[int], None]
+) -> dict[str, KeptShard]:
+    """What is kept of each shard in ``folder`` that ``claims`` names, by its name.
+
+    Of one that is in ``shards`` nothing is kept if its layout differs.
+    """
+    planned = {shard.name: shard for shard in shards}
+    found: dict[str, KeptShard] = {}
+    for name in sorted({claim.shard for claim in claims.values()}):
+        of_shard = {tensor: claim for tensor, claim in claims.items() if claim.shard == name}
+        kept = recheck(folder / name, of_shard, advance)
+        if kept is not None and (not planned or (name in planned and planned[name].header == kept.header)):
+            found[name] = kept
+    return found

@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from .compiler import compile_kernel, find_host
+from .emit import loop
 from .jit import CALL, Call
 
 
@@ -99,143 +100,110 @@ def _driver() -> tuple[object, Callable[..., int], int]:
 
 def module() -> str:
     """LLVM IR of ``@kernel``: how many of the inputs could not be read, counted from the first, or 0."""
-    lines = list[str]()
-    for index, (name, kind, step) in enumerate(CALL):
-        lines.append(f"%{name}.at = getelementptr inbounds i64, ptr %call, i64 {index}")
-        lines.append(f"%{name}.first = load i64, ptr %{name}.at")
-        value = f"%{name}.first"
-        if step:
-            lines.append(f"%{name}.done = mul i64 %b, %{name}.step")
-            lines.append(f"%{name}.here = add i64 {value}, %{name}.done")
-            value = f"%{name}.here"
-        lines.append(f"%{name} = inttoptr i64 {value} to ptr" if kind == "ptr" else f"%{name} = add i64 {value}, 0")
-    # A stride is loaded before what it moves.
-    strides = [
-        line
-        for name, _, step in CALL
-        if step
-        for line in (
-            f"%{name}.step.at = getelementptr inbounds i64, ptr %call, i64 {len(CALL) + _steps().index(name)}",
-            f"%{name}.step = load i64, ptr %{name}.step.at",
-        )
-    ]
-    passed = ", ".join(f"{kind} %{name}" for name, kind, _ in CALL[1:])
-    first, _, rest = passed.partition(", ptr %out")
-    return _MODULE.format(
-        words=len(CALL) + len(_steps()), loads="\n".join([*strides, *lines]), first=first, rest=f"ptr %out{rest}"
+    return "\n".join(
+        [
+            "define i64 @kernel(i64 %n, i64 %start, i64 %step, i64 %inputs, ptr %table, ptr %pointers, i64 %calls, "
+            "ptr %words, ptr %read, ptr %hash, ptr %digests, i64 %blocks) {",
+            *(f"%{name} = alloca i64" for name in ("b.at", "k.at", "l.at", "got.at")),
+            *loop(
+                "b",
+                "%blocks",
+                "%position = mul i64 %b, %step",
+                "%left = sub i64 %n, %position",
+                "%cut = icmp slt i64 %left, %step",
+                "%count = select i1 %cut, i64 %left, i64 %step",
+                "%here = add i64 %start, %position",
+                *loop("k", "%inputs", *_read(), *_digest()),
+                *loop("l", "%calls", *_call()),
+            ),
+            "ret i64 0",
+            "unread:",
+            "%which = add i64 %k, 1",
+            "ret i64 %which",
+            "}",
+        ]
     )
 
 
-def _steps() -> list[str]:
-    return [name for name, _, step in CALL if step]
+def _read() -> list[str]:
+    """Make ``%data`` point to the block of input ``%k``, of ``%bytes``, and put that into the pointers."""
+    return [
+        "%k.row = mul i64 %k, 4",
+        *(
+            line
+            for index, name in enumerate(Input._fields)
+            for line in (
+                f"%{name}.index = add i64 %k.row, {index}",
+                f"%{name}.from = getelementptr inbounds i64, ptr %table, i64 %{name}.index",
+                f"%{name} = load i64, ptr %{name}.from",
+            )
+        ),
+        "%bytes = mul i64 %count, %itemsize",
+        "%skip = mul i64 %position, %itemsize",
+        "%is.file = icmp sge i64 %fd, 0",
+        "%given = add i64 %address, %skip",
+        "%data.word = select i1 %is.file, i64 %address, i64 %given",
+        "%data = inttoptr i64 %data.word to ptr",
+        "%k.pointer = getelementptr inbounds ptr, ptr %pointers, i64 %k",
+        "store ptr %data, ptr %k.pointer",
+        "store i64 0, ptr %got.at",
+        "%first = add i64 %offset, %skip",
+        "%file = trunc i64 %fd to i32",
+        "br i1 %is.file, label %read.head, label %read.done",
+        "read.head:",
+        "%got = load i64, ptr %got.at",
+        "%read.more = icmp slt i64 %got, %bytes",
+        "br i1 %read.more, label %read.body, label %read.done",
+        "read.body:",
+        "%to = getelementptr inbounds i8, ptr %data, i64 %got",
+        "%want = sub i64 %bytes, %got",
+        "%from = add i64 %first, %got",
+        "%came = call i64 %read(i32 %file, ptr %to, i64 %want, i64 %from)",
+        "%got.next = add i64 %got, %came",
+        "store i64 %got.next, ptr %got.at",
+        "%failed = icmp sle i64 %came, 0",
+        "br i1 %failed, label %unread, label %read.head",
+        "read.done:",
+    ]
 
 
-_MODULE = """
-define i64 @kernel(i64 %n, i64 %start, i64 %step, i64 %inputs, ptr %table, ptr %pointers, i64 %calls, ptr %words,
-                   ptr %read, ptr %hash, ptr %digests, i64 %blocks) {{
-entry:
-  %k.slot = alloca i64
-  %l.slot = alloca i64
-  %b.slot = alloca i64
-  %got.slot = alloca i64
-  store i64 0, ptr %b.slot
-  br label %block.head
-block.head:
-  %b = load i64, ptr %b.slot
-  %position = mul i64 %b, %step
-  %b.more = icmp slt i64 %position, %n
-  br i1 %b.more, label %block.body, label %done
-block.body:
-  %left = sub i64 %n, %position
-  %cut = icmp slt i64 %left, %step
-  %count = select i1 %cut, i64 %left, i64 %step
-  store i64 0, ptr %k.slot
-  br label %input.head
-input.head:
-  %k = load i64, ptr %k.slot
-  %k.more = icmp slt i64 %k, %inputs
-  br i1 %k.more, label %input.body, label %call.first
-input.body:
-  %k.row = mul i64 %k, 4
-  %fd.at = getelementptr inbounds i64, ptr %table, i64 %k.row
-  %offset.at = getelementptr inbounds i64, ptr %fd.at, i64 1
-  %size.at = getelementptr inbounds i64, ptr %fd.at, i64 2
-  %memory.at = getelementptr inbounds i64, ptr %fd.at, i64 3
-  %fd = load i64, ptr %fd.at
-  %offset = load i64, ptr %offset.at
-  %size = load i64, ptr %size.at
-  %memory = load i64, ptr %memory.at
-  %bytes = mul i64 %count, %size
-  %skip = mul i64 %position, %size
-  %k.pointer = getelementptr inbounds i64, ptr %pointers, i64 %k
-  %is.file = icmp sge i64 %fd, 0
-  br i1 %is.file, label %read.first, label %given
-given:
-  %given.at = add i64 %memory, %skip
-  store i64 %given.at, ptr %k.pointer
-  br label %hash.head
-read.first:
-  store i64 %memory, ptr %k.pointer
-  store i64 0, ptr %got.slot
-  %file.at = add i64 %offset, %skip
-  %file = trunc i64 %fd to i32
-  br label %read.head
-read.head:
-  %got = load i64, ptr %got.slot
-  %read.more = icmp slt i64 %got, %bytes
-  br i1 %read.more, label %read.body, label %hash.head
-read.body:
-  %to.word = add i64 %memory, %got
-  %to = inttoptr i64 %to.word to ptr
-  %want = sub i64 %bytes, %got
-  %from = add i64 %file.at, %got
-  %count.read = call i64 %read(i32 %file, ptr %to, i64 %want, i64 %from)
-  %failed = icmp sle i64 %count.read, 0
-  br i1 %failed, label %unread, label %read.next
-read.next:
-  %got.next = add i64 %got, %count.read
-  store i64 %got.next, ptr %got.slot
-  br label %read.head
-unread:
-  %which = add i64 %k, 1
-  ret i64 %which
-hash.head:
-  %hashes = icmp ne ptr %hash, null
-  br i1 %hashes, label %hash.body, label %input.next
-hash.body:
-  %hashed.word = load i64, ptr %k.pointer
-  %hashed = inttoptr i64 %hashed.word to ptr
-  %digest = call i64 %hash(ptr %hashed, i64 %bytes)
-  %digest.row = mul i64 %k, %blocks
-  %digest.index = add i64 %digest.row, %b
-  %digest.at = getelementptr inbounds i64, ptr %digests, i64 %digest.index
-  store i64 %digest, ptr %digest.at
-  br label %input.next
-input.next:
-  %k.next = add i64 %k, 1
-  store i64 %k.next, ptr %k.slot
-  br label %input.head
-call.first:
-  %here = add i64 %start, %position
-  store i64 0, ptr %l.slot
-  br label %call.head
-call.head:
-  %l = load i64, ptr %l.slot
-  %l.more = icmp slt i64 %l, %calls
-  br i1 %l.more, label %call.body, label %block.next
-call.body:
-  %l.row = mul i64 %l, {words}
-  %call = getelementptr inbounds i64, ptr %words, i64 %l.row
-  {loads}
-  call void %function(i64 %count, i64 %here, {first}, ptr %pointers, {rest})
-  %l.next = add i64 %l, 1
-  store i64 %l.next, ptr %l.slot
-  br label %call.head
-block.next:
-  %b.next = add i64 %b, 1
-  store i64 %b.next, ptr %b.slot
-  br label %block.head
-done:
-  ret i64 0
-}}
-"""
+def _digest() -> list[str]:
+    """Digest the block of input ``%k``, if that is wanted."""
+    return [
+        "%hashes = icmp ne ptr %hash, null",
+        "br i1 %hashes, label %hash.body, label %hash.done",
+        "hash.body:",
+        "%digest = call i64 %hash(ptr %data, i64 %bytes)",
+        "%digest.row = mul i64 %k, %blocks",
+        "%digest.index = add i64 %digest.row, %b",
+        "%digest.at = getelementptr inbounds i64, ptr %digests, i64 %digest.index",
+        "store i64 %digest, ptr %digest.at",
+        "br label %hash.done",
+        "hash.done:",
+    ]
+
+
+def _call() -> list[str]:
+    """Run the kernel of call ``%l`` on the block."""
+    steps = [name for name, _, step in CALL if step]
+    lines = [
+        f"%l.row = mul i64 %l, {len(CALL) + len(steps)}",
+        "%call = getelementptr inbounds i64, ptr %words, i64 %l.row",
+    ]
+    for index, name in enumerate((*(name for name, _, _ in CALL), *(f"{name}.step" for name in steps))):
+        lines.append(f"%{name}.from.call = getelementptr inbounds i64, ptr %call, i64 {index}")
+        lines.append(f"%{name}.word = load i64, ptr %{name}.from.call")
+    arguments: list[str] = []
+    for name, kind, step in CALL:
+        value = f"%{name}.word"
+        if step:
+            lines.append(f"%{name}.moved = mul i64 %b, %{name}.step.word")
+            lines.append(f"%{name}.here = add i64 {value}, %{name}.moved")
+            value = f"%{name}.here"
+        if kind == "ptr":
+            lines.append(f"%{name}.pointer = inttoptr i64 {value} to ptr")
+            value = f"%{name}.pointer"
+        arguments.append(f"{kind} {value}")
+    function, block, columns, *rest = arguments
+    passed = ", ".join(["i64 %count", "i64 %here", block, columns, "ptr %pointers", *rest])
+    return [*lines, f"call void {function.removeprefix('ptr ')}({passed})"]

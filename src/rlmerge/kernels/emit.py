@@ -204,3 +204,24 @@ def declarations(real: str, widths: tuple[int, ...]) -> str:
             lines += [f"declare {vector} @llvm.{name}.{suffix}({vector})" for name in ("fabs", "sqrt", "floor")]
             lines.append(f"declare {vector} @llvm.copysign.{suffix}({vector}, {vector})")
     return "\n".join(lines)
+
+
+def loop(name: str, end: str, *body: str, start: str = "0", step: int = 1) -> list[str]:
+    """IR of ``body`` for ``%name`` from ``start`` up to ``end``, with its slot ``%name.at``, an i64.
+
+    The body may hold loops of other names.
+    """
+    return [
+        f"store i64 {start}, ptr %{name}.at",
+        f"br label %{name}.head",
+        f"{name}.head:",
+        f"%{name} = load i64, ptr %{name}.at",
+        f"%{name}.more = icmp ult i64 %{name}, {end}",
+        f"br i1 %{name}.more, label %{name}.body, label %{name}.done",
+        f"{name}.body:",
+        *body,
+        f"%{name}.next = add i64 %{name}, {step}",
+        f"store i64 %{name}.next, ptr %{name}.at",
+        f"br label %{name}.head",
+        f"{name}.done:",
+    ]

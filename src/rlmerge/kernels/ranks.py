@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from .compiler import compile_kernel, find_host
-from .rank_code import BINS, BITS, COUNTS, module
+from .rank_bins import BINS, BITS, COUNTS
+from .rank_code import module
 
 SHORTEST = 64
 """Columns below which rows are not worth the walk over all bins."""

@@ -188,8 +188,7 @@ def _merging(job: Job, threads: int, tile: int) -> int:
     """Bytes for the merge of one job beside its output buffers."""
     piece = _piece(job, tile)
     flying = 1 if job.whole else _flying(job, piece, threads)
-    read = 0 if job.whole or job.extras else reading_memory(job.sources)
-    total = _scratch(job, piece, flying) + flying * (_arrays(job) + read)
+    total = _scratch(job, piece, flying) + flying * (_arrays(job) + _blocks(job))
     if job.by_rows:
         total += flying * (_rows(job, piece) if job.method and job.method.row_wise else _rows(job)) + _matrices(job)
     if job.whole and job.method is not None:
@@ -210,7 +209,7 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
     rows = any(statistic.reduce == "rows" for statistic in stage)
     size = min(job.output.numel, max(tile, row_block(job.columns)) if rows or job.by_rows else scan_tile)
     flying = _flying(job, size, threads)
-    total = _scratch(job, size, flying) + flying * (_arrays(job) + (0 if job.extras else reading_memory(job.sources)))
+    total = _scratch(job, size, flying) + flying * (_arrays(job) + _blocks(job))
     if rows or job.by_rows:
         total += flying * _rows(job)
     selections = sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)
@@ -278,6 +277,11 @@ def _encoding(jobs: Sequence[Job]) -> int:
 def _account(job: Job) -> int:
     """Bytes of the sums by which a tensor's merge is accounted for, kept until all of it is merged."""
     return 8 * 5 * len(job.experts) * -(-job.output.numel // ACCOUNT_BLOCK)
+
+
+def _blocks(job: Job) -> int:
+    """Bytes by way of which a thread reads the inputs, where it does so a block at a time."""
+    return 0 if job.whole or job.extras else reading_memory(job.sources)
 
 
 def _draws(job: Job, threads: int) -> int:

@@ -1,0 +1,156 @@
+"""LLVM IR that ranks a row whose bins hold several magnitudes each: by sorting it within its bins."""
+
+from __future__ import annotations
+
+from .emit import loop
+from .rank_bins import bins, share, word
+
+
+def _digit(name: str, source: str, target: str, shift: int) -> list[str]:
+    """A stable pass of a radix sort of ``%kept`` pairs by 8 bits of their magnitudes."""
+
+    def digit(loop: str) -> list[str]:
+        return [
+            f"%{loop}.pair.at = getelementptr i64, ptr {source}, i64 %{loop}",
+            f"%{loop}.pair = load i64, ptr %{loop}.pair.at",
+            f"%{loop}.shifted = lshr i64 %{loop}.pair, {32 + shift}",
+            f"%{loop}.digit = and i64 %{loop}.shifted, 255",
+            f"%{loop}.place = getelementptr i32, ptr %digits, i64 %{loop}.digit",
+            f"%{loop}.seen = load i32, ptr %{loop}.place",
+            f"%{loop}.more.seen = add i32 %{loop}.seen, 1",
+            f"store i32 %{loop}.more.seen, ptr %{loop}.place",
+        ]
+
+    return [
+        *loop(
+            f"{name}.clear",
+            "256",
+            f"%{name}.zero = getelementptr i32, ptr %digits, i64 %{name}.clear",
+            f"store i32 0, ptr %{name}.zero",
+        ),
+        *loop(f"{name}.count", "%kept", *digit(f"{name}.count")),
+        "store i32 0, ptr %offset",
+        *loop(
+            f"{name}.sum",
+            "256",
+            f"%{name}.sum.place = getelementptr i32, ptr %digits, i64 %{name}.sum",
+            f"%{name}.sum.count = load i32, ptr %{name}.sum.place",
+            f"%{name}.sum.before = load i32, ptr %offset",
+            f"store i32 %{name}.sum.before, ptr %{name}.sum.place",
+            f"%{name}.sum.after = add i32 %{name}.sum.before, %{name}.sum.count",
+            f"store i32 %{name}.sum.after, ptr %offset",
+        ),
+        *loop(
+            f"{name}.move",
+            "%kept",
+            *digit(f"{name}.move"),
+            f"%{name}.to.index = zext i32 %{name}.move.seen to i64",
+            f"%{name}.to = getelementptr i64, ptr {target}, i64 %{name}.to.index",
+            f"store i64 %{name}.move.pair, ptr %{name}.to",
+        ),
+    ]
+
+
+def sorted_row() -> list[str]:
+    """A row whose bins hold several magnitudes: sorted by the lower 15 bits, then by bin, and gone through in runs."""
+    return [
+        "store i64 0, ptr %before",
+        *loop(
+            "pick",
+            "%columns",
+            *word("pick"),
+            "%pick.zero = icmp eq i32 %pick.word, 0",
+            "%pick.skipped = and i1 %pick.zero, %unranked",
+            "br i1 %pick.skipped, label %pick.plain, label %pick.pair",
+            "pick.plain:",
+            "%pick.plain.to = getelementptr float, ptr %row.out, i64 %pick",
+            "store float %plain, ptr %pick.plain.to",
+            "br label %pick.end",
+            "pick.pair:",
+            "%pick.wide = zext i32 %pick.word to i64",
+            "%pick.high = shl i64 %pick.wide, 32",
+            "%pick.made = or i64 %pick.high, %pick",
+            "%pick.count = load i64, ptr %before",
+            "%pick.to = getelementptr i64, ptr %pairs, i64 %pick.count",
+            "store i64 %pick.made, ptr %pick.to",
+            "%pick.after = add i64 %pick.count, 1",
+            "store i64 %pick.after, ptr %before",
+            "br label %pick.end",
+            "pick.end:",
+        ),
+        "%kept = load i64, ptr %before",
+        *_digit("low", "%pairs", "%others", 0),
+        *_digit("mid", "%others", "%pairs", 8),
+        "store i32 0, ptr %offset",
+        *bins(
+            "place",
+            "%place.empty = icmp eq i64 %place.bin, 0",
+            "%place.some = and i1 %place.empty, %unranked",
+            "%place.zeros = select i1 %place.some, i64 %zeros, i64 0",
+            "%place.zeros32 = trunc i64 %place.zeros to i32",
+            "%place.length = sub i32 %place.count, %place.zeros32",
+            "%place.start = load i32, ptr %offset",
+            "store i32 %place.start, ptr %place.count.at",
+            "%place.end = add i32 %place.start, %place.length",
+            "store i32 %place.end, ptr %offset",
+        ),
+        *loop(
+            "put",
+            "%kept",
+            "%put.pair.at = getelementptr i64, ptr %pairs, i64 %put",
+            "%put.pair = load i64, ptr %put.pair.at",
+            "%put.bin = lshr i64 %put.pair, 47",
+            "%put.count.at = getelementptr i32, ptr %counts, i64 %put.bin",
+            "%put.place = load i32, ptr %put.count.at",
+            "%put.after = add i32 %put.place, 1",
+            "store i32 %put.after, ptr %put.count.at",
+            "%put.index = zext i32 %put.place to i64",
+            "%put.to = getelementptr i64, ptr %others, i64 %put.index",
+            "store i64 %put.pair, ptr %put.to",
+        ),
+        *bins("wipe", "store i32 0, ptr %wipe.count.at", last=True),
+        "store i64 0, ptr %before",
+        "br label %run.head",
+        "run.head:",
+        "%run.start = load i64, ptr %before",
+        "%run.more = icmp ult i64 %run.start, %kept",
+        "br i1 %run.more, label %run.body, label %run.done",
+        "run.body:",
+        "%run.pair.at = getelementptr i64, ptr %others, i64 %run.start",
+        "%run.pair = load i64, ptr %run.pair.at",
+        "%run.word = lshr i64 %run.pair, 32",
+        "%run.second = add i64 %run.start, 1",
+        "store i64 %run.second, ptr %end",
+        "br label %same.head",
+        "same.head:",
+        "%same = load i64, ptr %end",
+        "%same.more = icmp ult i64 %same, %kept",
+        "br i1 %same.more, label %same.look, label %same.done",
+        "same.look:",
+        "%same.pair.at = getelementptr i64, ptr %others, i64 %same",
+        "%same.pair = load i64, ptr %same.pair.at",
+        "%same.word = lshr i64 %same.pair, 32",
+        "%same.equal = icmp eq i64 %same.word, %run.word",
+        "br i1 %same.equal, label %same.next, label %same.done",
+        "same.next:",
+        "%same.after = add i64 %same, 1",
+        "store i64 %same.after, ptr %end",
+        "br label %same.head",
+        "same.done:",
+        "%run.end = load i64, ptr %end",
+        "%run.length = sub i64 %run.end, %run.start",
+        *share("run.p", "%run.start", "%run.length"),
+        *loop(
+            "give",
+            "%run.end",
+            "%give.pair.at = getelementptr i64, ptr %others, i64 %give",
+            "%give.pair = load i64, ptr %give.pair.at",
+            f"%give.index = and i64 %give.pair, {0xFFFFFFFF}",
+            "%give.to = getelementptr float, ptr %row.out, i64 %give.index",
+            "store float %run.p.result, ptr %give.to",
+            start="%run.start",
+        ),
+        "store i64 %run.end, ptr %before",
+        "br label %run.head",
+        "run.done:",
+    ]
