@@ -76,7 +76,7 @@ def test_a_lock_is_let_go_when_opening_fails(tmp_path, plan, monkeypatch):
     begin_and_stop(tmp_path / "out", plan, 1)
     with pytest.raises(RequestError):
         PartialDirectory(tmp_path / "out", "plan")
-    monkeypatch.setattr(partial, "recheck", lambda *_: 1 / 0)
+    monkeypatch.setattr(partial, "recheck_shards", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         PartialDirectory(tmp_path / "out", "plan", resume=True)
     monkeypatch.undo()
