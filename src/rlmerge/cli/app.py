@@ -142,11 +142,12 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `rlmerge` script."""
     open_streams()
-    # Plans of large models are a million objects without cycles, which a collector would walk over and over.
-    gc.set_threshold(50_000, 25, 25)
+    # Imports and plans of large models are many objects without cycles, which a collector would walk over and over.
+    gc.set_threshold(200_000, 25, 25)
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         code = INTERRUPTED
     close_streams()
+    gc.freeze()  # what is left goes with the process; the interpreter would look for cycles in it as it ends
     sys.exit(code)

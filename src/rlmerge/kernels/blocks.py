@@ -15,7 +15,7 @@ import xxhash
 
 from .compiler import compile_kernel, find_host
 from .emit import loop
-from .jit import CALL, Call
+from .jit import CALL, Step
 
 
 class Input(NamedTuple):
@@ -32,7 +32,7 @@ class Input(NamedTuple):
 
 
 def run_blocks(
-    calls: Sequence[Call], inputs: Sequence[Input], count: int, start: int, step: int, digested: bool
+    calls: Sequence[Step], inputs: Sequence[Input], count: int, start: int, step: int, digested: bool
 ) -> np.ndarray | None:
     """Have every call's kernel run on the ``count`` elements from flat index ``start`` on, ``step`` at a time.
 

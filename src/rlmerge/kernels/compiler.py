@@ -33,7 +33,7 @@ def find_host() -> Host:
     return Host(llvm.get_host_cpu_name(), features.flatten(), native, bool(features.get("avx512f")))
 
 
-_PIPELINE = "1: sroa, instcombine, simplifycfg; opt 2"
+_PIPELINE = "2: sroa, instcombine, simplifycfg; opt 2"
 """What is done to the IR; code of another pipeline is not ours."""
 
 
@@ -67,5 +67,7 @@ def _optimized(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
-    passes.run(parsed.get_function("kernel"), builder)
+    for function in parsed.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
     return parsed

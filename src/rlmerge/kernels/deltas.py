@@ -103,23 +103,27 @@ def module(kind: Kind) -> str:
 
 
 def _body(kind: Kind, e: Emitter, position: str) -> list[str]:
-    def weight(index: int, dtype: DType) -> str:
-        decoded = e.decode(dtype, e.load(dtype, f"%input{index}", position))
-        if not kind.zero:
-            return decoded
-        finite = e.compare("olt", e.intrinsic("fabs", decoded), e.number(float("inf")))
-        return e.select(finite, decoded, e.number(0.0))
-
     def store(value: str, pointer: str) -> None:
         place = e.let(f"getelementptr inbounds {e.real}, ptr {pointer}, i64 {position}")
         e.do(f"store {e.reals} {value}, ptr {place}, align {4 if e.real == 'float' else 8}")
 
-    base = weight(0, kind.base)
+    base = weight(kind, e, kind.base, "%input0", position)
     store(base, "%base")
     for k, dtype in enumerate(kind.experts):
-        theta = weight(k + 1, dtype)
-        delta = e.let(f"fsub {e.reals} {theta}, {base}")
-        if kind.same_is_zero:
-            delta = e.select(e.compare("oeq", theta, base), e.number(0.0), delta)
-        store(delta, f"%delta{k}")
+        store(task_vector(kind, e, weight(kind, e, dtype, f"%input{k + 1}", position), base), f"%delta{k}")
     return e.lines
+
+
+def weight(kind: Kind, e: Emitter, dtype: DType, pointer: str, position: str) -> str:
+    """Decoded weights from ``position`` of an input on."""
+    decoded = e.decode(dtype, e.load(dtype, pointer, position))
+    if not kind.zero:
+        return decoded
+    finite = e.compare("olt", e.intrinsic("fabs", decoded), e.number(float("inf")))
+    return e.select(finite, decoded, e.number(0.0))
+
+
+def task_vector(kind: Kind, e: Emitter, theta: str, base: str) -> str:
+    """What an expert changed of the base."""
+    delta = e.let(f"fsub {e.reals} {theta}, {base}")
+    return e.select(e.compare("oeq", theta, base), e.number(0.0), delta) if kind.same_is_zero else delta

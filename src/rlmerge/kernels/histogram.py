@@ -15,8 +15,8 @@ HELD = 1024
 BIN_BITS = 16
 BINS = 1 << BIN_BITS
 
-
-_PACK = "@llvm.experimental.vector.compress"
+PACK = "@llvm.experimental.vector.compress"
+"""The intrinsic that puts chosen lanes side by side."""
 
 
 def hold(e: Emitter, index: int, words: str, packs: bool) -> None:
@@ -39,7 +39,7 @@ def hold(e: Emitter, index: int, words: str, packs: bool) -> None:
             chosen = e.let(f"shufflevector {e.mask} {mask}, {e.mask} poison, <{lanes} x i32> {part}")
             piece = e.let(f"shufflevector {kind} {words}, {kind} poison, <{lanes} x i32> {part}")
             arguments = f"<{lanes} x {word}> {piece}, <{lanes} x i1> {chosen}, <{lanes} x {word}> poison"
-            packed = e.let(f"call <{lanes} x {word}> {_PACK}.v{lanes}{word}({arguments})")
+            packed = e.let(f"call <{lanes} x {word}> {PACK}.v{lanes}{word}({arguments})")
             _append(e, index, packed, lanes, e.let(f"bitcast <{lanes} x i1> {chosen} to i{lanes}"))
     else:
         _append_each(e, index, words, mask, label)
@@ -118,7 +118,7 @@ def function(word: str) -> str:
     vector, mask = f"<{lanes} x {word}>", f"<{lanes} x i1>"
     return f"""
 declare i64 @llvm.cttz.i64(i64, i1)
-declare {vector} {_PACK}.v{lanes}{word}({vector}, {mask}, {vector})
+declare {vector} {PACK}.v{lanes}{word}({vector}, {mask}, {vector})
 define internal void @count(ptr %words, i64 %number, ptr %histogram, ptr %side, ptr %used, i64 %capacity,
     {word} %shift, {word} %bin_mask, {word} %low_mask) noinline {{
 entry:

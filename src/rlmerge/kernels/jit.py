@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -49,6 +49,26 @@ CALL = (
 )
 """What a kernel is given beside its range and inputs, in its order: name, type, and whether each step of a tile has a
 place of its own. The strides of those, in bytes, follow."""
+
+
+
+def call_words(*, strides: Mapping[str, int] | None = None, **given: int) -> list[int]:
+    """The arguments that ``CALL`` names, 0 where none is given, and the bytes between the places of two steps."""
+    found = [given.pop(name, 0) for name, _, _ in CALL]
+    if given:
+        raise TypeError(f"a kernel has no argument {sorted(given)[0]!r}")
+    return [*found, *((strides or {}).get(name, 0) for name, _, stepped in CALL if stepped)]
+
+
+class Step(Protocol):
+    """A kernel on one tile, as the loop over its blocks runs it."""
+
+    words: list[int]
+
+    def restart(self) -> None:
+        """Forget what a run that did not end has counted."""
+        ...
+
 
 _TYPES = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
 _FUNCTION = ctypes.CFUNCTYPE(None, *([ctypes.c_int64] * 4), ctypes.c_void_p, *(_TYPES[kind] for _, kind, _ in CALL[3:]))
@@ -148,15 +168,16 @@ class Bound:
         *,
         again: bool = False,
     ) -> Call:
-        """The kernel on ``count`` elements from flat index ``start`` on, ``step`` at a time, a multiple of ``block``.
+        """The kernel on ``count`` elements from flat index ``start`` on, ``step`` at a time.
 
-        Sums are those of every ``block``. ``out`` [count] is written; with ``again`` it has the size of a step, and
-        each step writes it anew. Belongs to this thread, for one run.
+        Sums are those of every ``block`` of a step, whose last one may be shorter. ``out`` [count] is written; with
+        ``again`` it has the size of a step, and each step writes it anew. Belongs to this thread, for one run.
         """
         kernel = self.kernel
         step = step or max(count, 1)
         sums, totals, steps = kernel.slots.sums, kernel.slots.counts, max(1, -(-count // step))
-        blocks = -(-count // block)
+        inner = -(-step // block)
+        blocks = (count // step) * inner + -(-(count % step) // block)
         if self._table is not None and self._stride * self.columns < start + count:
             raise ValueError(f"{self._stride} rows of {self.columns} columns end before the tile does")
         kernel.check_outputs(step if again else count, out, selection)
@@ -189,7 +210,7 @@ class Bound:
             stride,
             held.ctypes.data,
             0 if out is None or again else step * out.itemsize,
-            8 * sums * (step // block),
+            8 * sums * inner,
             8 * totals,
             16,
         ]

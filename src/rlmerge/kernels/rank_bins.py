@@ -12,17 +12,20 @@ WORDS = BINS // 64
 GROUPS = WORDS // 64
 """Words that say which of those words are not 0; a short row fills a few bins, and most words are."""
 
-FIRST_GROUP = WORDS + 1
-"""Where these begin. Between and behind them is a word for the bins that count zeros, which nobody reads."""
+FIRST_GROUP = WORDS
+"""Where these begin."""
 
-ZERO_BINS = 16
-"""Bins behind the others that count zeros in turn: one bin would make every count wait for the one before."""
+TURNS = 4
+"""Counters of a bin, used in turn: many magnitudes are equal, and one counter would make each count wait for the one
+before."""
 
-COUNTS, BITS = BINS + ZERO_BINS, FIRST_GROUP + GROUPS + 1
+COUNTS, BITS = BINS * TURNS, FIRST_GROUP + GROUPS
 
 
-def bins(name: str, *body: str, last: bool = False) -> list[str]:
-    """``body`` for every bin ``%name.bin`` that holds something, in rising order; the ``last`` walk clears the bits."""
+def bins(name: str, *body: str) -> list[str]:
+    """``body`` for every bin ``%name.bin`` that holds ``%name.count`` entries, in rising order; the bits and counts are
+    cleared."""
+    counters = f"<{TURNS} x i32>"
     return loop(
         name,
         str(GROUPS),
@@ -41,15 +44,19 @@ def bins(name: str, *body: str, last: bool = False) -> list[str]:
         *_next_bit(f"{name}.bit", f"{name}.left", f"{name}.one", f"{name}.gone"),
         f"%{name}.first = shl i64 %{name}.word.index, 6",
         f"%{name}.bin = or i64 %{name}.first, %{name}.bit.low",
-        f"%{name}.count.at = getelementptr i32, ptr %counts, i64 %{name}.bin",
-        f"%{name}.count = load i32, ptr %{name}.count.at",
+        f"%{name}.counters = mul i64 %{name}.bin, {TURNS}",
+        f"%{name}.count.at = getelementptr i32, ptr %counts, i64 %{name}.counters",
+        f"%{name}.turns = load {counters}, ptr %{name}.count.at, align 4",
+        f"%{name}.count32 = call i32 @llvm.vector.reduce.add.v{TURNS}i32({counters} %{name}.turns)",
+        f"%{name}.count = zext i32 %{name}.count32 to i64",
+        f"store {counters} zeroinitializer, ptr %{name}.count.at, align 4",
         *body,
         f"br label %{name}.bit",
         f"{name}.gone:",
-        *([f"store i64 0, ptr %{name}.place"] if last else []),
+        f"store i64 0, ptr %{name}.place",
         f"br label %{name}.word",
         f"{name}.over:",
-        *([f"store i64 0, ptr %{name}.group.at"] if last else []),
+        f"store i64 0, ptr %{name}.group.at",
     )
 
 
@@ -77,15 +84,6 @@ def mark(name: str, word: str, bit: str) -> list[str]:
         f"%{name}.old = load i64, ptr %{name}.bits",
         f"%{name}.set = or i64 %{name}.old, %{name}.flag",
         f"store i64 %{name}.set, ptr %{name}.bits",
-    ]
-
-
-def word(name: str) -> list[str]:
-    """``%name.word``: the magnitude at ``%name`` of the row."""
-    return [
-        f"%{name}.from = getelementptr i32, ptr %row.values, i64 %{name}",
-        f"%{name}.signed = load i32, ptr %{name}.from",
-        f"%{name}.word = and i32 %{name}.signed, {0x7FFFFFFF}",
     ]
 
 

@@ -1,194 +1,317 @@
-"""LLVM IR of the walk over rows that ``ranks`` compiles: count, then look up, or sort where bins hold several words."""
+"""LLVM IR of the walk over one row that ``ranks`` compiles: count, number the bins, look up, sort what is left.
+
+The entries that count are put side by side first; most entries of a task vector are 0.
+"""
 
 from __future__ import annotations
 
-from .emit import loop
-from .rank_bins import BINS, FIRST_GROUP, ZERO_BINS, bins, mark, share, word
-from .rank_sort import sorted_row
+from collections.abc import Callable
+
+from .emit import Emitter, loop
+from .histogram import PACK
+from .rank_bins import FIRST_GROUP, TURNS, bins, mark, share
+from .rank_sort import LOOPS, list_them, rank_listed
 
 LANES = 16
+_VECTOR, _MASK, _FLOATS = f"<{LANES} x i32>", f"<{LANES} x i1>", f"<{LANES} x float>"
+_EXPAND = f"@llvm.masked.expandload.v{LANES}f32"
+
+SCRATCH = ("words", "places", "masks", "pairs", "list", "counts", "lows", "shifts", "results", "bits", "digits")
+"""The memory of ``@rank``, whose addresses are in a table: the first five have room for a row, the others one size."""
+
+Load = Callable[[Emitter, str], str]
+"""Emits the values of a row from a position on, as floats."""
 
 
-def _counted_row() -> list[str]:
-    """A row whose bins hold one magnitude each: results by bin, then a look-up for every entry."""
-    return [
-        "store i64 0, ptr %before",
-        *bins(
-            "each",
-            "%each.empty = icmp eq i64 %each.bin, 0",
-            "%each.skipped = and i1 %each.empty, %unranked",
-            "%each.wide = zext i32 %each.count to i64",
-            "%each.start = load i64, ptr %before",
-            *share("each.p", "%each.start", "%each.wide"),
-            "%each.value = select i1 %each.skipped, float %plain, float %each.p.result",
-            "%each.to = getelementptr float, ptr %results, i64 %each.bin",
-            "store float %each.value, ptr %each.to",
-            "%each.length = select i1 %each.skipped, i64 0, i64 %each.wide",
-            "%each.after = add i64 %each.start, %each.length",
-            "store i64 %each.after, ptr %before",
-            "store i32 0, ptr %each.count.at",
-            last=True,
-        ),
-        *loop(
-            "look",
-            "%columns",
-            *word("look"),
-            "%look.bin32 = lshr i32 %look.word, 15",
-            "%look.bin = zext i32 %look.bin32 to i64",
-            "%look.result.at = getelementptr float, ptr %results, i64 %look.bin",
-            "%look.result = load float, ptr %look.result.at",
-            "%look.to = getelementptr float, ptr %row.out, i64 %look",
-            "store float %look.result, ptr %look.to",
-        ),
-    ]
-
-
-def _summary(name: str, width: int, end: str, start: str) -> list[str]:
-    """Zeros, lower bits and the largest magnitude of the entries from ``start`` to ``end``, ``width`` at a time."""
-    words = f"<{width} x i32>"
-    mask = "<" + ", ".join([f"i32 {0x7FFFFFFF}"] * width) + ">"
-    return [
-        *loop(
-            name,
-            end,
-            f"%{name}.from = getelementptr i32, ptr %row.values, i64 %{name}",
-            f"%{name}.signed = load {words}, ptr %{name}.from, align 4",
-            f"%{name}.word = and {words} %{name}.signed, {mask}",
-            f"%{name}.low = load {words}, ptr %low.{width}",
-            f"%{name}.lower = or {words} %{name}.low, %{name}.word",
-            f"store {words} %{name}.lower, ptr %low.{width}",
-            f"%{name}.top = load {words}, ptr %top.{width}",
-            f"%{name}.above = icmp ugt {words} %{name}.word, %{name}.top",
-            f"%{name}.higher = select <{width} x i1> %{name}.above, {words} %{name}.word, {words} %{name}.top",
-            f"store {words} %{name}.higher, ptr %top.{width}",
-            f"%{name}.zero = icmp eq {words} %{name}.word, zeroinitializer",
-            f"%{name}.flags = bitcast <{width} x i1> %{name}.zero to i{width}",
-            f"%{name}.wide = zext i{width} %{name}.flags to i64",
-            f"%{name}.ones = call i64 @llvm.ctpop.i64(i64 %{name}.wide)",
-            f"%{name}.zeros = load i64, ptr %zeros.at",
-            f"%{name}.more.zeros = add i64 %{name}.zeros, %{name}.ones",
-            f"store i64 %{name}.more.zeros, ptr %zeros.at",
-            start=start,
-            step=width,
-        ),
-        f"%{name}.lows = load {words}, ptr %low.{width}",
-        f"%{name}.or = call i32 @llvm.vector.reduce.or.v{width}i32({words} %{name}.lows)",
-        f"%{name}.tops = load {words}, ptr %top.{width}",
-        f"%{name}.max = call i32 @llvm.vector.reduce.umax.v{width}i32({words} %{name}.tops)",
-    ]
-
-
-def _count_row() -> list[str]:
-    """Counts and bits of the bins of a row, its zeros, the bits below the bins, and whether there is NaN."""
-    return [
-        "store i64 0, ptr %zeros.at",
-        *(f"store <{w} x i32> zeroinitializer, ptr %{name}.{w}" for w in (LANES, 1) for name in ("low", "top")),
-        f"%whole = and i64 %columns, {-LANES}",
-        *_summary("wide", LANES, "%whole", "0"),
-        *_summary("rest", 1, "%columns", "%whole"),
-        "%low = or i32 %wide.or, %rest.or",
-        "%rest.larger = icmp ugt i32 %rest.max, %wide.max",
-        "%top = select i1 %rest.larger, i32 %rest.max, i32 %wide.max",
-        f"%nan = icmp ugt i32 %top, {0x7F800000}",
-        "%odd.before = load i1, ptr %odd.at",
-        "%odd.after = or i1 %odd.before, %nan",
-        "store i1 %odd.after, ptr %odd.at",
-        *loop(
-            "scan",
-            "%columns",
-            *word("scan"),
-            "%scan.bin32 = lshr i32 %scan.word, 15",
-            "%scan.bin = zext i32 %scan.bin32 to i64",
-            "%scan.zero = icmp eq i32 %scan.word, 0",
-            f"%scan.turn = and i64 %scan, {ZERO_BINS - 1}",
-            f"%scan.aside = or i64 %scan.turn, {BINS}",
-            "%scan.index = select i1 %scan.zero, i64 %scan.aside, i64 %scan.bin",
-            "%scan.place = getelementptr i32, ptr %counts, i64 %scan.index",
-            "%scan.seen = load i32, ptr %scan.place",
-            "%scan.after = add i32 %scan.seen, 1",
-            "store i32 %scan.after, ptr %scan.place",
-            "%scan.new = icmp eq i32 %scan.seen, 0",
-            "br i1 %scan.new, label %scan.mark, label %scan.end",
-            "scan.mark:",
-            "%scan.word64 = lshr i64 %scan.index, 6",
-            *mark("scan.low", "%scan.word64", "%scan.index"),
-            "%scan.group = lshr i64 %scan.word64, 6",
-            f"%scan.group.index = add i64 %scan.group, {FIRST_GROUP}",
-            *mark("scan.high", "%scan.group.index", "%scan.word64"),
-            "br label %scan.end",
-            "scan.end:",
-        ),
-        # Zeros share the lowest bin with the smallest subnormals.
-        "%zeros.counted = load i64, ptr %zeros.at",
-        "%zeros.any = icmp ne i64 %zeros.counted, 0",
-        "br i1 %zeros.any, label %zeros.some, label %zeros.none",
-        "zeros.some:",
-        "%zeros.32 = trunc i64 %zeros.counted to i32",
-        "%zeros.before = load i32, ptr %counts",
-        "%zeros.with = add i32 %zeros.before, %zeros.32",
-        "store i32 %zeros.with, ptr %counts",
-        *mark("zeros.low", "0", "0"),
-        *mark("zeros.high", str(FIRST_GROUP), "0"),
-        "br label %zeros.none",
-        "zeros.none:",
-        "%zeros = load i64, ptr %zeros.at",
-        f"%below = and i32 %low, {0x7FFF}",
-        "%skipped = select i1 %unranked, i64 %zeros, i64 0",
-        "%ranked = sub i64 %columns, %skipped",
-        "%several = icmp ugt i64 %ranked, 1",
-        "%last = sub i64 %ranked, 1",
-        "%last.safe = select i1 %several, i64 %last, i64 1",
-        "%last.divisor = uitofp i64 %last.safe to double",
-        "%simple = icmp eq i32 %below, 0",
-    ]
-
-
-def module() -> str:
-    """LLVM IR of ``@kernel``; it returns 1 when a row held NaN, whose result is then void."""
-    loops = ("row", "wide", "rest", "scan", "each", "look", "pick", "place", "put", "wipe", "give")
-    passes = [f"{name}.{step}" for name in ("low", "mid") for step in ("clear", "count", "sum", "move")]
-    words = [
-        *(f"{name}.at" for name in (*loops, *passes)),
-        *(f"{name}.{of}" for name in ("each", "place", "wipe") for of in ("words", "left")),
-    ]
+def declarations() -> str:
+    """What ``function`` calls."""
+    kinds = {_VECTOR: f"v{LANES}i32", "<1 x i32>": "v1i32"}
     return "\n".join(
         [
             "declare i64 @llvm.cttz.i64(i64, i1)",
             "declare i64 @llvm.ctpop.i64(i64)",
-            *(
-                f"declare i32 @llvm.vector.reduce.{name}.v{width}i32(<{width} x i32>)"
-                for name in ("or", "umax")
-                for width in (LANES, 1)
-            ),
-            "define i64 @kernel(i64 %rows, i64 %columns, ptr %values, double %middle, double %half, i64 %ranked.zeros, "
-            "ptr %out, ptr %pairs, ptr %counts, ptr %results, ptr %bits, ptr %digits) {",
-            *(f"%{name} = alloca i64" for name in (*words, "before", "end", "zeros.at")),
-            *(f"%{name}.{width} = alloca <{width} x i32>" for width in (LANES, 1) for name in ("low", "top")),
+            f"declare i32 @llvm.vector.reduce.add.v{TURNS}i32(<{TURNS} x i32>)",
+            *(f"declare i32 @llvm.vector.reduce.{name}.{kind}({vector})" for vector, kind in kinds.items() for name in ("or", "umax")),
+            f"declare {_VECTOR} {PACK}.v{LANES}i32({_VECTOR}, {_MASK}, {_VECTOR})",
+            f"declare {_FLOATS} {_EXPAND}(ptr, {_MASK}, {_FLOATS})",
+        ]
+    )
+
+
+def function(name: str, load: Load, packs: bool) -> str:
+    """``@name``: for a row of ``%columns`` values, ``%out`` gets what ``spread_by_rank`` says.
+
+    ``load`` may use ``%theta`` and ``%base``. ``%odd``, an i64, gets 1 where the row holds NaN, which has no rank.
+    ``packs`` says that the processor moves chosen lanes together.
+    """
+    slots = ("wide", "rest", "scan", "enter", "each", "look", "put.wide", "put.rest", "give.wide", "give.rest", *LOOPS)
+    walk = ("each.words", "each.left")
+    return "\n".join(
+        [
+            f"define internal void @{name}(ptr %theta, ptr %base, i64 %columns, double %middle, double %half, "
+            "i1 %unranked, ptr %out, ptr %scratch, ptr %odd) noinline {",
+            *(f"%{slot}.at = alloca i64" for slot in (*slots, "kept", "listed", "fresh", "listed.before", "off")),
+            *(f"%{slot} = alloca i64" for slot in (*walk, "before", "end")),
             "%offset = alloca i32",
-            "%odd.at = alloca i1",
-            "store i1 false, ptr %odd.at",
-            "%others = getelementptr i64, ptr %pairs, i64 %columns",
-            "%plain = fptrunc double %middle to float",
-            "%unranked = icmp eq i64 %ranked.zeros, 0",
-            *loop(
-                "row",
-                "%rows",
-                "%row.first = mul i64 %row, %columns",
-                "%row.values = getelementptr i32, ptr %values, i64 %row.first",
-                "%row.out = getelementptr float, ptr %out, i64 %row.first",
-                *_count_row(),
-                "br i1 %simple, label %counted, label %sorted",
-                "counted:",
-                *_counted_row(),
-                "br label %row.end",
-                "sorted:",
-                *sorted_row(),
-                "br label %row.end",
-                "row.end:",
-            ),
-            "%odd = load i1, ptr %odd.at",
-            "%result = zext i1 %odd to i64",
-            "ret i64 %result",
+            *(f"%{slot}.{w} = alloca <{w} x i32>" for w in (LANES, 1) for slot in ("low", "top")),
+            *(f"store <{w} x i32> zeroinitializer, ptr %{slot}.{w}" for w in (LANES, 1) for slot in ("low", "top")),
+            *_pointers(),
+            f"%whole = and i64 %columns, {-LANES if packs else 0}",
+            "store i64 0, ptr %kept.at",
+            *(loop("wide", "%whole", *_pack(load), step=LANES) if packs else ()),
+            *loop("rest", "%columns", *_append(load), start="%whole"),
+            *_summary(),
+            *_count(),
+            *list_them(_places(load, packs)),
+            *_number(),
+            *_look_up(),
+            "store i64 0, ptr %off.at",
+            *(_expand() if packs else ()),
+            *_give_rest(load),
+            *rank_listed(),
+            "ret void",
             "}",
         ]
     )
+
+
+def _pointers() -> list[str]:
+    """The addresses of the memory, and of its second half where pairs go to and fro."""
+    lines: list[str] = []
+    for index, name in enumerate(SCRATCH):
+        lines.append(f"%{name}.from = getelementptr ptr, ptr %scratch, i64 {index}")
+        lines.append(f"%{name} = load ptr, ptr %{name}.from")
+    return [*lines, "%others = getelementptr i64, ptr %pairs, i64 %columns"]
+
+
+def _words(e: Emitter, load: Load, position: str) -> tuple[str, str]:
+    """Magnitudes as integers, which order like them, and the mask of those that are not 0; the largest is kept."""
+    kind = e.vector("i32")
+    signed = e.let(f"bitcast {e.reals} {load(e, position)} to {kind}")
+    words = e.let(f"and {kind} {signed}, {e.integer('i32', 0x7FFFFFFF)}")
+    low = e.let(f"load {kind}, ptr %low.{e.width}")
+    e.do(f"store {kind} {e.let(f'or {kind} {low}, {words}')}, ptr %low.{e.width}")
+    top = e.let(f"load {kind}, ptr %top.{e.width}")
+    above = e.let(f"icmp ugt {kind} {words}, {top}")
+    e.do(f"store {kind} {e.let(f'select {e.mask} {above}, {kind} {words}, {kind} {top}')}, ptr %top.{e.width}")
+    return words, e.let(f"icmp ne {kind} {words}, zeroinitializer")
+
+
+def _pack(load: Load) -> list[str]:
+    """Put the entries of a vector that are not 0 behind those that are there; keep which they are."""
+    e = Emitter(LANES, "float", "w")
+    words, mask = _words(e, load, "%wide")
+    flags = e.let(f"bitcast {_MASK} {mask} to i{LANES}")
+    number = e.let(f"lshr i64 %wide, {LANES.bit_length() - 1}")
+    e.do(f"store i{LANES} {flags}, ptr {e.let(f'getelementptr i{LANES}, ptr %masks, i64 {number}')}")
+    _put(e, words, mask, flags, "%words", "%kept.at")
+    return e.lines
+
+
+def _put(e: Emitter, values: str, mask: str, flags: str, memory: str, end: str) -> None:
+    """Put the lanes of ``mask`` behind what is in ``memory``, up to ``end``."""
+    before = e.let(f"load i64, ptr {end}")
+    packed = e.let(f"call {_VECTOR} {PACK}.v{LANES}i32({_VECTOR} {values}, {_MASK} {mask}, {_VECTOR} poison)")
+    e.do(f"store {_VECTOR} {packed}, ptr {e.let(f'getelementptr i32, ptr {memory}, i64 {before}')}, align 4")
+    ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {e.let(f'zext i{LANES} {flags} to i64')})")
+    e.do(f"store i64 {e.let(f'add i64 {before}, {ones}')}, ptr {end}")
+
+
+def _places(load: Load, packs: bool) -> list[str]:
+    """Where in the row each of the kept entries stands."""
+    wide, one = Emitter(LANES, "float", "p"), Emitter(1, "float", "q")
+    if packs:
+        flags, mask = _kept_lanes(wide, "%put.wide")
+        first = wide.splat("i32", wide.let("trunc i64 %put.wide to i32"))
+        lanes = "<" + ", ".join(f"i32 {lane}" for lane in range(LANES)) + ">"
+        _put(wide, wide.let(f"add {_VECTOR} {first}, {lanes}"), mask, flags, "%places", "%off.at")
+    before = one.let("load i64, ptr %off.at")
+    place = one.let("trunc i64 %put.rest to i32")
+    one.do(f"store i32 {place}, ptr {one.let(f'getelementptr i32, ptr %places, i64 {before}')}, align 4")
+    some = one.let(f"zext i1 {_is_kept(one, load, '%put.rest')} to i64")
+    one.do(f"store i64 {one.let(f'add i64 {before}, {some}')}, ptr %off.at")
+    return [
+        "store i64 0, ptr %off.at",
+        *(loop("put.wide", "%whole", *wide.lines, step=LANES) if packs else ()),
+        *loop("put.rest", "%columns", *one.lines, start="%whole"),
+    ]
+
+
+def _kept_lanes(e: Emitter, position: str) -> tuple[str, str]:
+    """Which entries of the vector at a position are kept, as a word and as a mask."""
+    number = e.let(f"lshr i64 {position}, {LANES.bit_length() - 1}")
+    flags = e.let(f"load i{LANES}, ptr {e.let(f'getelementptr i{LANES}, ptr %masks, i64 {number}')}")
+    return flags, e.let(f"bitcast i{LANES} {flags} to {_MASK}")
+
+
+def _is_kept(e: Emitter, load: Load, position: str) -> str:
+    """Whether the entry at a position is kept."""
+    signed = e.let(f"bitcast <1 x float> {load(e, position)} to i32")
+    return e.let(f"icmp ne i32 {e.let(f'and i32 {signed}, {0x7FFFFFFF}')}, 0")
+
+
+def _append(load: Load) -> list[str]:
+    """The same of one entry."""
+    e = Emitter(1, "float", "r")
+    words, mask = _words(e, load, "%rest")
+    kept = e.let("load i64, ptr %kept.at")
+    e.do(f"store <1 x i32> {words}, ptr {e.let(f'getelementptr i32, ptr %words, i64 {kept}')}, align 4")
+    one = e.let(f"zext i1 {e.let(f'extractelement <1 x i1> {mask}, i64 0')} to i64")
+    e.do(f"store i64 {e.let(f'add i64 {kept}, {one}')}, ptr %kept.at")
+    return e.lines
+
+
+def _summary() -> list[str]:
+    """How many entries rank, whether there is NaN, and whether any magnitude has bits below its bin."""
+    found = [
+        line
+        for name, reduce in (("low", "or"), ("top", "umax"))
+        for width in (LANES, 1)
+        for line in (
+            f"%{name}.all.{width} = load <{width} x i32>, ptr %{name}.{width}",
+            f"%{name}.of.{width} = call i32 @llvm.vector.reduce.{reduce}.v{width}i32(<{width} x i32> %{name}.all.{width})",
+        )
+    ]
+    return [
+        *found,
+        f"%row.low = or i32 %low.of.{LANES}, %low.of.1",
+        f"%row.below = and i32 %row.low, {0x7FFF}",
+        "%simple = icmp eq i32 %row.below, 0",
+        f"%nan.wide = icmp ugt i32 %top.of.{LANES}, {0x7F800000}",
+        f"%nan.rest = icmp ugt i32 %top.of.1, {0x7F800000}",
+        "%nan = or i1 %nan.wide, %nan.rest",
+        "%nan.word = zext i1 %nan to i64",
+        "%odd.before = load i64, ptr %odd",
+        "%odd.after = or i64 %odd.before, %nan.word",
+        "store i64 %odd.after, ptr %odd",
+        "%kept = load i64, ptr %kept.at",
+        "%zeros = sub i64 %columns, %kept",
+        "%ranked = select i1 %unranked, i64 %kept, i64 %columns",
+        "%several = icmp ugt i64 %ranked, 1",
+        "%last = sub i64 %ranked, 1",
+        "%last.safe = select i1 %several, i64 %last, i64 1",
+        "%last.divisor = uitofp i64 %last.safe to double",
+    ]
+
+
+def _count() -> list[str]:
+    """Counts by bin, and the bits of the bins that hold something; no branch that nobody can foresee."""
+    return [
+        "store i64 0, ptr %fresh.at",
+        *loop(
+            "scan",
+            "%kept",
+            "%scan.word.at = getelementptr i32, ptr %words, i64 %scan",
+            "%scan.word = load i32, ptr %scan.word.at",
+            "%scan.bin = lshr i32 %scan.word, 15",
+            "%scan.wide = zext i32 %scan.bin to i64",
+            f"%scan.first = mul i64 %scan.wide, {TURNS}",
+            f"%scan.turn = and i64 %scan, {TURNS - 1}",
+            "%scan.index = or i64 %scan.first, %scan.turn",
+            "%scan.place = getelementptr i32, ptr %counts, i64 %scan.index",
+            "%scan.seen = load i32, ptr %scan.place",
+            "%scan.after = add i32 %scan.seen, 1",
+            "store i32 %scan.after, ptr %scan.place",
+            "%scan.fresh = load i64, ptr %fresh.at",
+            "%scan.list.at = getelementptr i32, ptr %list, i64 %scan.fresh",
+            "store i32 %scan.bin, ptr %scan.list.at",
+            "%scan.new = icmp eq i32 %scan.seen, 0",
+            "%scan.one = zext i1 %scan.new to i64",
+            "%scan.more.fresh = add i64 %scan.fresh, %scan.one",
+            "store i64 %scan.more.fresh, ptr %fresh.at",
+        ),
+        "%fresh = load i64, ptr %fresh.at",
+        *loop(
+            "enter",
+            "%fresh",
+            "%enter.list.at = getelementptr i32, ptr %list, i64 %enter",
+            "%enter.bin32 = load i32, ptr %enter.list.at",
+            "%enter.bin = zext i32 %enter.bin32 to i64",
+            "%enter.word = lshr i64 %enter.bin, 6",
+            *mark("enter.low", "%enter.word", "%enter.bin"),
+            "%enter.group = lshr i64 %enter.bin, 12",
+            f"%enter.group.index = add i64 %enter.group, {FIRST_GROUP}",
+            *mark("enter.high", "%enter.group.index", "%enter.word"),
+        ),
+    ]
+
+
+def _number() -> list[str]:
+    """Results by bin, of the entries that have no bits below it; where those that have some begin, and at which rank."""
+    return [
+        "%zeros.ranked = select i1 %unranked, i64 0, i64 %zeros",
+        "store i64 %zeros.ranked, ptr %before",
+        "store i64 0, ptr %listed.before.at",
+        *share("zero.p", "0", "%zeros"),
+        "%plain = fptrunc double %middle to float",
+        "%zero.value = select i1 %unranked, float %plain, float %zero.p.result",
+        *bins(
+            "each",
+            "%each.lows.at = getelementptr i32, ptr %lows, i64 %each.bin",
+            "%each.lows32 = load i32, ptr %each.lows.at",
+            "%each.lows = zext i32 %each.lows32 to i64",
+            "%each.plain = sub i64 %each.count, %each.lows",
+            "%each.start = load i64, ptr %before",
+            *share("each.p", "%each.start", "%each.plain"),
+            "%each.to = getelementptr float, ptr %results, i64 %each.bin",
+            "store float %each.p.result, ptr %each.to",
+            "%each.after = add i64 %each.start, %each.count",
+            "store i64 %each.after, ptr %before",
+            "%each.listed = load i64, ptr %listed.before.at",
+            "%each.smaller = add i64 %each.start, %each.plain",
+            "%each.shift = sub i64 %each.smaller, %each.listed",
+            "%each.shift32 = trunc i64 %each.shift to i32",
+            "%each.shift.at = getelementptr i32, ptr %shifts, i64 %each.bin",
+            "store i32 %each.shift32, ptr %each.shift.at",
+            "%each.listed32 = trunc i64 %each.listed to i32",
+            "%each.none = icmp eq i32 %each.lows32, 0",
+            "%each.begin = select i1 %each.none, i32 0, i32 %each.listed32",
+            "store i32 %each.begin, ptr %each.lows.at",
+            "%each.listed.after = add i64 %each.listed, %each.lows",
+            "store i64 %each.listed.after, ptr %listed.before.at",
+        ),
+    ]
+
+
+def _look_up() -> list[str]:
+    """The result of every kept entry in place of its magnitude."""
+    return loop(
+        "look",
+        "%kept",
+        "%look.word.at = getelementptr i32, ptr %words, i64 %look",
+        "%look.word = load i32, ptr %look.word.at",
+        "%look.bin32 = lshr i32 %look.word, 15",
+        "%look.bin = zext i32 %look.bin32 to i64",
+        "%look.result.at = getelementptr float, ptr %results, i64 %look.bin",
+        "%look.result = load float, ptr %look.result.at",
+        "store float %look.result, ptr %look.word.at",
+    )
+
+
+def _expand() -> list[str]:
+    """All entries of whole vectors: results of the kept ones in their order, between them that of zeros."""
+    e = Emitter(LANES, "float", "g")
+    zero = e.splat("float", "%zero.value")
+    splat, e.lines = e.lines, []
+    flags, mask = _kept_lanes(e, "%give.wide")
+    off = e.let("load i64, ptr %off.at")
+    source = e.let(f"getelementptr float, ptr %words, i64 {off}")
+    values = e.let(f"call {_FLOATS} {_EXPAND}(ptr {source}, {_MASK} {mask}, {_FLOATS} {zero})")
+    e.do(f"store {_FLOATS} {values}, ptr {e.let('getelementptr float, ptr %out, i64 %give.wide')}, align 4")
+    ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {e.let(f'zext i{LANES} {flags} to i64')})")
+    e.do(f"store i64 {e.let(f'add i64 {off}, {ones}')}, ptr %off.at")
+    return [*splat, *loop("give.wide", "%whole", *e.lines, step=LANES)]
+
+
+def _give_rest(load: Load) -> list[str]:
+    """The same of the entries behind them."""
+    e = Emitter(1, "float", "h")
+    some = _is_kept(e, load, "%give.rest")
+    off = e.let("load i64, ptr %off.at")
+    # Behind the last result there is room for a vector.
+    result = e.let(f"load float, ptr {e.let(f'getelementptr float, ptr %words, i64 {off}')}")
+    chosen = e.let(f"select i1 {some}, float {result}, float %zero.value")
+    e.do(f"store float {chosen}, ptr {e.let('getelementptr float, ptr %out, i64 %give.rest')}")
+    one = e.let(f"zext i1 {some} to i64")
+    e.do(f"store i64 {e.let(f'add i64 {off}, {one}')}, ptr %off.at")
+    return loop("give.rest", "%columns", *e.lines, start="%whole")

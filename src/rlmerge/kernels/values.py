@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,15 +69,24 @@ class Extra:
     dtypes: tuple[DType, ...]
 
 
+class Spread(NamedTuple):
+    """What entries get by their ranks: ``middle + half·(2r − 1)``, with r as for ``ranks.spread_by_rank``."""
+
+    middle: float
+    half: float
+    ranked_zeros: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RowField:
     """Numbers [experts, n] that ``function`` computes on NumPy, whole rows at a time, from ``values`` of its own; with
-    ``row_wise`` what it makes of a row depends on that row alone."""
+    ``row_wise`` what it makes of a row depends on that row alone. Where there are ``spreads``, it is these."""
 
     function: Callable[..., Any]
     values: Mapping[str, Any]
     experts: int
     row_wise: bool = False
+    spreads: Sequence[Spread] | None = None
 
     def extra(self, real: np.dtype) -> Extra:
         """How a kernel reads it: per coordinate, in the arithmetic's own type."""

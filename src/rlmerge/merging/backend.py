@@ -172,7 +172,8 @@ def bind(method: Method, formula: Callable[..., Any], job: Job, values: Mapping[
     if method.rows_field is not None and not job.whole and "field" in arguments(formula, known):
         chosen = {name: typed(x) for name, x in arguments(method.rows_field, known).items()}
         fields = 1 if method.row_wise else count
-        known["field"] = RowField(method.rows_field, chosen, fields, method.row_wise)
+        spreads = method.spreads(**arguments(method.spreads, known)) if method.spreads else None
+        known["field"] = RowField(method.rows_field, chosen, fields, method.row_wise, spreads)
     chosen = {name: typed(value) for name, value in arguments(formula, known).items()}
     policy = options.on_nonfinite
     operands = replace(job.operands, same_is_zero=policy == "keep")

@@ -10,8 +10,9 @@ import numpy as np
 
 from rlmerge.kernels.deltas import Kind, decode_deltas
 from rlmerge.kernels.dtypes import FLOAT32, DType
-from rlmerge.kernels.jit import ACCOUNT_BLOCK, Call, Counts, Kernel, Selection
+from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call, Counts, Kernel, Selection
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
+from rlmerge.kernels.ranks import Ranking
 from rlmerge.kernels.select import Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
 from rlmerge.kernels.values import Extra, Uniform, parameters
@@ -37,14 +38,29 @@ class _Compiled:
         return self.kernel.run(self.bound, inputs[: self.inputs], tile.start, block=block, **more)
 
 
-def _decoded(formula: NumpyFormula, inputs: Sequence[np.ndarray]) -> Decoded | None:
-    """Base and task vectors by machine code; None where a field wants weights. Whether they are finite is not told."""
+def _kind(formula: NumpyFormula) -> Kind | None:
+    """What task vectors are made from; None where a field wants weights."""
     operands = formula.operands
     if operands.base is None or not operands.deltas:
         return None
-    kind = Kind(operands.base, operands.experts, formula.real, formula.binding.zero, operands.same_is_zero)
-    found = decode_deltas(kind, inputs[: len(operands.inputs)])
+    return Kind(operands.base, operands.experts, formula.real, formula.binding.zero, operands.same_is_zero)
+
+
+def _decoded(formula: NumpyFormula, inputs: Sequence[np.ndarray]) -> Decoded | None:
+    """Base and task vectors by machine code; None where a field wants weights. Whether they are finite is not told."""
+    kind = _kind(formula)
+    found = None if kind is None else decode_deltas(kind, inputs[: len(formula.operands.inputs)])
     return None if found is None else Decoded(found[0], found[1], found[1], {}, True)
+
+
+def _ranking(formula: NumpyFormula) -> Ranking | None:
+    """What makes a formula's field by machine code, where that is a spread by rank of each task vector."""
+    spreads = None if formula.field is None else formula.field.spreads
+    kind = _kind(formula)
+    # A row that is longer than a block is read in pieces.
+    if spreads is None or kind is None or formula.columns > BLOCK or not Ranking.takes(kind, formula.columns):
+        return None
+    return Ranking(kind, formula.columns, spreads)
 
 
 class LlvmMerger(NumpyMerger):
@@ -64,6 +80,7 @@ class LlvmMerger(NumpyMerger):
             accounts=storing.accounts,
         )
         self.run = _Compiled(kernel, self)
+        self.ranking = _ranking(self)
 
     def decoded(self, inputs: Sequence[np.ndarray]) -> Decoded:
         """Base and experts for the field of a group."""
@@ -75,8 +92,8 @@ class LlvmMerger(NumpyMerger):
 
     @property
     def reads_blocks(self) -> bool:
-        """Whether tiles can be merged by ``call``: where no field is made of whole rows before."""
-        return self.field is None
+        """Whether tiles can be merged by ``call``: unless NumPy makes a field of whole rows before."""
+        return self.field is None or self.ranking is not None
 
     @property
     def draws(self) -> Keys:

@@ -70,7 +70,7 @@ def value_key(jobs: Sequence[Job], statistic: Statistic) -> Hashable:
 
 
 def tally_key(jobs: Sequence[Job], statistic: Statistic) -> Hashable:
-    """What the magnitudes of a selection depend on: as ``value_key``, but not on the rank or what it looks at."""
+    """What the magnitudes of a selection depend on: as ``value_key``, but not on its name, rank or what that looks at."""
     chain: list[Statistic] = []
     for stage in jobs[0].stages:
         if statistic in stage:
@@ -90,4 +90,4 @@ def depends(job: Job, statistic: Statistic, used: bool = True) -> list[Any]:
         for name, value in {**arguments(statistic.formula, known), **more}.items()
         if isinstance(value, float | int | str | np.ndarray)
     }
-    return [statistic.name, statistic.reduce, statistic.over, job.operands.real.name, plain]
+    return [*([statistic.name] if used else ()), statistic.reduce, statistic.over, job.operands.real.name, plain]

@@ -11,7 +11,7 @@ import numpy as np
 from rlmerge.checkpoint import Source
 from rlmerge.checkpoint.output_file import page_aligned
 from rlmerge.kernels.blocks import Input, run_blocks
-from rlmerge.kernels.jit import BLOCK, Call
+from rlmerge.kernels.jit import BLOCK, Step
 
 from .job import Job
 from .tiles import Tile
@@ -23,7 +23,7 @@ _own = threading.local()
 
 
 def read_through(
-    tile: Tile, calls: Sequence[Call], step: int, *, digested: bool = False, more: Sequence[Input] = ()
+    tile: Tile, calls: Sequence[Step], step: int, *, digested: bool = False, more: Sequence[Input] = ()
 ) -> np.ndarray:
     """Run ``calls`` on a tile whose inputs all have its elements, ``step`` of at most ``BLOCK`` at a time.
 
@@ -69,8 +69,8 @@ def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
 
 
 def job_is_even(job: Job) -> bool:
-    """Whether tiles of a job can be read so: its inputs all have its elements, and no rows must stay together."""
-    return not job.extras and not job.by_rows and all(source.numel == job.output.numel for source in job.sources)
+    """Whether tiles of a job can be read so: its inputs all have its elements."""
+    return not job.extras and all(source.numel == job.output.numel for source in job.sources)
 
 
 def reading_memory(sources: Sequence[Source]) -> int:

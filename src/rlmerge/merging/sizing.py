@@ -9,6 +9,7 @@ from rlmerge.checkpoint.output_file import DIRECT_FROM, DIRECT_MEMORY, PAGE
 from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK
+from rlmerge.kernels.ranks import scratch_bytes
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.methods import Statistic
 from rlmerge.methods.method import Needs
@@ -254,7 +255,8 @@ def _total(numel: int) -> int:
 def _rows(job: Job, piece: int = 0) -> int:
     """Bytes for one group of rows, or a ``piece``: decoded, with a field, ranks and what a function of rows makes."""
     group = piece or min(job.output.numel, row_block(job.columns))
-    return group * 8 * ROW_COPIES * (len(job.experts) + 1)
+    ranks = scratch_bytes(job.columns) if job.method is not None and job.method.spreads else 0
+    return group * 8 * ROW_COPIES * (len(job.experts) + 1) + ranks
 
 
 def _arrays(job: Job) -> int:

@@ -7,7 +7,7 @@ that its weights are read from disk once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,22 +141,30 @@ class Statistics:
                 store[statistic.name] = shared
             else:
                 open_[statistic.name] = (statistic, accumulator(statistic))
-        self._resume(jobs, open_, numel, first, store)
+        twins = _twins(open_, self._resume(jobs, open_, numel, first, store))
         while open_:
             self._pass(jobs, open_)
-            for statistic, gathered in open_.values():
-                if self.pool is not None and (tally := gathered.first_tally) is not None:
+            passed = list(open_.values())
+            for statistic, gathered in passed:
+                tally = gathered.first_tally
+                if tally is None:
+                    continue
+                if self.pool is not None:
                     self.pool.keep_tally(jobs, statistic, tally)
+                for twin, other in twins.pop(statistic.name, ()):
+                    other.resume(jobs[0].operands.real, tally)
+                    open_[twin.name] = (twin, other)
             self._advance(jobs, list(open_.values()), open_, numel, first, store)
 
-    def _resume(self, jobs: Sequence[Job], open_: _Open, numel: int, first: Mapping[str, Any], store: Found) -> None:
-        """Take up selections whose first pass another recipe made."""
-        if self.pool is None:
-            return
+    def _resume(self, jobs: Sequence[Job], open_: _Open, numel: int, first: Mapping[str, Any], store: Found) -> set[str]:
+        """Take up selections whose first pass another recipe made; their names."""
+        resumed: set[str] = set()
         for statistic, gathered in list(open_.values()):
-            tally = self.pool.tally(jobs, statistic)
+            tally = None if self.pool is None else self.pool.tally(jobs, statistic)
             if tally is not None and gathered.resume(jobs[0].operands.real, tally):
+                resumed.add(statistic.name)
                 self._advance(jobs, [(statistic, gathered)], open_, numel, first, store)
+        return resumed
 
     def _advance(
         self,
@@ -193,7 +201,7 @@ class Statistics:
             tiles = (tile for job in jobs for tile in self._cut(job, rows or job.by_rows))
         # Blocks are read once for each statistic, so that for several a tile that is mapped once costs less.
         reads = len(open_) == 1 and all(each.reads for found in reducers.values() for each in found.values())
-        reads = reads and not rows and all(job_is_even(job) for job in jobs)
+        reads = reads and not rows and all(job_is_even(job) and not job.by_rows for job in jobs)
         for tile, partials in self.workers.map(tiles, work, reads=reads):
             if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(tile)
@@ -219,6 +227,19 @@ class Statistics:
 def wide_stages(stages: Stages) -> int:
     """How many of the first stages must be complete over the whole model before any tensor is merged."""
     return max((i + 1 for i, stage in enumerate(stages) if any(s.over == "model" for s in stage)), default=0)
+
+
+def _twins(open_: _Open, resumed: Collection[str]) -> dict[str, list[tuple[Statistic, Accumulator]]]:
+    """Take selections out of ``open_`` that are made from the values of an earlier one, by that one's name."""
+    first: dict[Any, str] = {}
+    twins: dict[str, list[tuple[Statistic, Accumulator]]] = {}
+    for name, (statistic, gathered) in list(open_.items()):
+        if statistic.reduce == "kth" and name not in resumed:
+            leader = first.setdefault((statistic.formula, statistic.over), name)
+            if leader != name:
+                twins.setdefault(leader, []).append((statistic, gathered))
+                del open_[name]
+    return twins
 
 
 def _method(job: Job) -> Method:

@@ -14,6 +14,7 @@ import xxhash
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.blocks import Input, xxh3
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call
+from rlmerge.kernels.ranks import RankCall
 from rlmerge.methods import Share
 
 from .backend import Merger, Numbers, together
@@ -76,9 +77,14 @@ class TileWork:
         self.digested = digested
         self.copies = merges[0].merger is None
         mergers = [merger for merge in merges for merger in (merge.merger, merge.quiet) if merger is not None]
-        compiled = all(isinstance(merger, LlvmMerger) and merger.reads_blocks for merger in mergers)
+        compiled = [merger for merger in mergers if isinstance(merger, LlvmMerger) and merger.reads_blocks]
         even = all(job_is_even(merge.job) for merge in merges)
-        self.reads = compiled and not self.copies and even and (not digested or xxh3() is not None)
+        self.ranks = any(merger.ranking for merger in compiled)
+        # Rows that must stay together are read so only for what is computed of them by machine code.
+        even = even and all(merge.job.by_rows == self.ranks for merge in merges)
+        even = even and all(bool(merger.ranking) == self.ranks for merger in compiled)
+        self.reads = compiled == mergers and not self.copies and even and (not digested or xxh3() is not None)
+        self.undrawn = merges
         self.drawing: Drawing | None = None
         if self.reads and not digested:
             self._share_draws()
@@ -133,15 +139,31 @@ class TileWork:
     ) -> tuple[list[Numbers], np.ndarray]:
         """Numbers by merger, and the digests of the blocks of each input."""
         # Digests are of whole blocks; without them, shorter steps leave more of the cache to several kernels.
-        step = BLOCK if self.digested else ACCOUNT_BLOCK
-        draws, more = self._draws(tile, step)
+        step = tile.block if self.ranks else BLOCK if self.digested else ACCOUNT_BLOCK
+        draws, drawn = self._draws(tile, step)
         calls = [merger.call(tile, out, step) for merger, out in zip(mergers, outs, strict=True)]
-        digests = read_through(tile, [*draws, *calls], step, digested=self.digested, more=more)
+        rankings, fields = self._rankings(mergers, step)
+        # A lane's ranks take the place of those of the lane before.
+        steps = [step for turn in zip(rankings, calls, strict=True) for step in turn] if rankings else calls
+        digests = read_through(tile, [*draws, *steps], step, digested=self.digested, more=[*fields, *drawn])
 
         def again() -> list[np.ndarray]:
             return [source.read(tile.start, tile.stop) for source in tile.inputs]
 
+        if any(ranking.odd for ranking in rankings):
+            arrays = again()
+            own = [merge.at(tile, 0) for merge in self.undrawn]
+            return [merger(tile, arrays, out) for merger, out in zip(own, outs, strict=True)], digests
         return [merger.numbers(call, again) for merger, call in zip(mergers, calls, strict=True)], digests
+
+    def _rankings(self, mergers: Sequence[LlvmMerger], step: int) -> tuple[list[RankCall], list[Input]]:
+        """What makes the field of each lane at a step, and where it is then."""
+        if not self.ranks:
+            return [], []
+        count = len(self.merges[0].job.experts)
+        memory = own_memory("ranks", 4 * step * count)[: 4 * step * count].view(np.float32).reshape(count, step)
+        calls = [merger.ranking.call(memory) for merger in mergers if merger.ranking is not None]
+        return calls, [Input(-1, 0, 0, row.ctypes.data) for row in memory]
 
     def _draws(self, tile: Tile, step: int) -> tuple[list[Call], list[Input]]:
         """What draws the random numbers of each step, and where they are then."""

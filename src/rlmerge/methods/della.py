@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.kernels.ranks import spread_by_rank
+from rlmerge.kernels.values import Spread
 
 from .dare import RESCALE, drop
 from .method import Method, Parameter, Stages, Statistic
@@ -67,18 +68,27 @@ def _ascending(size: np.ndarray, flat: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def keep_probability(xp: Any, base: Any, tau: Any, *, density: Any, epsilon: Any, rank_nonzero: bool) -> np.ndarray:
     """Probability [K, rows, columns] of keeping each entry: density − ε for a row's smallest to density + ε."""
     found = np.empty(tau.shape, tau.dtype)
-    for k, (delta, share, spread) in enumerate(zip(tau, density[:, 0, 0], epsilon[:, 0, 0], strict=True)):
-        if not 0 < share < 1 or spread == 0:
-            found[k] = share
+    wanted = spreads(density=density[:, 0, 0], epsilon=epsilon[:, 0, 0], rank_nonzero=rank_nonzero)
+    for k, (delta, spread) in enumerate(zip(tau, wanted, strict=True)):
+        if spread.half == 0:
+            found[k] = spread.middle
             continue
         if delta.dtype == np.float32:
             rows = np.ascontiguousarray(delta)
-            if spread_by_rank(rows, float(share), float(spread), not rank_nonzero, found[k]) is not None:
+            if spread_by_rank(rows, *spread, found[k]) is not None:
                 continue
         size = np.abs(delta)
-        rank = mean_ranks(size, size > 0 if rank_nonzero else np.ones(size.shape, bool))
-        found[k] = share + spread * (2 * rank - 1)
+        rank = mean_ranks(size, np.ones(size.shape, bool) if spread.ranked_zeros else size > 0)
+        found[k] = spread.middle + spread.half * (2 * rank - 1)
     return found
+
+
+def spreads(*, density: Any, epsilon: Any, rank_nonzero: bool) -> list[Spread]:
+    """The same probabilities by rank, an expert each; a density of 0 or 1 leaves nothing to spread."""
+    pairs = zip(np.asarray(density, np.float64), np.asarray(epsilon, np.float64), strict=True)
+    return [
+        Spread(float(share), float(spread) if 0 < share < 1 else 0.0, not rank_nonzero) for share, spread in pairs
+    ]
 
 
 def della_formula(
@@ -145,6 +155,7 @@ DELLA = Method(
     statistics=_statistics,
     derive=_derive,
     rows_field=keep_probability,
+    spreads=spreads,
     check=_window,
     notes=(
         "rescale: inverse divides each kept entry by its own probability, as in the paper; mergekit restores the L1 "
@@ -165,6 +176,7 @@ DELLA_LINEAR = Method(
     statistics=_statistics,
     derive=_derive,
     rows_field=keep_probability,
+    spreads=spreads,
     check=lambda values: [*_window(values), *weights_do_not_cancel(values)],
     notes=DELLA.notes,
     compat=DELLA.compat,

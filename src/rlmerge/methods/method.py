@@ -7,9 +7,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlmerge.errors import RequestError
+
+if TYPE_CHECKING:
+    from rlmerge.kernels.values import Spread
 
 Status = Literal["exact", "second-hand", "reconstruction", "own"]
 Subject = Literal["coordinates", "signs", "angles", "inputs", "subspaces", "sensitivities"]
@@ -177,7 +180,9 @@ class Method:
     ``rows_field(xp, base, tau, **values)`` is run by NumPy on whole rows, ``base`` [rows, columns] and ``tau``
     [K, rows, columns] in arithmetic precision, and returns ``field`` [K, rows, columns], which every formula of the
     method may ask for. It may ask for parameters (per expert [K, 1, 1]), ``uniform``, and the statistics gathered
-    before. With ``row_wise`` it returns [1, rows, columns] instead, and what it makes of a row, bit for bit, depends
+    before. Where it is one ``kernels.ranks.spread_by_rank`` an expert of that expert's task vector,
+    ``spreads(**values)`` may say which, as a sequence of ``Spread``, so that it is computed by machine code alone. With
+    ``row_wise`` it returns [1, rows, columns] instead, and what it makes of a row, bit for bit, depends
     on that row alone.
 
     Every formula may also ask for ``experts`` (K), ``numel`` (entries of the tensor) and ``wide`` (whether arithmetic
@@ -209,6 +214,7 @@ class Method:
     statistics: Callable[..., Stages] = _no_statistics
     derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     rows_field: Formula | None = None
+    spreads: Callable[..., Sequence[Spread]] | None = None
     row_wise: bool = False
     inputs: tuple[str, ...] = ()
     needs_inputs: Callable[[Mapping[str, Any]], bool] = lambda static: False
