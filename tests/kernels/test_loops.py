@@ -116,8 +116,9 @@ def test_the_module_allows_no_inexact_shortcuts():
     weight = graph.leaf("weight", 0)
     text, slots = module(Program(graph, (FLOAT32,), "float", Reduce(sums=[weight * weight + weight])))
     assert (slots.sums, slots.counts) == (1, 0)
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("declare"))
     assert not any(
-        flag in text for flag in (" fast ", " contract ", " reassoc ", " nnan ", " nsz ", "fmuladd", "llvm.fma")
+        flag in code for flag in (" fast ", " contract ", " reassoc ", " nnan ", " nsz ", "fmuladd", "llvm.fma")
     )
 
 

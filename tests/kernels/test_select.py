@@ -28,8 +28,8 @@ def select(layout, tiles, ranks, order=None):
         tallies = []
         for arrays in tiles:
             selection = selector.selection()
-            kernel(arrays, selection=selection)
-            tallies.append(selector.collect(selection))
+            found = kernel(arrays, selection=selection)
+            tallies.append(selector.collect(selection, found.counts))
         for tally in [tallies[i] for i in order] if order else tallies:
             selector.tally.add(tally)
         if selector.advance(np.asarray(ranks)):
@@ -131,8 +131,8 @@ def test_a_full_side_list_costs_a_second_pass_and_stays_exact():
     layout, tiles = plain(full, sparse)
     listed = Selector(np.dtype(np.float32), 2)
     selection = listed.selection()
-    reduce_kernel(magnitude, layout, {}, "kth")(tiles[0], selection=selection)
-    overflown, kept = listed.collect(selection).side
+    found = reduce_kernel(magnitude, layout, {}, "kth")(tiles[0], selection=selection)
+    overflown, kept = listed.collect(selection, found.counts).side
     assert overflown is None
     assert kept is not None
     for ranks in ([1, 1], [20_000, 600], [60_000, 5], [len(full) - 1, len(full) - 1]):
@@ -164,8 +164,8 @@ def test_nonzeros_may_be_counted_before_ranks_are_known():
     layout, tiles = plain([3, -1, 0, 2, -2, 0.5])
     selector = Selector(layout.real, 1)
     selection = selector.selection()
-    reduce_kernel(magnitude, layout, {}, "kth")(tiles[0], selection=selection)
-    selector.tally.add(selector.collect(selection))
+    found = reduce_kernel(magnitude, layout, {}, "kth")(tiles[0], selection=selection)
+    selector.tally.add(selector.collect(selection, found.counts))
     assert selector.count_nonzero().tolist() == [5]
     assert selector.advance(np.array([2]))
     assert selector.result.tolist() == [2]

@@ -123,7 +123,7 @@ def test_histograms_count_leading_bits_and_list_words_with_low_bits(n):
     values[0] = decode((values[0].view(np.uint32) >> 16).astype(np.uint16), BFLOAT16)  # no low bits
     kernel = reduce_kernel(lambda xp, b, w: xp.abs(w), Operands(None, (FLOAT32,) * 2, False), {}, "kth")
     selection = Selection(
-        shift=15, bin_mask=0xFFFF, low_mask=0x7FFF, prefix_shift=31, prefixes=(0, 0),
+        shift=15, bin_mask=0xFFFF, low_mask=0x7FFF, windows=((1, 1 << 31),) * 2,
         histograms=np.zeros((2, BINS), np.int64), side=np.zeros((2, 600), np.uint32), side_counts=np.zeros(2, np.int64),
     )  # fmt: skip
     kernel(values, selection=selection)

@@ -214,6 +214,10 @@ class InputFile:
             if not _is_cached(handle.fd, last - 1):
                 os.posix_fadvise(handle.fd, first, last - first, os.POSIX_FADV_WILLNEED)
 
+    def is_cached(self, offset: int) -> bool:
+        """Whether a byte can be had at once, from which its neighbours are thought to be in the page cache too."""
+        return _is_cached(self.opened().fd, offset)
+
     def release(self, first: int, last: int) -> None:
         """Give the pages of a finished range back: they leave this process but stay in the file cache."""
         with _lock:
@@ -281,7 +285,6 @@ class InputFile:
 
 
 def _is_cached(fd: int, offset: int) -> bool:
-    """Whether a byte can be had at once, from which its neighbours are thought to be in the page cache too."""
     if not hasattr(os, "RWF_NOWAIT"):
         return False
     try:

@@ -32,11 +32,17 @@ class Input(NamedTuple):
 
 
 def run_blocks(
-    calls: Sequence[Step], inputs: Sequence[Input], count: int, start: int, step: int, digested: bool
+    calls: Sequence[Step],
+    inputs: Sequence[Input],
+    count: int,
+    start: int,
+    step: int,
+    digested: bool,
+    stride: int | None = None,
 ) -> np.ndarray | None:
     """Have every call's kernel run on the ``count`` elements from flat index ``start`` on, ``step`` at a time.
 
-    The calls were made for so many elements and steps. Returns the XXH3 of each block of each input, uint64
+    With a ``stride``, steps begin so many elements apart, and what is between them is left out. The calls were made for so many elements and steps. Returns the XXH3 of each block of each input, uint64
     [inputs, blocks], empty unless ``digested``. None when a file could not be read; what was written then is void.
     """
     blocks = -(-count // step)
@@ -49,6 +55,7 @@ def run_blocks(
         count,
         start,
         step,
+        step if stride is None else stride,
         len(inputs),
         table.ctypes.data,
         pointers.ctypes.data,
@@ -81,7 +88,7 @@ def xxh3() -> int | None:
 
 _FUNCTION = ctypes.CFUNCTYPE(
     ctypes.c_int64,
-    *([ctypes.c_int64] * 4),
+    *([ctypes.c_int64] * 5),
     *([ctypes.c_void_p] * 2),
     ctypes.c_int64,
     *([ctypes.c_void_p] * 4),
@@ -102,14 +109,15 @@ def module() -> str:
     """LLVM IR of ``@kernel``: how many of the inputs could not be read, counted from the first, or 0."""
     return "\n".join(
         [
-            "define i64 @kernel(i64 %n, i64 %start, i64 %step, i64 %inputs, ptr %table, ptr %pointers, i64 %calls, "
+            "define i64 @kernel(i64 %n, i64 %start, i64 %step, i64 %stride, i64 %inputs, ptr %table, ptr %pointers, i64 %calls, "
             "ptr %words, ptr %read, ptr %hash, ptr %digests, i64 %blocks) {",
             *(f"%{name} = alloca i64" for name in ("b.at", "k.at", "l.at", "got.at")),
             *loop(
                 "b",
                 "%blocks",
-                "%position = mul i64 %b, %step",
-                "%left = sub i64 %n, %position",
+                "%done = mul i64 %b, %step",
+                "%left = sub i64 %n, %done",
+                "%position = mul i64 %b, %stride",
                 "%cut = icmp slt i64 %left, %step",
                 "%count = select i1 %cut, i64 %left, i64 %step",
                 "%here = add i64 %start, %position",

@@ -153,6 +153,11 @@ class Emitter:
         """Lane-wise choice between two ``real`` vectors."""
         return self.let(f"select {self.mask} {mask}, {self.reals} {x}, {self.reals} {y}")
 
+    def multiply_add(self, x: str, y: str, z: str) -> str:
+        """``x·y + z``, rounded once, also by processors that have no instruction for it."""
+        arguments = ", ".join(f"{self.reals} {value}" for value in (x, y, z))
+        return self.let(f"call {self.reals} @llvm.fma.v{self.width}{_SUFFIX[self.real]}({arguments})")
+
     def intrinsic(self, name: str, x: str) -> str:
         """A unary LLVM intrinsic; the module declares it."""
         return self.let(f"call {self.reals} @llvm.{name}.v{self.width}{_SUFFIX[self.real]}({self.reals} {x})")
@@ -203,6 +208,7 @@ def declarations(real: str, widths: tuple[int, ...]) -> str:
             vector, suffix = f"<{width} x {kind}>", f"v{width}{_SUFFIX[kind]}"
             lines += [f"declare {vector} @llvm.{name}.{suffix}({vector})" for name in ("fabs", "sqrt", "floor")]
             lines.append(f"declare {vector} @llvm.copysign.{suffix}({vector}, {vector})")
+            lines.append(f"declare {vector} @llvm.fma.{suffix}({vector}, {vector}, {vector})")
     return "\n".join(lines)
 
 

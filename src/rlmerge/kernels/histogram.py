@@ -7,6 +7,8 @@ nobody can foresee.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .emit import Emitter
 
 HELD = 1024
@@ -19,36 +21,40 @@ PACK = "@llvm.experimental.vector.compress"
 """The intrinsic that puts chosen lanes side by side."""
 
 
-def hold(e: Emitter, index: int, words: str, packs: bool) -> None:
-    """Hold those of ``words`` that are not 0 and begin with the value's prefix.
+def hold(e: Emitter, values: Sequence[str], packs: bool) -> None:
+    """Hold those of the words of each value that lie in its window.
 
     ``packs`` says that the processor moves chosen lanes together; LLVM does it for vectors of 512 bits, no others.
     """
     word, kind = e.word, e.vector(e.word)
-    shifted = e.let(f"lshr {kind} {words}, {e.splat(word, '%prefix_shift')}")
-    match = e.let(f"icmp eq {kind} {shifted}, {e.splat(word, f'%prefix{index}')}")
-    nonzero = e.let(f"icmp ne {kind} {words}, zeroinitializer")
-    mask = e.let(f"and {e.mask} {match}, {nonzero}")
-    label = f"h{index}{'t' if e.width == 1 else 'v'}"
-    if e.width == 1:
-        _append(e, index, words, 1, e.let(f"bitcast {e.mask} {mask} to i1"))
-    elif packs:
-        lanes = 512 // int(word[1:])
-        for first in range(0, e.width, lanes):
-            part = "<" + ", ".join(f"i32 {first + lane}" for lane in range(lanes)) + ">"
-            chosen = e.let(f"shufflevector {e.mask} {mask}, {e.mask} poison, <{lanes} x i32> {part}")
-            piece = e.let(f"shufflevector {kind} {words}, {kind} poison, <{lanes} x i32> {part}")
-            arguments = f"<{lanes} x {word}> {piece}, <{lanes} x i1> {chosen}, <{lanes} x {word}> poison"
-            packed = e.let(f"call <{lanes} x {word}> {PACK}.v{lanes}{word}({arguments})")
-            _append(e, index, packed, lanes, e.let(f"bitcast <{lanes} x i1> {chosen} to i{lanes}"))
-    else:
-        _append_each(e, index, words, mask, label)
-    held = e.let(f"load i64, ptr %held{index}.count")
-    e.do(f"br i1 {e.let(f'icmp uge i64 {held}, {HELD}')}, label %{label}.full, label %{label}.done")
-    e.do(f"{label}.full:")
-    count_held(e, index)
-    e.do(f"br label %{label}.done")
-    e.do(f"{label}.done:")
+    tag = "t" if e.width == 1 else "v"
+    for index, words in enumerate(values):
+        offset = e.let(f"sub {kind} {words}, {e.splat(word, f'%low{index}')}")
+        mask = e.let(f"icmp ult {kind} {offset}, {e.splat(word, f'%extent{index}')}")
+        if e.width == 1:
+            _append(e, index, words, 1, e.let(f"bitcast {e.mask} {mask} to i1"))
+        elif packs:
+            lanes = 512 // int(word[1:])
+            for first in range(0, e.width, lanes):
+                part = "<" + ", ".join(f"i32 {first + lane}" for lane in range(lanes)) + ">"
+                chosen = e.let(f"shufflevector {e.mask} {mask}, {e.mask} poison, <{lanes} x i32> {part}")
+                piece = e.let(f"shufflevector {kind} {words}, {kind} poison, <{lanes} x i32> {part}")
+                arguments = f"<{lanes} x {word}> {piece}, <{lanes} x i1> {chosen}, <{lanes} x {word}> poison"
+                packed = e.let(f"call <{lanes} x {word}> {PACK}.v{lanes}{word}({arguments})")
+                _append(e, index, packed, lanes, e.let(f"bitcast <{lanes} x i1> {chosen} to i{lanes}"))
+        else:
+            _append_each(e, index, words, mask, f"h{index}{tag}")
+    # One branch for all, where no vector is alive: a call would have each of them stored and loaded.
+    most = e.let("load i64, ptr %held0.count")
+    for index in range(1, len(values)):
+        held = e.let(f"load i64, ptr %held{index}.count")
+        most = e.let(f"call i64 @llvm.umax.i64(i64 {most}, i64 {held})")
+    e.do(f"br i1 {e.let(f'icmp uge i64 {most}, {HELD}')}, label %{tag}.full, label %{tag}.counted")
+    e.do(f"{tag}.full:")
+    for index in range(len(values)):
+        count_held(e, index)
+    e.do(f"br label %{tag}.counted")
+    e.do(f"{tag}.counted:")
 
 
 def _append(e: Emitter, index: int, words: str, lanes: int, chosen: str) -> None:
@@ -118,6 +124,7 @@ def function(word: str) -> str:
     vector, mask = f"<{lanes} x {word}>", f"<{lanes} x i1>"
     return f"""
 declare i64 @llvm.cttz.i64(i64, i1)
+declare i64 @llvm.umax.i64(i64, i64)
 declare {vector} {PACK}.v{lanes}{word}({vector}, {mask}, {vector})
 define internal void @count(ptr %words, i64 %number, ptr %histogram, ptr %side, ptr %used, i64 %capacity,
     {word} %shift, {word} %bin_mask, {word} %low_mask) noinline {{

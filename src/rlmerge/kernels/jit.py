@@ -51,7 +51,6 @@ CALL = (
 place of its own. The strides of those, in bytes, follow."""
 
 
-
 def call_words(*, strides: Mapping[str, int] | None = None, **given: int) -> list[int]:
     """The arguments that ``CALL`` names, 0 where none is given, and the bytes between the places of two steps."""
     found = [given.pop(name, 0) for name, _, _ in CALL]
@@ -77,17 +76,16 @@ _own = threading.local()
 
 @dataclass(frozen=True)
 class Selection:
-    """Which leading bits a histogram pass looks at; see ``rlmerge.kernels.select``.
+    """Which words a histogram pass looks at, and at which of their bits; see ``rlmerge.kernels.select``.
 
-    ``histograms`` int64 [M, 65536] and ``side`` (words with low bits, [M, capacity]) are added to; ``side_counts``
-    int64 [M] goes on counting when ``side`` is full.
+    ``windows`` are ranges [first, last) of words, one a value. ``histograms`` int64 [M, 65536] and ``side`` (words with
+    low bits, [M, capacity]) are added to; ``side_counts`` int64 [M] goes on counting when ``side`` is full.
     """
 
     shift: int
     bin_mask: int
     low_mask: int
-    prefix_shift: int
-    prefixes: Sequence[int]
+    windows: Sequence[tuple[int, int]]
     histograms: np.ndarray
     side: np.ndarray
     side_counts: np.ndarray
@@ -124,15 +122,17 @@ class Call:
             self.selection.side_counts[...] = 0
 
     def found(self, inputs: Callable[[], Sequence[np.ndarray]]) -> Counts:
-        """What was accumulated; ``inputs`` gives the arrays again should sums not tell whether those are finite."""
+        """What was accumulated; ``inputs`` gives the arrays again should the results not tell whether those are
+        finite."""
         counts = self.counts.sum(axis=0) if len(self.counts) > 1 else self.counts[0]
-        if self.kernel.program.sums_tell:
-            if np.isfinite(self.sums).all():
-                return Counts(self.sums, counts, False, False)
-            return Counts(self.sums, counts, *self.kernel.nonfinite(inputs(), self.out))
         infinite = 0x7F800000 if self.kernel.real == np.float32 else 0x7FF0000000000000
-        largest = self.largest.max(axis=0)
-        return Counts(self.sums, counts, bool(largest[0] >= infinite), bool(largest[1] >= infinite))
+        odd = self.largest.max(axis=0) >= infinite
+        program = self.kernel.program
+        if not program.sums_tell and not program.results_tell:
+            return Counts(self.sums, counts, bool(odd[0]), bool(odd[1]))
+        if not odd.any() and np.isfinite(self.sums).all():
+            return Counts(self.sums, counts, False, False)
+        return Counts(self.sums, counts, *self.kernel.nonfinite(inputs(), self.out))
 
 
 class Bound:
@@ -290,10 +290,15 @@ class Kernel:
         return call.found(lambda: inputs)
 
     def nonfinite(self, inputs: Sequence[np.ndarray], out: np.ndarray | None) -> tuple[bool, bool]:
-        """Whether inputs and output hold NaN or infinity."""
-        found = [not np.isfinite(decode(x, dtype)).all() for x, dtype in zip(inputs, self.program.inputs, strict=True)]
-        assert out is not None and isinstance(self.program.sink, Write)
-        return any(found), not np.isfinite(decode(out, self.program.sink.dtype)).all()
+        """Whether inputs and output, if any, hold NaN or infinity."""
+        found = any(
+            not np.isfinite(decode(x, dtype)).all() for x, dtype in zip(inputs, self.program.inputs, strict=True)
+        )
+        sink = self.program.sink
+        if not isinstance(sink, Write):
+            return found, False
+        assert out is not None, "it was written"
+        return found, not np.isfinite(decode(out, sink.dtype)).all()
 
     def check_inputs(self, inputs: Sequence[np.ndarray], n: int) -> None:
         """Refuse arrays that the compiled code would read out of bounds."""
@@ -306,7 +311,7 @@ class Kernel:
             if out is None:
                 raise ValueError("a kernel that writes needs 'out'")
             _check([out], [sink.dtype], n)
-        elif sink.values and (selection is None or len(selection.prefixes) != len(sink.values)):
+        elif sink.values and (selection is None or len(selection.windows) != len(sink.values)):
             raise ValueError(f"a kernel that selects needs a selection of {len(sink.values)} values")
 
 
@@ -337,7 +342,9 @@ def _scratch(name: str, nbytes: int) -> np.ndarray:
 def _selection_words(selection: Selection | None) -> np.ndarray | None:
     if selection is None:
         return None
-    if selection.histograms.shape != (len(selection.prefixes), BINS):
+    if selection.histograms.shape != (len(selection.windows), BINS):
         raise ValueError("one histogram of 65536 bins for each value")
-    fixed = (selection.shift, selection.bin_mask, selection.low_mask, selection.prefix_shift)
-    return np.array([*fixed, *selection.prefixes], np.uint64)
+    words = [selection.shift, selection.bin_mask, selection.low_mask]
+    for first, last in selection.windows:
+        words += [first, last - first, last]
+    return np.array(words, np.uint64)

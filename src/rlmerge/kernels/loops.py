@@ -7,12 +7,13 @@ remainder last. Because tiles start at block boundaries, a sum never depends on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from . import histogram
 from .dtypes import DType
 from .emit import Emitter, declarations
 from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write
-from .trace import Graph
+from .trace import Graph, carried
 
 LANES = 16
 SIGNATURE = (
@@ -36,6 +37,13 @@ class Program:
     def sums_tell(self) -> bool:
         """Whether sums show every number that is not finite."""
         return isinstance(self.sink, Write) and self.sink.sums_tell
+
+    @cached_property
+    def results_tell(self) -> bool:
+        """Whether a result is not finite wherever an input is not, so that inputs need not be looked at."""
+        sink = self.sink
+        roots = [sink.merged] if isinstance(sink, Write) else [*sink.sums, *sink.values]
+        return not self.zero_nonfinite and carried(roots) >= set(range(len(self.inputs)))
 
     @property
     def lane(self) -> str:
@@ -117,7 +125,7 @@ def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[
         if node.op == "weight":
             dtype = program.inputs[node.data]
             decoded = e.decode(dtype, e.load(dtype, f"%input{node.data}", body.position))
-            if not program.sums_tell:
+            if not program.sums_tell and not program.results_tell:
                 body.track_largest("in", decoded)
             if program.zero_nonfinite:
                 finite = e.compare("olt", e.intrinsic("fabs", decoded), e.number(float("inf")))
@@ -133,7 +141,7 @@ def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[
         random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
         emit_write(body, program.sink, random)
     else:
-        emit_reduce(body, program.sink, packs)
+        emit_reduce(body, program.sink, packs, program.results_tell)
     if body.kept:
         count_masks(e, program.sink, body.kept, ".t")
     return e.lines, body.slots
@@ -189,8 +197,8 @@ def _entry(program: Program, slots: Slots) -> list[str]:
         lines.append(f"%input{i} = load ptr, ptr %input{i}.at")
     if isinstance(program.sink, Reduce) and program.sink.values:
         lines += histogram.entry(len(program.sink.values), LANES, word)
-        names = ["shift", "bin_mask", "low_mask", "prefix_shift"]
-        names += [f"prefix{i}" for i in range(len(program.sink.values))]
+        names = ["shift", "bin_mask", "low_mask"]
+        names += [f"{name}{i}" for i in range(len(program.sink.values)) for name in ("low", "extent", "high")]
         for i, name in enumerate(names):
             lines.append(f"%{name}.at = getelementptr inbounds i64, ptr %selection, i64 {i}")
             wide = f"%{name}.wide" if word == "i32" else f"%{name}"

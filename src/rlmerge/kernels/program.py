@@ -169,7 +169,8 @@ def reduce_kernel(
         result = formula(tracer.namespace, tracer.base, tracer.stack, **tracer.values)
         named = result if reduce == "several" else {field[reduce]: result}
         kind = {"sums": tracer.graph.number, "counts": tracer.graph.mask, "values": tracer.graph.number}
-        sink = Reduce(**{name: [kind[name](_node(tracer, x)) for x in _nodes(found)] for name, found in named.items()})
+        nodes = {name: [kind[name](_node(tracer, x)) for x in _nodes(found)] for name, found in named.items()}
+        sink = Reduce(**nodes, windowed=reduce == "kth")
         return tracer.program(operands, sink, zero_nonfinite)
 
     return _cached((reduce, formula, operands, signature(known), zero_nonfinite), make)

@@ -31,7 +31,11 @@ def declarations() -> str:
             "declare i64 @llvm.cttz.i64(i64, i1)",
             "declare i64 @llvm.ctpop.i64(i64)",
             f"declare i32 @llvm.vector.reduce.add.v{TURNS}i32(<{TURNS} x i32>)",
-            *(f"declare i32 @llvm.vector.reduce.{name}.{kind}({vector})" for vector, kind in kinds.items() for name in ("or", "umax")),
+            *(
+                f"declare i32 @llvm.vector.reduce.{name}.{kind}({vector})"
+                for vector, kind in kinds.items()
+                for name in ("or", "umax")
+            ),
             f"declare {_VECTOR} {PACK}.v{LANES}i32({_VECTOR}, {_MASK}, {_VECTOR})",
             f"declare {_FLOATS} {_EXPAND}(ptr, {_MASK}, {_FLOATS})",
         ]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from .emit import loop
 from .rank_bins import share
 
-LOOPS = ("pick", "place", "wipe", "give", *(f"{n}.{s}" for n in ("low", "mid") for s in ("clear", "count", "sum", "move")))
+LOOPS = (
+    "pick",
+    "place",
+    "wipe",
+    "give",
+    *(f"{n}.{s}" for n in ("low", "mid") for s in ("clear", "count", "sum", "move")),
+)
 """The loops, each of which needs a slot."""
 
 

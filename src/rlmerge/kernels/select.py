@@ -22,28 +22,57 @@ SIDE_CAPACITY = 1 << 18
 SIDE_TOTAL = 1 << 20
 """Side-list entries kept per value over all tiles: 4 MiB."""
 
-_NOTHING = {np.uint32: 0xFFFFFFFF, np.uint64: 0xFFFFFFFFFFFFFFFF}
-"""A prefix no word has, for values that are already known."""
+Window = tuple[int, int]
+"""A range [first, last) of words that a pass counts by their bits."""
+
+_NOTHING: Window = (0, 0)
+"""For values that are already known."""
+
+SAMPLED_FROM = 1 << 20
+"""Entries from which on a sample says beforehand between which magnitudes a rank will lie."""
+
+SAMPLE = 1 << 16
+"""Entries of a sample."""
+
+SAMPLE_BITS = 12
+"""Leading bits by which the entries of a sample are counted: where it matters, the pass itself counts more."""
+
+SLACK = SAMPLE // 100
+"""Entries of a sample, each way, by which a rank may be off in it: several times what chance explains."""
 
 
 @dataclass
 class Tally:
-    """Mergeable counts of one pass: ``histograms`` int64 [M, 65536] and M side lists of words, None once overflown."""
+    """Mergeable counts of one pass: ``histograms`` int64 [M, 65536] and M side lists of words, None once overflown.
+
+    These are of the words in a window, whose bins are in ``spans``; ``nonzero`` and ``above`` int64 [M] are the entries
+    that are not 0, and those above the window.
+    """
 
     histograms: np.ndarray
     side: list[list[np.ndarray] | None]
+    nonzero: np.ndarray
+    above: np.ndarray
+    spans: Sequence[slice]
     _sums: dict[int, np.ndarray] = field(default_factory=dict[int, np.ndarray])
 
     def from_top(self, i: int) -> np.ndarray:
-        """How many entries of value i lie in the first bins from the largest on, int64 [65536]; nothing may be added
-        any more."""
+        """How many entries of value i lie above the window or in its first bins from the largest on, int64 [bins];
+        nothing may be added any more."""
         if i not in self._sums:
-            self._sums[i] = np.cumsum(self.histograms[i][::-1])
+            self._sums[i] = self.above[i] + np.cumsum(self.histograms[i, self.spans[i]][::-1])
         return self._sums[i]
+
+    def holds(self, i: int, rank: int) -> bool:
+        """Whether the entry of value i with such a rank lies in the window."""
+        return bool(self.above[i] < rank <= self.above[i] + self.histograms[i, self.spans[i]].sum())
 
     def add(self, other: Tally) -> None:
         """Merge the tally of another tile."""
-        self.histograms += other.histograms
+        for mine, more, span in zip(self.histograms, other.histograms, self.spans, strict=True):
+            mine[span] += more[span]
+        self.nonzero += other.nonzero
+        self.above += other.above
         for i, (mine, more) in enumerate(zip(self.side, other.side, strict=True)):
             joined = None if mine is None or more is None else [*mine, *more]
             fits = joined is not None and sum(map(len, joined)) <= SIDE_TOTAL
@@ -53,9 +82,12 @@ class Tally:
 class Selector:
     """Finds the ranks of M values pass after pass.
 
-    For each tile of a pass: a fresh ``selection()`` for the kernel, then ``tally.add(collect(selection))``. After the
-    pass ``advance(ranks)``, until it says that ``result`` [M] is exact: infinity for rank 0, and 0 when the rank
-    exceeds the number of non-zero entries.
+    For each tile of a pass: a fresh ``selection()`` for the kernel, then ``tally.add(collect(selection, counts))`` with
+    what it counted. After the pass ``advance(ranks)``, until it says that ``result`` [M] is exact: infinity for rank 0,
+    and 0 when the rank exceeds the number of non-zero entries.
+
+    Before the first pass, ``expect`` may narrow it down to where a sample has the ranks; where they turn out not to be,
+    there is one more pass.
     """
 
     def __init__(self, dtype: np.dtype, count: int) -> None:
@@ -69,6 +101,8 @@ class Selector:
         self._started = False
         self._prefix_shift = 31 if self.dtype == np.float32 else 63
         self._shift = self._prefix_shift - 16
+        self._everything: Window = (1, 1 << self._prefix_shift)
+        self._windows = [self._everything] * count
         self.tally = self._empty()
 
     @property
@@ -77,7 +111,17 @@ class Selector:
         return self.dtype == np.float32 and self._shift == 15
 
     def _empty(self) -> Tally:
-        return Tally(np.zeros((self.count, BINS), np.int64), [[] if self._listed else None for _ in range(self.count)])
+        side = [[] if self._listed else None for _ in range(self.count)]
+        return Tally(np.zeros((self.count, BINS), np.int64), side, *np.zeros((2, self.count), np.int64), self._spans())
+
+    def _spans(self) -> list[slice]:
+        """The bins that a word in each window can have: all of them where the window is of several prefixes."""
+        spans: list[slice] = []
+        bins = 1 << (self._prefix_shift - self._shift)
+        for first, last in self._windows:
+            low, high = first >> self._shift, (last - 1 >> self._shift) + 1 if last else 0
+            spans.append(slice(low % bins, low % bins + high - low))
+        return spans
 
     def selection(self, numel: int = SIDE_CAPACITY) -> Selection:
         """Fresh arrays for a kernel call on one tile of ``numel`` elements."""
@@ -86,28 +130,29 @@ class Selector:
             shift=self._shift,
             bin_mask=(1 << (self._prefix_shift - self._shift)) - 1,
             low_mask=(1 << self._shift) - 1 if self._listed else 0,
-            prefix_shift=self._prefix_shift,
-            prefixes=tuple(self._prefixes),
+            windows=tuple(self._windows),
             histograms=np.zeros((self.count, BINS), np.int64),
             side=np.empty((self.count, capacity), self._word),
             side_counts=np.zeros(self.count, np.int64),
         )
 
-    def collect(self, selection: Selection) -> Tally:
-        """The tally of one kernel call."""
+    def collect(self, selection: Selection, counts: np.ndarray) -> Tally:
+        """The tally of one kernel call, which counted ``counts`` [2 M]."""
         capacity = selection.side.shape[1]
         side = [
             [row[:used].copy()] if self._listed and used <= capacity else None
             for row, used in zip(selection.side, selection.side_counts, strict=True)
         ]
-        return Tally(selection.histograms, side)
+        return Tally(selection.histograms, side, *counts.reshape(self.count, 2).T.copy(), self._spans())
 
     def tally_of(self, rows: Sequence[np.ndarray]) -> Tally:
         """The tally of M arrays of non-negative values, without a kernel."""
         tally = self._empty()
         for i, values in enumerate(rows):
             words = np.ascontiguousarray(values, self.dtype).view(self._word)
-            chosen = words[(words != 0) & (words >> self._word(self._prefix_shift) == self._prefixes[i])]
+            first, last = self._windows[i]
+            tally.nonzero[i], tally.above[i] = np.count_nonzero(words), np.count_nonzero(words >= last)
+            chosen = words[(words >= first) & (words < last)]
             mask = self._word((1 << (self._prefix_shift - self._shift)) - 1)
             bins = (chosen >> self._word(self._shift)) & mask
             tally.histograms[i] = np.bincount(bins.astype(np.int64), minlength=BINS)
@@ -119,45 +164,82 @@ class Selector:
     def count_nonzero(self) -> np.ndarray:
         """Non-zero entries of each value, int64 [M]; known once the first pass is complete."""
         if self.nonzero is None:
-            self.nonzero = np.asarray(self.tally.histograms.sum(axis=1))
+            self.nonzero = self.tally.nonzero
         return self.nonzero
+
+    def sampling(self) -> Selection:
+        """Fresh arrays for a kernel call on a sample, which counts few bins."""
+        shift = self._everything[1].bit_length() - 1 - SAMPLE_BITS
+        return Selection(
+            shift=shift,
+            bin_mask=(1 << SAMPLE_BITS) - 1,
+            low_mask=0,
+            windows=(self._everything,) * self.count,
+            histograms=np.zeros((self.count, BINS), np.int64),
+            side=np.empty((self.count, 0), self._word),
+            side_counts=np.zeros(self.count, np.int64),
+        )
+
+    def expect(self, sample: Selection, ranks: Sequence[np.ndarray], numel: int) -> None:
+        """Look only for ranks [M] of ``numel`` entries, in the first pass, around where those of a sample are.
+
+        ``sample`` has counted ``SAMPLE`` evenly spread entries, ``ranks`` are all that will be asked for.
+        """
+        bins, limit = 1 << SAMPLE_BITS, self._everything[1]
+        for i in range(self.count):
+            from_top = np.cumsum(sample.histograms[i, bins - 1 :: -1])
+            nonzero = int(from_top[-1])
+            first, last = limit, 0
+            for rank in ranks:
+                place = int(rank[i]) * SAMPLE / numel
+                if not 0 < place < nonzero + SLACK:
+                    continue
+                low, high = np.searchsorted(from_top, (min(place + SLACK, nonzero), max(place - SLACK, 1)))
+                first = min(first, (bins - 1 - int(low)) << sample.shift if place + SLACK < nonzero else 0)
+                last = max(last, (bins - int(high)) << sample.shift if place > SLACK else limit)
+            self._windows[i] = (max(1, first), last) if first < last else _NOTHING
+        self.tally = self._empty()
 
     def advance(self, ranks: np.ndarray) -> bool:
         """Use the finished pass for the r-th largest, ``ranks`` [M]; True when every result is exact."""
         if not self._started:
-            self._started = True
             nonzero = self.count_nonzero()
             self.result = np.where(np.asarray(ranks) <= 0, np.inf, 0.0)
             self._left = {i: int(r) for i, r in enumerate(ranks) if 0 < r <= nonzero[i]}
-        narrowed = {i: self._narrow(i, rank) for i, rank in self._left.items()}
-        self._left = {i: rank for i, rank in narrowed.items() if rank}
+            if not all(self.tally.holds(i, rank) for i, rank in self._left.items()):
+                self._windows = [self._everything] * self.count
+                self.tally = self._empty()
+                return False
+            self._started = True
+        self._left = {i: rank for i, rank in self._left.items() if not self._narrow(i, rank)}
         for i in range(self.count):
             if i not in self._left:
-                self._prefixes[i] = _NOTHING[self._word]
+                self._windows[i] = _NOTHING
         if not self._left:
             return True
         self._prefix_shift, self._shift = self._shift, max(0, self._shift - 16)
         self.tally = self._empty()
         return False
 
-    def _narrow(self, i: int, rank: int) -> int:
-        """Find the bin of value i: the rank left to find inside it, or 0 when the value itself is known."""
+    def _narrow(self, i: int, rank: int) -> bool:
+        """Find the bin of value i; whether the value itself is known."""
         from_top = self.tally.from_top(i)
         position = int(np.searchsorted(from_top, rank))
-        rank -= int(from_top[position - 1]) if position else 0
         width = self._prefix_shift - self._shift
-        prefix = (self._prefixes[i] << width) | (BINS - 1 - position)
+        prefix = (self._prefixes[i] << width) | (self.tally.spans[i].stop - 1 - position)
         self._prefixes[i] = prefix
+        self._windows[i] = max(1, prefix << self._shift), prefix + 1 << self._shift
         if self._shift == 0:
             self.result[i] = self._value(prefix)
-            return 0
+            return True
         side = self.tally.side[i]
         if side is None:
-            return rank
+            return False
+        rank -= int(from_top[position - 1] if position else self.tally.above[i])
         words = np.concatenate([*side, np.zeros(0, self._word)])
         inside = np.sort(words[(words >> self._word(self._shift)) == prefix])[::-1]
         self.result[i] = self._value(int(inside[rank - 1]) if rank <= len(inside) else prefix << self._shift)
-        return 0
+        return True
 
     def _value(self, word: int) -> float:
         return float(np.array(word, self._word).view(self.dtype))

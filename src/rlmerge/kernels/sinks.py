@@ -59,11 +59,16 @@ class Write:
 
 @dataclass(frozen=True)
 class Reduce:
-    """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, selection histograms of ``values`` >= 0."""
+    """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, selection histograms of ``values`` >= 0.
+
+    ``windowed`` ones also count, behind ``counts``, how many entries of each value are not 0, and how many lie above
+    its window.
+    """
 
     sums: Sequence[Node] = ()
     counts: Sequence[Node] = ()
     values: Sequence[Node] = ()
+    windowed: bool = False
 
 
 @dataclass
@@ -92,6 +97,18 @@ class Body:
             total = e.let(f"select {e.mask} {only}, {kind} {total}, {kind} {before}")
         e.do(f"store{volatile} {kind} {total}, ptr {slot}")
 
+    def add_product(self, x: str, y: str, only: str | None = None) -> None:
+        """Add the products of two ``real`` vectors, in the lanes of mask ``only``, to the next accumulator."""
+        e = self.emitter
+        slot = self._slot("sum", self.slots.sums)
+        self.slots.sums += 1
+        volatile = " volatile" if self.tail else ""
+        before = e.let(f"load{volatile} {e.reals}, ptr {slot}")
+        total = e.multiply_add(x, y, before)
+        if only is not None:
+            total = e.select(only, total, before)
+        e.do(f"store{volatile} {e.reals} {total}, ptr {slot}")
+
     def keep(self, mask: str) -> None:
         """Keep a mask until the end of the block, in a bit a lane; one of a remainder is counted where it is met."""
         e = self.emitter
@@ -105,9 +122,12 @@ class Body:
 
     def track_largest(self, which: str, value: str) -> None:
         """Remember the largest magnitude word, from which NaN and infinity are recognised afterwards."""
+        self.track_largest_word(which, self.magnitude_word(value))
+
+    def track_largest_word(self, which: str, magnitude: str) -> None:
+        """The same of words."""
         e = self.emitter
         kind = e.vector(e.word)
-        magnitude = self.magnitude_word(value)
         slot = f"%largest.{which}{'.t' if self.tail else ''}"
         old = e.let(f"load {kind}, ptr {slot}")
         more = e.let(f"icmp ugt {kind} {magnitude}, {old}")
@@ -155,13 +175,10 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     moved = e.let(f"fsub {e.reals} {final}, {base}")
     asked = e.let(f"fsub {e.reals} {merged}, {base}")
     for unique, delta in zip(uniques, deltas, strict=True):
-        wanted = e.let(f"fmul {e.reals} {asked}, {delta}")
-        product = e.let(f"fmul {e.reals} {moved}, {delta}")
-        square = e.let(f"fmul {e.reals} {delta}, {delta}")
-        for summed in (wanted, product, square):
-            body.add_sum(summed, e.real, unique)
-        for summed in (product, square):
-            body.add_sum(summed, e.real)
+        for x in (asked, moved, delta):
+            body.add_product(x, delta, unique)
+        for x in (moved, delta):
+            body.add_product(x, delta)
 
 
 def count_masks(e: Emitter, sink: Write | Reduce, masks: Sequence[str], suffix: str = "") -> int:
@@ -191,15 +208,23 @@ def add_bits(e: Emitter, word: str, slot: str) -> None:
     e.do(f"store i64 {total}, ptr {slot}")
 
 
-def emit_reduce(body: Body, sink: Reduce, packs: bool) -> None:
-    """Accumulate sums, counts and histograms; ``packs`` as for ``hold``."""
+def emit_reduce(body: Body, sink: Reduce, packs: bool, tells: bool) -> None:
+    """Accumulate sums, counts and histograms; ``packs`` as for ``hold``. With ``tells`` the largest value is kept."""
     e = body.emitter
     for node in sink.sums:
         body.add_sum(e.value(node), "double")
     for node in sink.counts:
         body.keep(e.value(node))
-    for index, node in enumerate(sink.values):
-        hold(e, index, body.magnitude_word(e.value(node)), packs)
+    words = [body.magnitude_word(e.value(node)) for node in sink.values]
+    for index, word in enumerate(words):
+        if tells:
+            body.track_largest_word("in", word)
+        if sink.windowed:
+            kind = e.vector(e.word)
+            body.keep(e.let(f"icmp ne {kind} {word}, zeroinitializer"))
+            body.keep(e.let(f"icmp uge {kind} {word}, {e.splat(e.word, f'%high{index}')}"))
+    if words:
+        hold(e, words, packs)
 
 
 def encode(e: Emitter, value: str, dtype: DType, random: str | None) -> str:

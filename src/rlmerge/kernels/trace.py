@@ -6,7 +6,7 @@ unrolled). ``TraceNamespace`` is the ``xp`` a formula sees while it is traced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 Number = int | float
@@ -293,3 +293,23 @@ def _fold(combine: Callable[[Any, Any], Any], x: Any) -> Any:
     for k in range(1, len(x)):
         total = combine(total, x[k])
     return total
+
+
+_CARRYING = {"add": 2, "sub": 2, "mul": 2, "div": 1, "neg": 1, "abs": 1, "sqrt": 1}
+"""Operations whose result is not finite where one of the first so many operands is not, and how many these are."""
+
+
+def carried(roots: Iterable[Node]) -> set[int]:
+    """Which weights leave no root finite, at a coordinate where they are NaN or infinite themselves."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        node = waiting.pop()
+        if node.index in seen:
+            continue
+        seen.add(node.index)
+        if node.op == "weight":
+            found.add(node.data)
+        waiting += node.inputs[: _CARRYING.get(node.op, 0)]
+    return found

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlmerge.errors import RequestError
-from rlmerge.kernels.select import Selector, Tally
+from rlmerge.kernels.select import SAMPLE, Selector, Tally
 from rlmerge.methods import Statistic
 
 from .backend import Binding, Reducer
@@ -21,6 +21,10 @@ class Accumulator(Protocol):
 
     def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Told of every reducer before the pass."""
+        ...
+
+    def expect(self, reducer: Reducer, tile: Tile, values: Mapping[str, Any], twins: Sequence[Accumulator]) -> None:
+        """Told of the one tile that will be cut into those of a first pass, which ``twins`` will resume."""
         ...
 
     def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
@@ -53,6 +57,9 @@ def accumulator(statistic: Statistic) -> Accumulator:
 class _Unprepared:
     def prepare(self, binding: Binding, reducer: Reducer) -> None:
         """Sums, counts and rows need to know nothing beforehand."""
+
+    def expect(self, reducer: Reducer, tile: Tile, values: Mapping[str, Any], twins: Sequence[Accumulator]) -> None:
+        """They look at everything."""
 
     @property
     def first_tally(self) -> Tally | None:
@@ -161,6 +168,18 @@ class _Kth:
                 "a threshold over the whole model needs one arithmetic precision, but some tensors are float64",
                 hint="Set dtype: float64.",
             )
+
+    def expect(self, reducer: Reducer, tile: Tile, values: Mapping[str, Any], twins: Sequence[Accumulator]) -> None:
+        """Look closely only at magnitudes around those that a sample has at the ranks of all."""
+        if self.begun or self.selector is None:
+            return
+        found = reducer.sample(self.selector, tile)
+        if found is not None:
+            sample, counted = found
+            nonzero = np.rint(counted * (tile.count / SAMPLE)).astype(np.int64)
+            asked = [self, *(twin for twin in twins if isinstance(twin, _Kth))]
+            ranks = [np.asarray(each.rank(tile.count, nonzero, values)) for each in asked]
+            self.selector.expect(sample, ranks, tile.count)
 
     def partial(self, reducer: Reducer, tile: Tile, inputs: Sequence[Any]) -> tuple[Any, bool]:
         assert self.selector is not None

@@ -15,6 +15,7 @@ import numpy as np
 
 from rlmerge.checkpoint import Source
 from rlmerge.kernels.dtypes import DType
+from rlmerge.kernels.jit import Selection
 from rlmerge.kernels.program import Operands
 from rlmerge.kernels.random import stream_key
 from rlmerge.kernels.rounding import Rounding
@@ -141,6 +142,13 @@ class Reducer(Protocol):
 
     def tally(self, selector: Selector, tile: Tile, inputs: Sequence[Any]) -> tuple[Tally, bool]:
         """Histograms for the selector's current pass."""
+        ...
+
+    def sample(self, selector: Selector, tile: Tile) -> tuple[Selection, np.ndarray] | None:
+        """For ``Selector.expect``: what counted a sample of a tile that is read, and entries [M] of it that are not 0.
+
+        None where that is of no use.
+        """
         ...
 
 

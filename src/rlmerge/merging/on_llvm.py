@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,18 @@ from rlmerge.kernels.dtypes import FLOAT32, DType
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call, Counts, Kernel, Selection
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.ranks import Ranking
-from rlmerge.kernels.select import Selector, Tally
+from rlmerge.kernels.select import SAMPLE, SAMPLED_FROM, Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
 from rlmerge.kernels.values import Extra, Uniform, parameters
 
 from .backend import Binding, Keys, Merger, Numbers, Reducer, Storing, together
 from .on_numpy import Decoded, NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
-from .reading import read_through
+from .reading import read_sample, read_through
 from .tiles import Tile
+
+
+PIECES = 64
+"""Pieces of a sample."""
 
 
 class _Compiled:
@@ -195,7 +200,7 @@ class LlvmReducer(NumpyReducer):
         bad = False
         for found, selection in self._found(tile, inputs, selector):
             assert selection is not None, "it was asked for"
-            tally = selector.collect(selection)
+            tally = selector.collect(selection, found.counts)
             bad |= found.nonfinite_in
             if total is None:
                 total = tally
@@ -203,6 +208,14 @@ class LlvmReducer(NumpyReducer):
                 total.add(tally)
         assert total is not None
         return total, bad
+
+    def sample(self, selector: Selector, tile: Tile) -> tuple[Selection, np.ndarray] | None:
+        """What counts a sample of a tile that is read, and the entries that are not 0; None where it is of no use."""
+        if tile.count < SAMPLED_FROM:
+            return None
+        sample = selector.sampling()
+        call = self.run.bound.call(SAMPLE, tile.start, None, SAMPLE // PIECES, SAMPLE // PIECES, sample)
+        return (sample, call.counts.sum(axis=0)[::2]) if read_sample(tile, [call], PIECES, SAMPLE // PIECES) else None
 
     def _found(
         self, tile: Tile, inputs: Sequence[np.ndarray], selector: Selector | None = None
@@ -212,11 +225,16 @@ class LlvmReducer(NumpyReducer):
             selection = None if selector is None else selector.selection(tile.count)
             call = self.run.bound.call(tile.count, tile.start, None, tile.block, tile.block, selection)
             read_through(tile, [call], tile.block)
-            yield call.found(list), selection
+            yield call.found(partial(_arrays, tile)), selection
             return
         for group, arrays in self.groups(tile, inputs):
             selection = None if selector is None else selector.selection(group.count)
             yield self.run(group, arrays, group.block, selection=selection), selection
+
+
+def _arrays(tile: Tile) -> list[np.ndarray]:
+    """A tile's inputs."""
+    return [source.read(tile.start, tile.stop) for source in tile.inputs]
 
 
 class LlvmBackend(NumpyBackend):

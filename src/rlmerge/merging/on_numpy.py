@@ -12,7 +12,7 @@ from rlmerge.checkpoint import Source
 from rlmerge.kernels import random
 from rlmerge.kernels.account import account
 from rlmerge.kernels.dtypes import DType, decode
-from rlmerge.kernels.jit import BLOCK
+from rlmerge.kernels.jit import BLOCK, Selection
 from rlmerge.kernels.namespace import NumpyNamespace
 from rlmerge.kernels.program import Operands, rows_of
 from rlmerge.kernels.rounding import encode
@@ -232,6 +232,10 @@ class NumpyReducer(NumpyFormula):
                 tally.add(selector.tally_of(rows_of(self.flat(piece, group.start + offset))))
                 bad |= not piece.finite
         return tally, bad
+
+    def sample(self, selector: Selector, tile: Tile) -> tuple[Selection, np.ndarray] | None:
+        """None: what reads whole tiles takes no samples."""
+        return None
 
     def rows(self, tile: Tile, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
         """Row-wise values float64 [M, rows of the tile], computed in groups of rows that depend on the tensor alone."""

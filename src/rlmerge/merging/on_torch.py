@@ -17,6 +17,7 @@ from rlmerge.checkpoint import InputFile, Source
 from rlmerge.kernels import random
 from rlmerge.kernels.dtypes import BFLOAT16, BY_NAME, FLOAT16, DType
 from rlmerge.kernels.histogram import BINS
+from rlmerge.kernels.jit import Selection
 from rlmerge.kernels.program import is_traceable
 from rlmerge.kernels.random import HIGH_WORD, MIXER
 from rlmerge.kernels.rounding import encode
@@ -242,6 +243,9 @@ class _TorchReducer(_Formula):
         found, bad = self._results(tile, inputs)
         return np.sum([[int(row.count_nonzero()) for row in rows] for rows in found], axis=0), bad
 
+    def sample(self, selector: Selector, tile: Tile) -> tuple[Selection, np.ndarray] | None:
+        return None
+
     def rows(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[np.ndarray, bool]:
         return self.on_host.rows(tile, [_to_numpy(x) for x in inputs])
 
@@ -259,14 +263,18 @@ class _TorchReducer(_Formula):
         asked = selector.selection(0)
         histograms = np.zeros((len(rows), BINS), np.int64)
         side: list[list[np.ndarray] | None] = []
-        for index, (row, prefix) in enumerate(zip(rows, asked.prefixes, strict=True)):
+        counts = np.zeros((2, len(rows)), np.int64)
+        for index, (row, (first, last)) in enumerate(zip(rows, asked.windows, strict=True)):
             words = row.to(self.real).contiguous().view(torch.int32 if self.real == torch.float32 else torch.int64)
-            chosen = words[(words != 0) & ((words >> asked.prefix_shift) == prefix)]
+            # The last word of a window may be beyond what an integer with a sign can be.
+            above = words > last - 1
+            counts[:, index] = int(torch.count_nonzero(words)), int(torch.count_nonzero(above))
+            chosen = words[(words >= first) & ~above]
             bins = (chosen >> asked.shift) & asked.bin_mask
             histograms[index] = torch.bincount(bins, minlength=BINS).cpu().numpy()
             listed = chosen[(chosen & asked.low_mask) != 0].cpu().numpy().view(np.uint32) if asked.low_mask else None
             side.append(None if listed is None else [listed])
-        return Tally(histograms, side)
+        return Tally(histograms, side, *counts, selector.tally.spans)
 
     def _results(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[list[list[torch.Tensor]], bool]:
         found: list[list[torch.Tensor]] = []

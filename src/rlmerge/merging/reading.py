@@ -19,6 +19,9 @@ from .tiles import Tile
 _APART = 320
 """Bytes between the blocks of two inputs, so that equal places in them do not share a set of the cache."""
 
+_GOLDEN = 0.381966
+"""Share of a row by which the next piece of a sample begins later in its own: no few steps lead back."""
+
 _own = threading.local()
 
 
@@ -46,6 +49,27 @@ def read_through(
         if place.fd < 0:
             source.release(tile.start, tile.stop)
     return digests
+
+
+def read_sample(tile: Tile, calls: Sequence[Step], pieces: int, step: int) -> bool:
+    """Run ``calls`` on so many pieces of ``step`` elements that are spread over a tile; whether that was possible.
+
+    It is where all of the inputs are files of this machine, and at hand: elsewhere it would wait for the disk.
+    """
+    if not all(_is_at_hand(source, tile) for source in tile.inputs):
+        return False
+    inputs, _kept = _places(tile, own_memory("blocks", reading_memory(tile.inputs)))
+    # Pieces that begin at other columns each time see all of them.
+    stride = (tile.count - step) // (pieces - 1)
+    columns = max(1, tile.job.columns)
+    stride -= min((stride - int(_GOLDEN * columns)) % columns, stride // 2)
+    return run_blocks(calls, inputs, pieces * step, tile.start, step, False, stride) is not None
+
+
+def _is_at_hand(source: Source, tile: Tile) -> bool:
+    """Whether elements of a source can be read without waiting, as far as its first and last ones tell."""
+    ends = (source.place(tile.start), source.place(tile.stop - 1))
+    return all(place is not None and place.file.is_cached(place.offset) for place in ends)
 
 
 def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:

@@ -30,6 +30,7 @@ from .tiles import MATRIX_TILE, Tile, cut
 
 Found = dict[str, np.ndarray]
 _Open = dict[str, tuple[Statistic, Accumulator]]
+_Twins = dict[str, list[tuple[Statistic, Accumulator]]]
 
 SCOPE = "\x1e"
 """What the names of statistics over a scope begin with: no tensor's name holds control characters."""
@@ -143,7 +144,7 @@ class Statistics:
                 open_[statistic.name] = (statistic, accumulator(statistic))
         twins = _twins(open_, self._resume(jobs, open_, numel, first, store))
         while open_:
-            self._pass(jobs, open_)
+            self._pass(jobs, open_, first, twins)
             passed = list(open_.values())
             for statistic, gathered in passed:
                 tally = gathered.first_tally
@@ -156,7 +157,9 @@ class Statistics:
                     open_[twin.name] = (twin, other)
             self._advance(jobs, list(open_.values()), open_, numel, first, store)
 
-    def _resume(self, jobs: Sequence[Job], open_: _Open, numel: int, first: Mapping[str, Any], store: Found) -> set[str]:
+    def _resume(
+        self, jobs: Sequence[Job], open_: _Open, numel: int, first: Mapping[str, Any], store: Found
+    ) -> set[str]:
         """Take up selections whose first pass another recipe made; their names."""
         resumed: set[str] = set()
         for statistic, gathered in list(open_.values()):
@@ -184,7 +187,7 @@ class Statistics:
                 if self.pool is not None:
                     self.pool.keep(jobs, statistic, value)
 
-    def _pass(self, jobs: Sequence[Job], open_: Mapping[str, tuple[Statistic, Accumulator]]) -> None:
+    def _pass(self, jobs: Sequence[Job], open_: _Open, values: Mapping[str, Any], twins: _Twins) -> None:
         rows = any(statistic.reduce == "rows" for statistic, _ in open_.values())
         reducers = {
             job.name: {name: self._reducer(statistic, job, gathered) for name, (statistic, gathered) in open_.items()}
@@ -202,6 +205,11 @@ class Statistics:
         # Blocks are read once for each statistic, so that for several a tile that is mapped once costs less.
         reads = len(open_) == 1 and all(each.reads for found in reducers.values() for each in found.values())
         reads = reads and not rows and all(job_is_even(job) and not job.by_rows for job in jobs)
+        if reads and len(jobs) == 1 and self.pool is None:
+            whole = Tile(jobs[0], 0, jobs[0].output.numel)
+            for name, (_, gathered) in open_.items():
+                others = [twin for _, twin in twins.get(name, ())]
+                gathered.expect(reducers[jobs[0].name][name], whole, values, others)
         for tile, partials in self.workers.map(tiles, work, reads=reads):
             if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(tile)
@@ -229,10 +237,10 @@ def wide_stages(stages: Stages) -> int:
     return max((i + 1 for i, stage in enumerate(stages) if any(s.over == "model" for s in stage)), default=0)
 
 
-def _twins(open_: _Open, resumed: Collection[str]) -> dict[str, list[tuple[Statistic, Accumulator]]]:
+def _twins(open_: _Open, resumed: Collection[str]) -> _Twins:
     """Take selections out of ``open_`` that are made from the values of an earlier one, by that one's name."""
     first: dict[Any, str] = {}
-    twins: dict[str, list[tuple[Statistic, Accumulator]]] = {}
+    twins: _Twins = {}
     for name, (statistic, gathered) in list(open_.items()):
         if statistic.reduce == "kth" and name not in resumed:
             leader = first.setdefault((statistic.formula, statistic.over), name)

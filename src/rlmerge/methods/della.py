@@ -86,9 +86,7 @@ def keep_probability(xp: Any, base: Any, tau: Any, *, density: Any, epsilon: Any
 def spreads(*, density: Any, epsilon: Any, rank_nonzero: bool) -> list[Spread]:
     """The same probabilities by rank, an expert each; a density of 0 or 1 leaves nothing to spread."""
     pairs = zip(np.asarray(density, np.float64), np.asarray(epsilon, np.float64), strict=True)
-    return [
-        Spread(float(share), float(spread) if 0 < share < 1 else 0.0, not rank_nonzero) for share, spread in pairs
-    ]
+    return [Spread(float(share), float(spread) if 0 < share < 1 else 0.0, not rank_nonzero) for share, spread in pairs]
 
 
 def della_formula(
