@@ -8,6 +8,7 @@ inputs), a second pass counts the low bits of that bin only; float64 takes up to
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,15 +42,18 @@ SLACK = SAMPLE // 100
 """Entries of a sample, each way, by which a rank may be off in it: several times what chance explains."""
 
 
+_own = threading.local()
+
+
 @dataclass
 class Tally:
-    """Mergeable counts of one pass: ``histograms`` int64 [M, 65536] and M side lists of words, None once overflown.
+    """Mergeable counts of one pass: M histograms, int64, and M side lists of words, None once overflown.
 
     These are of the words in a window, whose bins are in ``spans``; ``nonzero`` and ``above`` int64 [M] are the entries
     that are not 0, and those above the window.
     """
 
-    histograms: np.ndarray
+    histograms: list[np.ndarray]
     side: list[list[np.ndarray] | None]
     nonzero: np.ndarray
     above: np.ndarray
@@ -60,23 +64,36 @@ class Tally:
         """How many entries of value i lie above the window or in its first bins from the largest on, int64 [bins];
         nothing may be added any more."""
         if i not in self._sums:
-            self._sums[i] = self.above[i] + np.cumsum(self.histograms[i, self.spans[i]][::-1])
+            self._sums[i] = self.above[i] + np.cumsum(self.histograms[i][::-1])
         return self._sums[i]
 
     def holds(self, i: int, rank: int) -> bool:
         """Whether the entry of value i with such a rank lies in the window."""
-        return bool(self.above[i] < rank <= self.above[i] + self.histograms[i, self.spans[i]].sum())
+        return bool(self.above[i] < rank <= self.above[i] + self.histograms[i].sum())
 
     def add(self, other: Tally) -> None:
         """Merge the tally of another tile."""
-        for mine, more, span in zip(self.histograms, other.histograms, self.spans, strict=True):
-            mine[span] += more[span]
+        for mine, more in zip(self.histograms, other.histograms, strict=True):
+            mine += more
         self.nonzero += other.nonzero
         self.above += other.above
         for i, (mine, more) in enumerate(zip(self.side, other.side, strict=True)):
             joined = None if mine is None or more is None else [*mine, *more]
             fits = joined is not None and sum(map(len, joined)) <= SIDE_TOTAL
             self.side[i] = joined if fits else None
+
+
+def _zeros(count: int) -> np.ndarray:
+    """Histograms of nothing, int64 [count, 65536]: what this thread gave back, if there is any."""
+    spare: dict[int, np.ndarray] = getattr(_own, "spare", {})
+    return spare.pop(count) if count in spare else np.zeros((count, BINS), np.int64)
+
+
+def _give_back(histograms: np.ndarray, spans: Sequence[slice]) -> None:
+    """Keep histograms, that hold counts in ``spans`` alone, for this thread's next tile."""
+    for row, span in zip(histograms, spans, strict=True):
+        row[span] = 0
+    _own.spare = {len(histograms): histograms}
 
 
 class Selector:
@@ -103,7 +120,18 @@ class Selector:
         self._shift = self._prefix_shift - 16
         self._everything: Window = (1, 1 << self._prefix_shift)
         self._windows = [self._everything] * count
-        self.tally = self._empty()
+        self._tally: Tally | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What this pass has counted so far."""
+        if self._tally is None:
+            self._tally = self._empty()
+        return self._tally
+
+    @tally.setter
+    def tally(self, tally: Tally) -> None:
+        self._tally = tally
 
     @property
     def _listed(self) -> bool:
@@ -112,9 +140,11 @@ class Selector:
 
     def _empty(self) -> Tally:
         side = [[] if self._listed else None for _ in range(self.count)]
-        return Tally(np.zeros((self.count, BINS), np.int64), side, *np.zeros((2, self.count), np.int64), self._spans())
+        spans = self.spans()
+        histograms = [np.zeros(span.stop - span.start, np.int64) for span in spans]
+        return Tally(histograms, side, *np.zeros((2, self.count), np.int64), spans)
 
-    def _spans(self) -> list[slice]:
+    def spans(self) -> list[slice]:
         """The bins that a word in each window can have: all of them where the window is of several prefixes."""
         spans: list[slice] = []
         bins = 1 << (self._prefix_shift - self._shift)
@@ -131,19 +161,22 @@ class Selector:
             bin_mask=(1 << (self._prefix_shift - self._shift)) - 1,
             low_mask=(1 << self._shift) - 1 if self._listed else 0,
             windows=tuple(self._windows),
-            histograms=np.zeros((self.count, BINS), np.int64),
+            histograms=_zeros(self.count),
             side=np.empty((self.count, capacity), self._word),
             side_counts=np.zeros(self.count, np.int64),
         )
 
     def collect(self, selection: Selection, counts: np.ndarray) -> Tally:
-        """The tally of one kernel call, which counted ``counts`` [2 M]."""
+        """The tally of one kernel call, which counted ``counts`` [2 M]; nobody may use the selection any more."""
         capacity = selection.side.shape[1]
         side = [
             [row[:used].copy()] if self._listed and used <= capacity else None
             for row, used in zip(selection.side, selection.side_counts, strict=True)
         ]
-        return Tally(selection.histograms, side, *counts.reshape(self.count, 2).T.copy(), self._spans())
+        spans = self.spans()
+        histograms = [row[span].copy() for row, span in zip(selection.histograms, spans, strict=True)]
+        _give_back(selection.histograms, spans)
+        return Tally(histograms, side, *counts.reshape(self.count, 2).T.copy(), spans)
 
     def tally_of(self, rows: Sequence[np.ndarray]) -> Tally:
         """The tally of M arrays of non-negative values, without a kernel."""
@@ -155,7 +188,7 @@ class Selector:
             chosen = words[(words >= first) & (words < last)]
             mask = self._word((1 << (self._prefix_shift - self._shift)) - 1)
             bins = (chosen >> self._word(self._shift)) & mask
-            tally.histograms[i] = np.bincount(bins.astype(np.int64), minlength=BINS)
+            tally.histograms[i] += np.bincount(bins.astype(np.int64), minlength=BINS)[tally.spans[i]]
             if self._listed:
                 low = self._word((1 << self._shift) - 1)
                 tally.side[i] = [chosen[(chosen & low) != 0]]
@@ -175,7 +208,7 @@ class Selector:
             bin_mask=(1 << SAMPLE_BITS) - 1,
             low_mask=0,
             windows=(self._everything,) * self.count,
-            histograms=np.zeros((self.count, BINS), np.int64),
+            histograms=_zeros(self.count),
             side=np.empty((self.count, 0), self._word),
             side_counts=np.zeros(self.count, np.int64),
         )
@@ -198,7 +231,8 @@ class Selector:
                 first = min(first, (bins - 1 - int(low)) << sample.shift if place + SLACK < nonzero else 0)
                 last = max(last, (bins - int(high)) << sample.shift if place > SLACK else limit)
             self._windows[i] = (max(1, first), last) if first < last else _NOTHING
-        self.tally = self._empty()
+        _give_back(sample.histograms, [slice(0, bins)] * self.count)
+        self._tally = None
 
     def advance(self, ranks: np.ndarray) -> bool:
         """Use the finished pass for the r-th largest, ``ranks`` [M]; True when every result is exact."""
@@ -208,7 +242,7 @@ class Selector:
             self._left = {i: int(r) for i, r in enumerate(ranks) if 0 < r <= nonzero[i]}
             if not all(self.tally.holds(i, rank) for i, rank in self._left.items()):
                 self._windows = [self._everything] * self.count
-                self.tally = self._empty()
+                self._tally = None
                 return False
             self._started = True
         self._left = {i: rank for i, rank in self._left.items() if not self._narrow(i, rank)}
@@ -218,7 +252,7 @@ class Selector:
         if not self._left:
             return True
         self._prefix_shift, self._shift = self._shift, max(0, self._shift - 16)
-        self.tally = self._empty()
+        self._tally = None
         return False
 
     def _narrow(self, i: int, rank: int) -> bool:

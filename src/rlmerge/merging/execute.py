@@ -162,9 +162,11 @@ class Executor:
             nothing = [None] * len(merges)
             self._enqueue(_Piece(Tile(task.jobs[0], 0, 0), merges, _done(([None] * len(merges), ())), nothing, True))
             return
-        merges = [self._merge(lane, job) for lane, job in zip(self.lanes, task.jobs, strict=True)]
+        merging = [self._merge(lane, job) for lane, job in zip(self.lanes, task.jobs, strict=True)]
+        merges = [merge for merge, _ in merging]
         work = TileWork(merges, self.digested)
-        for tile in self.workers.prefetched(tiles):
+        # What a scan has read is at hand.
+        for tile in tiles if any(scanned for _, scanned in merging) else self.workers.prefetched(tiles):
             buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
 
             future = self.workers.submit(tile, partial(_run, work, buffers), reads=work.reads)
@@ -179,15 +181,16 @@ class Executor:
         size = first.output.numel if any(job.whole for job in task.jobs) else self.sizing.tile
         return cut(first, size, by_rows=any(job.by_rows for job in task.jobs))
 
-    def _merge(self, lane: Lane, job: Job) -> TileMerge:
+    def _merge(self, lane: Lane, job: Job) -> tuple[TileMerge, bool]:
+        """How a lane merges a job, and whether all of the tensor was read to know that."""
         if job.method is None or (self.checked and self.options.on_nonfinite == "keep" and _is_shared_mask(job)):
             # Masks of -inf, which every model shares, are no numbers to compute with.
-            return TileMerge(job, None)
-        lane.statistics.scan(job)
+            return TileMerge(job, None), False
+        scanned = lane.statistics.scan(job)
         values = lane.statistics.values(job)
         sampled = lane.sink.sampled and job.output.numel > SAMPLE and not (job.whole or job.by_rows or job.extras)
         merger, *quiet = lane.statistics.mergers(job, values, True, *([False] if sampled else []))
-        return TileMerge(job, merger, *lane.statistics.report(job, values), *quiet)
+        return TileMerge(job, merger, *lane.statistics.report(job, values), *quiet), scanned
 
     def _buffer(self, lane: Lane, merge: TileMerge, tile: Tile) -> _Buffer | None:
         """Where a lane's tile is merged into: memory of its sink, or of the pool."""

@@ -24,7 +24,7 @@ from .reading import read_sample, read_through
 from .tiles import Tile
 
 
-PIECES = 64
+PIECES = 32
 """Pieces of a sample."""
 
 

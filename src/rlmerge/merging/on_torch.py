@@ -260,8 +260,8 @@ class _TorchReducer(_Formula):
         return total, bad
 
     def _tally(self, selector: Selector, rows: Sequence[torch.Tensor]) -> Tally:
-        asked = selector.selection(0)
-        histograms = np.zeros((len(rows), BINS), np.int64)
+        asked, spans = selector.selection(0), selector.spans()
+        histograms: list[np.ndarray] = []
         side: list[list[np.ndarray] | None] = []
         counts = np.zeros((2, len(rows)), np.int64)
         for index, (row, (first, last)) in enumerate(zip(rows, asked.windows, strict=True)):
@@ -271,10 +271,10 @@ class _TorchReducer(_Formula):
             counts[:, index] = int(torch.count_nonzero(words)), int(torch.count_nonzero(above))
             chosen = words[(words >= first) & ~above]
             bins = (chosen >> asked.shift) & asked.bin_mask
-            histograms[index] = torch.bincount(bins, minlength=BINS).cpu().numpy()
+            histograms.append(torch.bincount(bins, minlength=BINS).cpu().numpy()[spans[index]])
             listed = chosen[(chosen & asked.low_mask) != 0].cpu().numpy().view(np.uint32) if asked.low_mask else None
             side.append(None if listed is None else [listed])
-        return Tally(histograms, side, *counts, selector.tally.spans)
+        return Tally(histograms, side, *counts, spans)
 
     def _results(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[list[list[torch.Tensor]], bool]:
         found: list[list[torch.Tensor]] = []

@@ -88,10 +88,9 @@ class Statistics:
             store[statistic.name] = np.asarray(found[0])
         return True
 
-    def scan(self, job: Job) -> None:
-        """Gather the remaining stages for one job."""
-        for stage in job.stages[wide_stages(job.stages) :]:
-            self._scan([job], stage, self._store(job))
+    def scan(self, job: Job) -> bool:
+        """Gather the remaining stages for one job; whether all of its inputs were read for that."""
+        return any([self._scan([job], stage, self._store(job)) for stage in job.stages[wide_stages(job.stages) :]])
 
     def forget(self, job: Job) -> None:
         """Drop what only the merge of this job needed: matrices, and as many row-wise values as the tensor has rows."""
@@ -127,8 +126,8 @@ class Statistics:
         markers = {name: job.extras.get(name) for name in _method(job).inputs}
         return {**job.values, **markers, **found}
 
-    def _scan(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> None:
-        """Gather ``stage`` over all tiles of ``jobs``, in as many passes as it takes."""
+    def _scan(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> bool:
+        """Gather ``stage`` over all tiles of ``jobs``, in as many passes as it takes; whether it took any."""
         first = self._so_far(jobs[0])
         numel = sum(job.output.numel for job in jobs)
         open_: _Open = {}
@@ -143,6 +142,7 @@ class Statistics:
             else:
                 open_[statistic.name] = (statistic, accumulator(statistic))
         twins = _twins(open_, self._resume(jobs, open_, numel, first, store))
+        reads = bool(open_)
         while open_:
             self._pass(jobs, open_, first, twins)
             passed = list(open_.values())
@@ -156,6 +156,7 @@ class Statistics:
                     other.resume(jobs[0].operands.real, tally)
                     open_[twin.name] = (twin, other)
             self._advance(jobs, list(open_.values()), open_, numel, first, store)
+        return reads
 
     def _resume(
         self, jobs: Sequence[Job], open_: _Open, numel: int, first: Mapping[str, Any], store: Found
