@@ -197,3 +197,21 @@ def test_a_digest_is_believed_that_gives_what_the_package_gives(looked_up, monke
         xxh3.cache_clear()
         monkeypatch.setattr(blocks.ctypes, "CDLL", lambda path, library=library: library)
         assert xxh3() is None
+
+
+def test_steps_that_lie_apart(on_disk):
+    """Four steps of eight elements, each 100 behind the one before, of a file and of an array."""
+    values = np.arange(1, 401, dtype=np.float32)
+    layout = Operands(None, (FLOAT32, FLOAT32), False)
+    selection = Selector(layout.real, 2).selection(32)
+    call = reduce_kernel(itself, layout, {}, "kth").bind().call(32, 0, None, 8, 8, selection)
+    own = np.empty(8, np.float32)
+    inputs = [Input(on_disk(values, 20), 20, 4, own.ctypes.data), Input(-1, 0, 4, values.ctypes.data)]
+    assert run_blocks([call], inputs, 32, 0, 8, False, 100) is not None
+    taken = np.concatenate([values[i : i + 8] for i in (0, 100, 200, 300)]).view(np.uint32) >> 15
+    for found in selection.histograms:
+        assert np.array_equal(found, np.bincount(taken, minlength=len(found)))
+
+
+def itself(xp, base, weights):
+    return weights

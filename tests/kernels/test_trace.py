@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlmerge.kernels.trace import Graph, Node, Stack, TraceNamespace, UntraceableError
+from rlmerge.kernels.trace import Graph, Node, Stack, TraceNamespace, UntraceableError, carried
 
 
 @pytest.fixture
@@ -119,3 +119,13 @@ def test_what_has_no_meaning_for_one_coordinate_is_refused_with_advice(xp, x, ta
 def test_tiles_do_not_pretend_to_have_protocols_they_lack(x):
     assert not hasattr(x, "__array_interface__")
     assert not hasattr(x, "__fspath__")
+
+
+def test_which_weights_a_result_tells_of(xp, x, tau):
+    """Inf − Inf, 0 · Inf and √−1 are NaN; what is chosen, bounded, compared or divided by may be finite again."""
+    one, two, three = tau
+    assert carried([x + one, xp.abs(two - three)]) == {0, 1, 2, 3}
+    assert carried([xp.sqrt(x * 0.0) / one]) == {0}
+    assert carried([-x, xp.where(one > 0, two, three)]) == {0}
+    assert carried([xp.minimum(x, one), xp.sign(two)]) == set()
+    assert carried([]) == set()

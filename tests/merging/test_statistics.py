@@ -1,9 +1,22 @@
 """Statistics before a formula: how often the inputs are read, and what is known without reading."""
 
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from rlmerge.checkpoint import open_checkpoint
+from rlmerge.kernels.dtypes import FLOAT32
+from rlmerge.kernels.histogram import BINS
+from rlmerge.kernels.program import Operands, reduce_kernel
+from rlmerge.kernels.select import SAMPLE, Selector
+from rlmerge.merging import on_llvm
+from rlmerge.merging.reading import read_sample
 from rlmerge.merging.stream import Workers
-from support.family import merge, recipe
+from rlmerge.merging.tiles import Tile
+from support.family import draw, merge, recipe, tree
+from support.models import write_model
 
 
 @pytest.fixture
@@ -34,6 +47,8 @@ def reads(monkeypatch):
         ("ram_plus", {"r": 0.0}, 1),
         ("ram_percentile", {}, 3),
         ("dare_linear", {"density": 0.5, "rescale": "l1"}, 2),
+        # The smallest and the largest magnitude that are kept are read off one count of them.
+        ("breadcrumbs", {"density": 0.5, "gamma": 0.01}, 2),
     ],
     ids=lambda value: "-".join(f"{k}{v}" for k, v in value.items()) if isinstance(value, dict) else str(value),
 )
@@ -50,3 +65,86 @@ def test_a_kept_scan_saves_its_pass(family, tmp_path, reads):
     first, reads[0] = reads[0], 0
     result = merge(asked, tmp_path / "two")
     assert reads[0] == result.bytes_read < first
+
+
+LARGE = {"model.embed_tokens.weight": (1 << 10, 1 << 10), "model.layers.0.mlp.up_proj.weight": (1500, 1021)}
+"""Tensors of which a sample is taken before they are scanned."""
+
+
+@pytest.fixture
+def expected(monkeypatch):
+    """The windows that scans were narrowed down to."""
+    seen = []
+    original = Selector.expect
+
+    def spied(self, *arguments):
+        original(self, *arguments)
+        seen.extend(self.selection(0).windows)
+
+    monkeypatch.setattr(Selector, "expect", spied)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("ties", {"density": 0.1}),
+        ("ties", {"density": 0.9}),
+        ("breadcrumbs", {"density": 0.1, "gamma": 0.01}),
+        ("breadcrumbs", {"density": 0.5, "gamma": 0.05, "rank_nonzero": True}),
+    ],
+)
+def test_a_sampled_scan_gives_what_a_full_one_gives(tmp_path, monkeypatch, expected, method, parameters):
+    base, experts = draw(3, 3, LARGE)
+    for name, tensors in (("base", base), *((f"e{k}", each) for k, each in enumerate(experts))):
+        write_model(tmp_path / name, tensors, "bfloat16")
+    asked = recipe(tmp_path, method, **parameters)
+    merge(asked, tmp_path / "sampled", cache=False)
+    assert len(expected) == 2 * 3
+    assert all(first > 1 or last < 1 << 31 for first, last in expected)
+    monkeypatch.setattr(on_llvm, "SAMPLED_FROM", 1 << 40)
+    merge(asked, tmp_path / "full", cache=False)
+    assert len(expected) == 2 * 3
+    assert tree(tmp_path / "sampled") == tree(tmp_path / "full")
+
+
+def test_a_sample_that_misleads_costs_a_pass(tmp_path, monkeypatch, reads):
+    """Every piece of the sample lies where the largest changes are."""
+    base, experts = draw(4, 2, {"w": (1 << 10, 1 << 10)})
+    for tensors in experts:
+        tensors["w"] = base["w"] * np.where(np.arange(1 << 10)[:, None] < 64, np.float32(1.5), np.float32(1.01))
+    for name, tensors in (("base", base), *((f"e{k}", each) for k, each in enumerate(experts))):
+        write_model(tmp_path / name, tensors, "bfloat16")
+    asked = recipe(tmp_path, "ties", 2, density=0.5)
+
+    def beginning(tile, calls, pieces, step):
+        return original(dataclasses.replace(tile, stop=tile.start + pieces * step), calls, pieces, step)
+
+    original = on_llvm.read_sample
+    monkeypatch.setattr(on_llvm, "read_sample", beginning)
+    result = merge(asked, tmp_path / "misled", cache=False)
+    assert reads[0] == 3 * result.bytes_read
+    monkeypatch.setattr(on_llvm, "SAMPLED_FROM", 1 << 40)
+    merge(asked, tmp_path / "full", cache=False)
+    assert tree(tmp_path / "misled") == tree(tmp_path / "full")
+
+
+def test_pieces_of_a_sample_see_every_column(tmp_path, monkeypatch):
+    """Rows are 16 times as long as a piece, and as many rows as there are pieces would always show the first columns."""
+    columns = 16 * SAMPLE // on_llvm.PIECES
+    rows = np.tile(np.arange(columns) // (columns // 8), (64, 1)).astype(np.float32)
+    write_model(tmp_path / "m", {"w": rows}, "float32")
+    kernel = reduce_kernel(_itself, Operands(None, (FLOAT32,), False), {}, "kth")
+    seen = np.zeros((1, BINS), np.int64)
+    selection = dataclasses.replace(Selector(np.dtype(np.float32), 1).selection(SAMPLE), histograms=seen)
+    step = SAMPLE // on_llvm.PIECES
+    call = kernel.bind().call(SAMPLE, 0, None, step, step, selection)
+    source = open_checkpoint(tmp_path / "m").tensors["w"]
+    job = SimpleNamespace(inputs=(source,), columns=columns, output=SimpleNamespace(numel=rows.size))
+    assert read_sample(Tile(job, 0, rows.size), [call], on_llvm.PIECES, step)
+    found = {float(np.uint32(index << 15).view(np.float32)) for index in np.flatnonzero(seen[0])}
+    assert found == {1, 2, 3, 4, 5, 6, 7}
+
+
+def _itself(xp, base, weights):
+    return weights

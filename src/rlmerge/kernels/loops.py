@@ -164,13 +164,14 @@ def _keys(e: Emitter, stream: int) -> tuple[str, str]:
 
 
 def _index(e: Emitter, position: str) -> tuple[str, str]:
-    kind = e.vector("i64")
-    first = e.splat("i64", e.let(f"add i64 %start, {position}"))
-    lanes = "<" + ", ".join(f"i64 {k}" for k in range(e.width)) + ">"
-    index = e.let(f"add {kind} {first}, {lanes}")
-    low = e.let(f"trunc {kind} {index} to {e.vector('i32')}")
-    upper = e.let(f"lshr {kind} {index}, {e.integer('i64', 32)}")
-    return low, e.let(f"trunc {kind} {upper} to {e.vector('i32')}")
+    """The halves of the flat indices from a position on, of which the upper ones differ in a lane that carried."""
+    kind = e.vector("i32")
+    first = e.let(f"add i64 %start, {position}")
+    lanes = "<" + ", ".join(f"i32 {k}" for k in range(e.width)) + ">"
+    low = e.let(f"add {kind} {e.splat('i32', e.let(f'trunc i64 {first} to i32'))}, {lanes}")
+    carried = e.let(f"icmp ult {kind} {low}, {lanes}")
+    upper = e.splat("i32", e.let(f"trunc i64 {e.let(f'lshr i64 {first}, 32')} to i32"))
+    return low, e.let(f"add {kind} {upper}, {e.let(f'zext {e.mask} {carried} to {kind}')}")
 
 
 def _entry(program: Program, slots: Slots) -> list[str]:
