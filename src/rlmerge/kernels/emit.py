@@ -24,13 +24,18 @@ def storage_type(dtype: DType) -> str:
 
 
 class Emitter:
-    """Collects IR lines for one straight-line block on vectors of ``width`` elements of ``real`` (float or double)."""
+    """Collects IR lines for one straight-line block on vectors of ``width`` elements of ``real`` (float or double).
 
-    def __init__(self, width: int, real: str, prefix: str) -> None:
+    With a ``parity`` the elements are every second one of twice as many, from the first (0) or the second (1) on, and
+    of type bfloat16 where they are stored: halves of words of 32 bits, which come apart without a shuffle.
+    """
+
+    def __init__(self, width: int, real: str, prefix: str, parity: int | None = None) -> None:
         self.width = width
         self.real = real
+        self.prefix = prefix
+        self.parity = parity
         self.lines: list[str] = []
-        self._prefix = prefix
         self._values: dict[int, str] = {}
         self._count = 0
 
@@ -54,7 +59,7 @@ class Emitter:
     def let(self, expression: str) -> str:
         """A new value defined by ``expression``."""
         self._count += 1
-        name = f"%{self._prefix}{self._count}"
+        name = f"%{self.prefix}{self._count}"
         self.lines.append(f"{name} = {expression}")
         return name
 
@@ -87,19 +92,31 @@ class Emitter:
         """Stored elements from ``position`` on."""
         scalar = storage_type(dtype)
         address = self.let(f"getelementptr inbounds {scalar}, ptr {pointer}, i64 {position}")
-        return self.let(f"load {self.vector(scalar)}, ptr {address}, align 1")
+        return self.let(f"load {self.vector(scalar if self.parity is None else 'i32')}, ptr {address}, align 1")
 
     def decode(self, dtype: DType, stored: str) -> str:
         """Stored elements as ``real``."""
         scalar, single = storage_type(dtype), self.vector("float")
         if dtype is BFLOAT16:
-            wide = self.let(f"zext {self.vector('i16')} {stored} to {self.vector('i32')}")
-            shifted = self.let(f"shl {self.vector('i32')} {wide}, {self.integer('i32', 16)}")
-            stored, scalar = self.let(f"bitcast {self.vector('i32')} {shifted} to {single}"), "float"
+            kind = self.vector("i32")
+            wide = stored if self.parity is not None else self.let(f"zext {self.vector('i16')} {stored} to {kind}")
+            stored, scalar = self.let(f"bitcast {kind} {self._upper(wide)} to {single}"), "float"
         if scalar == self.real:
             return stored
         cast = "fptrunc" if scalar == "double" else "fpext"
         return self.let(f"{cast} {self.vector(scalar)} {stored} to {self.reals}")
+
+    def _upper(self, words: str) -> str:
+        """The halves of words that are this block's, as upper halves of words that are otherwise 0."""
+        if self.parity == 1:
+            return self.let(f"and {self.vector('i32')} {words}, {self.integer('i32', 0xFFFF0000)}")
+        return self.let(f"shl {self.vector('i32')} {words}, {self.integer('i32', 16)}")
+
+    @property
+    def lanes(self) -> str:
+        """How many elements behind the first each lane's is, an i32 vector constant."""
+        step, first = (1, 0) if self.parity is None else (2, self.parity)
+        return "<" + ", ".join(f"i32 {first + step * k}" for k in range(self.width)) + ">"
 
     def value(self, tile: Node) -> str:
         """The IR value of ``tile``; its operands are emitted first, once."""

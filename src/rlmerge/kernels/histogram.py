@@ -27,7 +27,7 @@ def hold(e: Emitter, values: Sequence[str], packs: bool) -> None:
     ``packs`` says that the processor moves chosen lanes together; LLVM does it for vectors of 512 bits, no others.
     """
     word, kind = e.word, e.vector(e.word)
-    tag = "t" if e.width == 1 else "v"
+    tag = e.prefix
     for index, words in enumerate(values):
         offset = e.let(f"sub {kind} {words}, {e.splat(word, f'%low{index}')}")
         mask = e.let(f"icmp ult {kind} {offset}, {e.splat(word, f'%extent{index}')}")

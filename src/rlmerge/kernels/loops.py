@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from . import histogram
-from .dtypes import DType
+from .dtypes import BFLOAT16, DType
 from .emit import Emitter, declarations
-from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write
+from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write, store_both
 from .trace import Graph, carried
 
 LANES = 16
@@ -38,6 +38,21 @@ class Program:
         """Whether sums show every number that is not finite."""
         return isinstance(self.sink, Write) and self.sink.sums_tell
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether a step of the loop takes two vectors, every second element each: where all elements are bfloat16.
+
+        A statistic's sums, which weights depend on, are added up vector after vector whatever the types.
+        """
+        halves = all(dtype is BFLOAT16 for dtype in self.inputs) and self.real == "float"
+        sink = self.sink
+        return halves and (sink.dtype is BFLOAT16 if isinstance(sink, Write) else not sink.sums)
+
+    @property
+    def step(self) -> int:
+        """Elements of a step of the loop."""
+        return 2 * LANES if self.is_paired else LANES
+
     @cached_property
     def results_tell(self) -> bool:
         """Whether a result is not finite wherever an input is not, so that inputs need not be looked at."""
@@ -58,8 +73,8 @@ class Program:
 def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
     """LLVM IR of ``@kernel`` and how many sums and counts it accumulates; ``packs`` as for ``histogram.hold``."""
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
-    vector, slots = _body(program, LANES, stochastic, packs)
-    tail, _ = _body(program, 1, stochastic, packs)
+    vector, slots = _vectors(program, stochastic, packs)
+    tail, _, _ = _body(program, Emitter(1, program.real, "t"), "%tword", stochastic, packs)
     counting = _count_masks(program.sink, slots)
     values = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
     word = "i32" if program.real == "float" else "i64"
@@ -83,9 +98,9 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
             "vec.body:",
             "%vword = load i64, ptr %word.at",
             *vector,
-            f"%vnext = add i64 %vp, {LANES}",
+            f"%vnext = add i64 %vp, {program.step}",
             "store i64 %vnext, ptr %at",
-            "%vword.next = add i64 %vword, 1",
+            f"%vword.next = add i64 %vword, {program.step // LANES}",
             "store i64 %vword.next, ptr %word.at",
             "br label %vec.head",
             "tail.head:",
@@ -114,10 +129,23 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
     return text, slots
 
 
-def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[list[str], Slots]:
-    tail = width == 1
-    e = Emitter(width, program.real, "t" if tail else "v")
-    body = Body(e, "%tp" if tail else "%vp", "%vword", tail)
+def _vectors(program: Program, stochastic: bool, packs: bool) -> tuple[list[str], Slots]:
+    """The loop body for whole vectors: one, or two that take the elements in turn."""
+    if not program.is_paired:
+        lines, slots, _ = _body(program, Emitter(LANES, program.real, "v"), "%vword", stochastic, packs)
+        return lines, slots
+    first, slots, one = _body(program, Emitter(LANES, program.real, "va", 0), "%vword", stochastic, packs)
+    second, _, two = _body(program, Emitter(LANES, program.real, "vb", 1), "%vword1", stochastic, packs)
+    e = Emitter(LANES, program.real, "vc")
+    if isinstance(program.sink, Write):
+        store_both(e, "%vp", one, two)
+    return [*first, "%vword1 = add i64 %vword, 1", *second, *e.lines], slots
+
+
+def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: bool) -> tuple[list[str], Slots, str]:
+    """A block of the loop, what it accumulates, and what it leaves to be stored."""
+    tail = e.width == 1
+    body = Body(e, "%tp" if tail else "%vp", word, tail)
     keys = program.used("uniform")
     low, high = _index(e, body.position) if keys or stochastic else ("", "")
     for node in program.graph.nodes:
@@ -137,14 +165,15 @@ def _body(program: Program, width: int, stochastic: bool, packs: bool) -> tuple[
             e.bind(node, e.let(f"load {e.reals}, ptr %row{suffix}"))
         elif node.op == "uniform":
             e.bind(node, e.unit(e.random_bits(_keys(e, node.data), low, high)))
+    stored = ""
     if isinstance(program.sink, Write):
         random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
-        emit_write(body, program.sink, random)
+        stored = emit_write(body, program.sink, random)
     else:
         emit_reduce(body, program.sink, packs, program.results_tell)
     if body.kept:
         count_masks(e, program.sink, body.kept, ".t")
-    return e.lines, body.slots
+    return e.lines, body.slots, stored
 
 
 def _rounding_stream(program: Program) -> int:
@@ -167,9 +196,8 @@ def _index(e: Emitter, position: str) -> tuple[str, str]:
     """The halves of the flat indices from a position on, of which the upper ones differ in a lane that carried."""
     kind = e.vector("i32")
     first = e.let(f"add i64 %start, {position}")
-    lanes = "<" + ", ".join(f"i32 {k}" for k in range(e.width)) + ">"
-    low = e.let(f"add {kind} {e.splat('i32', e.let(f'trunc i64 {first} to i32'))}, {lanes}")
-    carried = e.let(f"icmp ult {kind} {low}, {lanes}")
+    low = e.let(f"add {kind} {e.splat('i32', e.let(f'trunc i64 {first} to i32'))}, {e.lanes}")
+    carried = e.let(f"icmp ult {kind} {low}, {e.lanes}")
     upper = e.splat("i32", e.let(f"trunc i64 {e.let(f'lshr i64 {first}, 32')} to i32"))
     return low, e.let(f"add {kind} {upper}, {e.let(f'zext {e.mask} {carried} to {kind}')}")
 
@@ -264,7 +292,7 @@ def _segment(program: Program) -> list[str]:
     return [
         *lines,
         "%seg.length = sub i64 %seg.end, %sp",
-        f"%seg.whole = and i64 %seg.length, {-LANES}",
+        f"%seg.whole = and i64 %seg.length, {-program.step}",
         "%vec.end = add i64 %sp, %seg.whole",
     ]
 

@@ -144,8 +144,11 @@ class Body:
         return f"%{kind}{index}{'.t' if self.tail else ''}"
 
 
-def emit_write(body: Body, sink: Write, random: str | None) -> None:
-    """Round, store and account; ``random`` is a vector of 32 random bits for stochastic rounding."""
+def emit_write(body: Body, sink: Write, random: str | None) -> str:
+    """Round, store and account; ``random`` is a vector of 32 random bits for stochastic rounding.
+
+    A block with a parity does not store; its words [i32] are the result, with what is to be stored in the lower halves.
+    """
     e = body.emitter
     merged = e.value(sink.merged)
     base = e.value(sink.base) if sink.base is not None else None
@@ -159,15 +162,16 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
     if base is not None and sink.keeps_base:
         merged = e.select(touched, merged, base)
     stored = encode(e, merged, sink.dtype, random if sink.rounding == "stochastic" else None)
-    scalar = storage_type(sink.dtype)
-    address = e.let(f"getelementptr inbounds {scalar}, ptr %out, i64 {body.position}")
-    e.do(f"store {e.vector(scalar)} {stored}, ptr {address}, align 1")
-    final = e.decode(sink.dtype, stored)
+    if e.parity is None:
+        scalar = storage_type(sink.dtype)
+        address = e.let(f"getelementptr inbounds {scalar}, ptr %out, i64 {body.position}")
+        e.do(f"store {e.vector(scalar)} {stored}, ptr {address}, align 1")
+    final = decode_stored(e, sink.dtype, stored)
     if not sink.sums_tell:
         body.track_largest("out", final)
     if base is None or not sink.accounts:
-        return
-    reference = base if sink.exact_base else e.decode(sink.dtype, encode(e, base, sink.dtype, None))
+        return stored
+    reference = base if sink.exact_base else decode_stored(e, sink.dtype, encode(e, base, sink.dtype, None))
     single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")
     uniques = [e.let(f"and {e.mask} {mask}, {single}") for mask in changed]
     for mask in (e.compare("une", final, reference), e.compare("une", merged, base), *changed):
@@ -179,6 +183,24 @@ def emit_write(body: Body, sink: Write, random: str | None) -> None:
             body.add_product(x, delta, unique)
         for x in (moved, delta):
             body.add_product(x, delta)
+    return stored
+
+
+def decode_stored(e: Emitter, dtype: DType, stored: str) -> str:
+    """What ``encode`` made, as numbers again."""
+    if e.parity is None:
+        return e.decode(dtype, stored)
+    kind = e.vector("i32")
+    upper = e.let(f"shl {kind} {stored}, {e.integer('i32', 16)}")
+    return e.let(f"bitcast {kind} {upper} to {e.reals}")
+
+
+def store_both(e: Emitter, position: str, first: str, second: str) -> None:
+    """Store the words of two blocks of one parity each, element by element in turn."""
+    kind = e.vector("i32")
+    upper = e.let(f"shl {kind} {second}, {e.integer('i32', 16)}")
+    address = e.let(f"getelementptr inbounds i16, ptr %out, i64 {position}")
+    e.do(f"store {kind} {e.let(f'or {kind} {first}, {upper}')}, ptr {address}, align 1")
 
 
 def count_masks(e: Emitter, sink: Write | Reduce, masks: Sequence[str], suffix: str = "") -> int:
@@ -228,7 +250,10 @@ def emit_reduce(body: Body, sink: Reduce, packs: bool, tells: bool) -> None:
 
 
 def encode(e: Emitter, value: str, dtype: DType, random: str | None) -> str:
-    """``value`` rounded to storage elements of ``dtype``; equals ``rounding.encode`` bit for bit."""
+    """``value`` rounded to storage elements of ``dtype``; equals ``rounding.encode`` bit for bit.
+
+    With a parity they are the lower halves of words.
+    """
     scalar = storage_type(dtype)
     if dtype not in (BFLOAT16, FLOAT16):
         if scalar == e.real:
@@ -256,7 +281,7 @@ def _brain(e: Emitter, single: str, random: str | None) -> str:
     quiet = e.let(f"or {kind} {upper}, {e.integer('i32', 0x40)}")
     nan = e.let(f"fcmp uno {floats} {single}, {single}")
     chosen = e.let(f"select {e.mask} {nan}, {kind} {quiet}, {kind} {rounded}")
-    return e.let(f"trunc {kind} {chosen} to {e.vector('i16')}")
+    return chosen if e.parity is not None else e.let(f"trunc {kind} {chosen} to {e.vector('i16')}")
 
 
 def _single_odd(e: Emitter, value: str) -> str:
