@@ -113,7 +113,8 @@ def test_rows_as_they_are_stored(monkeypatch, packs, dtypes, columns):
     found, odd = ranked(kind, [base, *values], columns, 3 * columns)
     _, deltas = decode_deltas(kind, [base, *values])
     expected = [
-        by_counting(delta.reshape(-1, columns), *spread).reshape(-1) for delta, spread in zip(deltas, SPREADS, strict=True)
+        by_counting(delta.reshape(-1, columns), *spread).reshape(-1)
+        for delta, spread in zip(deltas, SPREADS, strict=True)
     ]
     assert not odd
     np.testing.assert_array_equal(found, expected)

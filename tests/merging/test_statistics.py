@@ -130,7 +130,7 @@ def test_a_sample_that_misleads_costs_a_pass(tmp_path, monkeypatch, reads):
 
 
 def test_pieces_of_a_sample_see_every_column(tmp_path, monkeypatch):
-    """Rows are 16 times as long as a piece, and as many rows as there are pieces would always show the first columns."""
+    """Rows are 16 times as long as a piece: pieces that are a number of rows apart would show the same columns."""
     columns = 16 * SAMPLE // on_llvm.PIECES
     rows = np.tile(np.arange(columns) // (columns // 8), (64, 1)).astype(np.float32)
     write_model(tmp_path / "m", {"w": rows}, "float32")

@@ -42,8 +42,9 @@ def run_blocks(
 ) -> np.ndarray | None:
     """Have every call's kernel run on the ``count`` elements from flat index ``start`` on, ``step`` at a time.
 
-    With a ``stride``, steps begin so many elements apart, and what is between them is left out. The calls were made for so many elements and steps. Returns the XXH3 of each block of each input, uint64
-    [inputs, blocks], empty unless ``digested``. None when a file could not be read; what was written then is void.
+    With a ``stride``, steps begin so many elements apart, and what is between them is left out. The calls were made for
+    so many elements and steps. Returns the XXH3 of each block of each input, uint64 [inputs, blocks], empty unless
+    ``digested``. None when a file could not be read; what was written then is void.
     """
     blocks = -(-count // step)
     digests = np.empty((len(inputs), blocks) if digested else (0, 0), np.uint64)
@@ -109,8 +110,8 @@ def module() -> str:
     """LLVM IR of ``@kernel``: how many of the inputs could not be read, counted from the first, or 0."""
     return "\n".join(
         [
-            "define i64 @kernel(i64 %n, i64 %start, i64 %step, i64 %stride, i64 %inputs, ptr %table, ptr %pointers, i64 %calls, "
-            "ptr %words, ptr %read, ptr %hash, ptr %digests, i64 %blocks) {",
+            "define i64 @kernel(i64 %n, i64 %start, i64 %step, i64 %stride, i64 %inputs, ptr %table, ptr %pointers, "
+            "i64 %calls, ptr %words, ptr %read, ptr %hash, ptr %digests, i64 %blocks) {",
             *(f"%{name} = alloca i64" for name in ("b.at", "k.at", "l.at", "got.at")),
             *loop(
                 "b",

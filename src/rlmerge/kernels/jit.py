@@ -62,7 +62,10 @@ def call_words(*, strides: Mapping[str, int] | None = None, **given: int) -> lis
 class Step(Protocol):
     """A kernel on one tile, as the loop over its blocks runs it."""
 
-    words: list[int]
+    @property
+    def words(self) -> list[int]:
+        """Its arguments, as ``CALL`` names them."""
+        ...
 
     def restart(self) -> None:
         """Forget what a run that did not end has counted."""

@@ -48,14 +48,14 @@ def function(name: str, load: Load, packs: bool) -> str:
     ``load`` may use ``%theta`` and ``%base``. ``%odd``, an i64, gets 1 where the row holds NaN, which has no rank.
     ``packs`` says that the processor moves chosen lanes together.
     """
-    slots = ("wide", "rest", "scan", "enter", "each", "look", "put.wide", "put.rest", "give.wide", "give.rest", *LOOPS)
-    walk = ("each.words", "each.left")
+    loops = ("wide", "rest", "scan", "left", "enter", "each", "look", "put.wide", "put.rest", "give.wide", "give.rest")
+    slots = (*loops, *LOOPS, "kept", "listed", "fresh", "listed.before", "off")
     return "\n".join(
         [
             f"define internal void @{name}(ptr %theta, ptr %base, i64 %columns, double %middle, double %half, "
             "i1 %unranked, ptr %out, ptr %scratch, ptr %odd) noinline {",
-            *(f"%{slot}.at = alloca i64" for slot in (*slots, "kept", "listed", "fresh", "listed.before", "off")),
-            *(f"%{slot} = alloca i64" for slot in (*walk, "before", "end")),
+            *(f"%{slot}.at = alloca i64" for slot in slots),
+            *(f"%{slot} = alloca i64" for slot in ("each.words", "each.left", "before", "end")),
             "%offset = alloca i32",
             *(f"%{slot}.{w} = alloca <{w} x i32>" for w in (LANES, 1) for slot in ("low", "top")),
             *(f"store <{w} x i32> zeroinitializer, ptr %{slot}.{w}" for w in (LANES, 1) for slot in ("low", "top")),
@@ -171,9 +171,10 @@ def _summary() -> list[str]:
         line
         for name, reduce in (("low", "or"), ("top", "umax"))
         for width in (LANES, 1)
+        for kind in (f"<{width} x i32>",)
         for line in (
-            f"%{name}.all.{width} = load <{width} x i32>, ptr %{name}.{width}",
-            f"%{name}.of.{width} = call i32 @llvm.vector.reduce.{reduce}.v{width}i32(<{width} x i32> %{name}.all.{width})",
+            f"%{name}.all.{width} = load {kind}, ptr %{name}.{width}",
+            f"%{name}.of.{width} = call i32 @llvm.vector.reduce.{reduce}.v{width}i32({kind} %{name}.all.{width})",
         )
     ]
     return [
@@ -202,28 +203,9 @@ def _count() -> list[str]:
     """Counts by bin, and the bits of the bins that hold something; no branch that nobody can foresee."""
     return [
         "store i64 0, ptr %fresh.at",
-        *loop(
-            "scan",
-            "%kept",
-            "%scan.word.at = getelementptr i32, ptr %words, i64 %scan",
-            "%scan.word = load i32, ptr %scan.word.at",
-            "%scan.bin = lshr i32 %scan.word, 15",
-            "%scan.wide = zext i32 %scan.bin to i64",
-            f"%scan.first = mul i64 %scan.wide, {TURNS}",
-            f"%scan.turn = and i64 %scan, {TURNS - 1}",
-            "%scan.index = or i64 %scan.first, %scan.turn",
-            "%scan.place = getelementptr i32, ptr %counts, i64 %scan.index",
-            "%scan.seen = load i32, ptr %scan.place",
-            "%scan.after = add i32 %scan.seen, 1",
-            "store i32 %scan.after, ptr %scan.place",
-            "%scan.fresh = load i64, ptr %fresh.at",
-            "%scan.list.at = getelementptr i32, ptr %list, i64 %scan.fresh",
-            "store i32 %scan.bin, ptr %scan.list.at",
-            "%scan.new = icmp eq i32 %scan.seen, 0",
-            "%scan.one = zext i1 %scan.new to i64",
-            "%scan.more.fresh = add i64 %scan.fresh, %scan.one",
-            "store i64 %scan.more.fresh, ptr %fresh.at",
-        ),
+        f"%rounds = and i64 %kept, {-TURNS}",
+        *loop("scan", "%rounds", *(line for turn in range(TURNS) for line in _count_one("scan", turn)), step=TURNS),
+        *loop("left", "%kept", *_count_one("left", 0), start="%rounds"),
         "%fresh = load i64, ptr %fresh.at",
         *loop(
             "enter",
@@ -240,8 +222,33 @@ def _count() -> list[str]:
     ]
 
 
+def _count_one(name: str, turn: int) -> list[str]:
+    """Count the entry that is ``turn`` behind ``%name``; note its bin if this is the first one there at this turn."""
+    n = f"{name}.{turn}"
+    return [
+        f"%{n}.at = add i64 %{name}, {turn}",
+        f"%{n}.word.at = getelementptr i32, ptr %words, i64 %{n}.at",
+        f"%{n}.word = load i32, ptr %{n}.word.at",
+        f"%{n}.bin = lshr i32 %{n}.word, 15",
+        f"%{n}.wide = zext i32 %{n}.bin to i64",
+        f"%{n}.first = mul i64 %{n}.wide, {TURNS}",
+        f"%{n}.index = or i64 %{n}.first, {turn}",
+        f"%{n}.place = getelementptr i32, ptr %counts, i64 %{n}.index",
+        f"%{n}.seen = load i32, ptr %{n}.place",
+        f"%{n}.after = add i32 %{n}.seen, 1",
+        f"store i32 %{n}.after, ptr %{n}.place",
+        f"%{n}.fresh = load i64, ptr %fresh.at",
+        f"%{n}.list.at = getelementptr i32, ptr %list, i64 %{n}.fresh",
+        f"store i32 %{n}.bin, ptr %{n}.list.at",
+        f"%{n}.new = icmp eq i32 %{n}.seen, 0",
+        f"%{n}.one = zext i1 %{n}.new to i64",
+        f"%{n}.more = add i64 %{n}.fresh, %{n}.one",
+        f"store i64 %{n}.more, ptr %fresh.at",
+    ]
+
+
 def _number() -> list[str]:
-    """Results by bin, of the entries that have no bits below it; where those that have some begin, and at which rank."""
+    """Results by bin, of entries that have no bits below it; where those that have some begin, and at which rank."""
     return [
         "%zeros.ranked = select i1 %unranked, i64 0, i64 %zeros",
         "store i64 %zeros.ranked, ptr %before",

@@ -61,8 +61,8 @@ class Ranking:
         if len(spreads) != len(kind.experts):
             raise ValueError("every expert has a spread of its own")
         self.columns = columns
-        self._numbers = np.array(spreads, np.float64)
-        self._engine, self._address = _of_inputs(kind)
+        self.numbers = np.array(spreads, np.float64)
+        self._engine, self.address = _of_inputs(kind)
 
     @staticmethod
     def takes(kind: Kind, columns: int) -> bool:
@@ -83,10 +83,10 @@ class RankCall:
         self._odd = np.zeros(1, np.int64)
         self._kept = (ranking, memory, kept)
         self.words = call_words(
-            function=ranking._address,
+            function=ranking.address,
             columns=ranking.columns,
             out=memory.ctypes.data,
-            params=ranking._numbers.ctypes.data,
+            params=ranking.numbers.ctypes.data,
             row_stride=memory.shape[1],
             counts=self._odd.ctypes.data,
             held=space,

@@ -119,7 +119,7 @@ class Selector:
         self._prefix_shift = 31 if self.dtype == np.float32 else 63
         self._shift = self._prefix_shift - 16
         self._everything: Window = (1, 1 << self._prefix_shift)
-        self._windows = [self._everything] * count
+        self._windows: list[Window] = [self._everything] * count
         self._tally: Tally | None = None
 
     @property
@@ -142,7 +142,8 @@ class Selector:
         side = [[] if self._listed else None for _ in range(self.count)]
         spans = self.spans()
         histograms = [np.zeros(span.stop - span.start, np.int64) for span in spans]
-        return Tally(histograms, side, *np.zeros((2, self.count), np.int64), spans)
+        nonzero, above = np.zeros((2, self.count), np.int64)
+        return Tally(histograms, side, nonzero, above, spans)
 
     def spans(self) -> list[slice]:
         """The bins that a word in each window can have: all of them where the window is of several prefixes."""
@@ -176,7 +177,8 @@ class Selector:
         spans = self.spans()
         histograms = [row[span].copy() for row, span in zip(selection.histograms, spans, strict=True)]
         _give_back(selection.histograms, spans)
-        return Tally(histograms, side, *counts.reshape(self.count, 2).T.copy(), spans)
+        nonzero, above = counts.reshape(self.count, 2).T.copy()
+        return Tally(histograms, side, nonzero, above, spans)
 
     def tally_of(self, rows: Sequence[np.ndarray]) -> Tally:
         """The tally of M arrays of non-negative values, without a kernel."""

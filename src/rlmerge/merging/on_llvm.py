@@ -23,7 +23,6 @@ from .on_numpy import Decoded, NumpyBackend, NumpyFormula, NumpyMerger, NumpyRed
 from .reading import read_sample, read_through
 from .tiles import Tile
 
-
 PIECES = 32
 """Pieces of a sample."""
 

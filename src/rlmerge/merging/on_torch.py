@@ -274,7 +274,7 @@ class _TorchReducer(_Formula):
             histograms.append(torch.bincount(bins, minlength=BINS).cpu().numpy()[spans[index]])
             listed = chosen[(chosen & asked.low_mask) != 0].cpu().numpy().view(np.uint32) if asked.low_mask else None
             side.append(None if listed is None else [listed])
-        return Tally(histograms, side, *counts, spans)
+        return Tally(histograms, side, counts[0], counts[1], spans)
 
     def _results(self, tile: Tile, inputs: Sequence[torch.Tensor]) -> tuple[list[list[torch.Tensor]], bool]:
         found: list[list[torch.Tensor]] = []

@@ -70,7 +70,8 @@ def value_key(jobs: Sequence[Job], statistic: Statistic) -> Hashable:
 
 
 def tally_key(jobs: Sequence[Job], statistic: Statistic) -> Hashable:
-    """What the magnitudes of a selection depend on: as ``value_key``, but not on its name, rank or what that looks at."""
+    """What the magnitudes of a selection depend on: as ``value_key``, but not on its name, its rank or what that asks
+    for."""
     chain: list[Statistic] = []
     for stage in jobs[0].stages:
         if statistic in stage:

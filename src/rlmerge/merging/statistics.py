@@ -90,7 +90,10 @@ class Statistics:
 
     def scan(self, job: Job) -> bool:
         """Gather the remaining stages for one job; whether all of its inputs were read for that."""
-        return any([self._scan([job], stage, self._store(job)) for stage in job.stages[wide_stages(job.stages) :]])
+        reads = False
+        for stage in job.stages[wide_stages(job.stages) :]:
+            reads |= self._scan([job], stage, self._store(job))
+        return reads
 
     def forget(self, job: Job) -> None:
         """Drop what only the merge of this job needed: matrices, and as many row-wise values as the tensor has rows."""
