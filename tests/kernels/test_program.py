@@ -304,3 +304,23 @@ def test_only_so_many_kernels_are_kept(monkeypatch):
     kernel(3)
     assert kernel(2) is second
     assert kernel(1) is not first
+
+
+def chance(xp, base, weights, *, uniform, keep):
+    return xp.where(uniform[0] < keep, 1.0, 0.0)
+
+
+EDGES = [0.0, -0.0, -1.0, 2.0**-24, 2.0**-25, 1.5 * 2.0**-24, 0.5, 0.3, 1 - 2.0**-24, 1.0, 2.0, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32, FLOAT64])
+def test_numbers_drawn_below_a_limit(dtype):
+    """As compared with the limit as floats; 0.3 has no equal among the 2^24 numbers that are drawn."""
+    layout, values = Operands(None, (dtype,), False), {"uniform": Uniform(1), "keep": 0.5}
+    drawn = uniform((11, 12), 5, 5000, layout.real)
+    exact = float(drawn[1234])
+    kernel = merge_kernel(chance, layout, values, FLOAT64 if dtype is FLOAT64 else FLOAT32)
+    out = np.empty(5000, layout.real)
+    for keep in (*EDGES, exact, np.nextafter(layout.real.type(exact), layout.real.type(1))):
+        kernel([np.zeros(5000, dtype.storage)], out=out, start=5, params=[keep], keys=[(11, 12)])
+        assert np.array_equal(out != 0, drawn < layout.real.type(keep)), keep

@@ -23,6 +23,16 @@ def storage_type(dtype: DType) -> str:
     return _STORAGE[dtype]
 
 
+def is_draw(node: Node) -> bool:
+    """Whether a node compares a uniform number with a parameter, as what drops entries at random does."""
+    return node.op == "lt" and node.inputs[0].op == "uniform" and node.inputs[1].op == "param"
+
+
+def limit_name(param: int, width: int) -> str:
+    """The value of a parameter as ``Emitter.limit``."""
+    return f"%limit{param}{'.t' if width == 1 else ''}"
+
+
 class Emitter:
     """Collects IR lines for one straight-line block on vectors of ``width`` elements of ``real`` (float or double).
 
@@ -37,6 +47,7 @@ class Emitter:
         self.parity = parity
         self.lines: list[str] = []
         self._values: dict[int, str] = {}
+        self._whole: dict[int, str] = {}
         self._count = 0
 
     def vector(self, scalar: str) -> str:
@@ -88,6 +99,12 @@ class Emitter:
         """Give the leaf ``tile`` the IR ``value``."""
         self._values[tile.index] = value
 
+    def bind_uniform(self, tile: Node, bits: str) -> None:
+        """Give the leaf ``tile`` the uniform numbers in [0, 1) that are made of 32 random bits."""
+        kind = self.vector("i32")
+        self._whole[tile.index] = self.let(f"lshr {kind} {bits}, {self.integer('i32', 8)}")
+        self.bind(tile, self._unit(self._whole[tile.index]))
+
     def load(self, dtype: DType, pointer: str, position: str) -> str:
         """Stored elements from ``position`` on."""
         scalar = storage_type(dtype)
@@ -135,6 +152,9 @@ class Emitter:
         op, real = tile.op, self.reals
         if op in _BINARY:
             return self.let(f"{_BINARY[op]} {real} {args[0]}, {args[1]}")
+        if is_draw(tile) and tile.inputs[0].index in self._whole:
+            drawn, limit = self._whole[tile.inputs[0].index], limit_name(tile.inputs[1].data, self.width)
+            return self.let(f"icmp ult {self.vector('i32')} {drawn}, {limit}")
         if op in _COMPARE:
             return self.compare(_COMPARE[op], args[0], args[1])
         if op in ("and", "or"):
@@ -208,10 +228,21 @@ class Emitter:
 
     def unit(self, bits: str) -> str:
         """32 random bits as a uniform number in [0, 1)."""
-        kind = self.vector("i32")
-        upper = self.let(f"lshr {kind} {bits}, {self.integer('i32', 8)}")
-        whole = self.let(f"uitofp {kind} {upper} to {self.reals}")
+        return self._unit(self.let(f"lshr {self.vector('i32')} {bits}, {self.integer('i32', 8)}"))
+
+    def _unit(self, upper: str) -> str:
+        whole = self.let(f"uitofp {self.vector('i32')} {upper} to {self.reals}")
         return self.let(f"fmul {self.reals} {whole}, {self.number(2.0**-24)}")
+
+    def limit(self, value: str) -> str:
+        """How many of the 2^24 uniform numbers are less than ``value``: what to compare their whole numbers with."""
+        scaled = self.intrinsic("ceil", self.let(f"fmul {self.reals} {value}, {self.number(2.0**24)}"))
+        most = self.number(2.0**24)
+        scaled = self.select(self.compare("olt", scaled, most), scaled, most)
+        zero = self.number(0.0)
+        # NaN is larger than nothing.
+        found = self.select(self.compare("ogt", value, zero), scaled, zero)
+        return self.let(f"fptoui {self.reals} {found} to {self.vector('i32')}")
 
 
 _SUFFIX: Mapping[str, str] = {"float": "f32", "double": "f64"}
@@ -223,7 +254,7 @@ def declarations(real: str, widths: tuple[int, ...]) -> str:
     for width in widths:
         for kind in dict.fromkeys((real, "float")):
             vector, suffix = f"<{width} x {kind}>", f"v{width}{_SUFFIX[kind]}"
-            lines += [f"declare {vector} @llvm.{name}.{suffix}({vector})" for name in ("fabs", "sqrt", "floor")]
+            lines += [f"declare {vector} @llvm.{name}.{suffix}({vector})" for name in ("fabs", "sqrt", "floor", "ceil")]
             lines.append(f"declare {vector} @llvm.copysign.{suffix}({vector}, {vector})")
             lines.append(f"declare {vector} @llvm.fma.{suffix}({vector}, {vector}, {vector})")
     return "\n".join(lines)

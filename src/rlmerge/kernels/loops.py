@@ -11,7 +11,7 @@ from functools import cached_property
 
 from . import histogram
 from .dtypes import BFLOAT16, DType
-from .emit import Emitter, declarations
+from .emit import Emitter, declarations, is_draw, limit_name
 from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write, store_both
 from .trace import Graph, carried
 
@@ -164,7 +164,7 @@ def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: bool
         elif node.op == "row":
             e.bind(node, e.let(f"load {e.reals}, ptr %row{suffix}"))
         elif node.op == "uniform":
-            e.bind(node, e.unit(e.random_bits(_keys(e, node.data), low, high)))
+            e.bind_uniform(node, e.random_bits(_keys(e, node.data), low, high))
     stored = ""
     if isinstance(program.sink, Write):
         random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
@@ -219,6 +219,10 @@ def _entry(program: Program, slots: Slots) -> list[str]:
         lines += [f"%row{i}{suffix} = alloca {e.reals}" for i in program.used("row")]
         for i in program.used("param"):
             lines += _splat_from(e, "params", str(i), program.real, f"%param{i}{suffix}")
+        for i in sorted({node.inputs[1].data for node in program.graph.nodes if is_draw(node)}):
+            e.lines.clear()
+            found = e.limit(f"%param{i}{suffix}")
+            lines += [*e.lines, f"{limit_name(i, width)} = add {e.vector('i32')} {found}, zeroinitializer"]
         for i in range(2 * streams(program)):
             lines += _splat_from(e, "keys", str(i), "i32", f"%key{i}{suffix}")
     for i in range(len(program.inputs)):
