@@ -153,6 +153,7 @@ def _setting(jobs: Sequence[Job], threads: int, tile: int, lanes: Lanes, held: i
     # Whole tensors are computed side by side, one a thread.
     merging = max(merging, sum(sorted((_merging(j, threads, tile) for j in jobs if j.whole), reverse=True)[:threads]))
     scanning = max((_scanning(job, threads, tile, scan_tile) for job in jobs), default=0)
+    merging += max((_histograms(job, threads) for job in jobs), default=0)
     working = max(merging, scanning)
     own = buffers * (piece * itemsize + 2 * PAGE) + held
     if lanes.count > 1:
@@ -213,13 +214,24 @@ def _stage(job: Job, stage: Sequence[Statistic], threads: int, tile: int, scan_t
     total = _scratch(job, size, flying) + flying * (_arrays(job) + _blocks(job))
     if rows or job.by_rows:
         total += flying * _rows(job)
-    selections = sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)
+    selections = _selections(job, stage)
     if selections:
         # Each tile has a histogram and, while it is computed, a side list; two tiles a thread are under way.
         tiles = min(2 * threads, -(-job.output.numel // max(1, size)))
         side = 4 * min(size, SIDE_CAPACITY)
         total += selections * (tiles * _HISTOGRAM + flying * side + _total(job.output.numel))
+        total += _histograms(job, threads)
     return total
+
+
+def _selections(job: Job, stage: Sequence[Statistic]) -> int:
+    """How many values a stage selects from."""
+    return sum(statistic.reduce == "kth" for statistic in stage) * len(job.experts)
+
+
+def _histograms(job: Job, threads: int) -> int:
+    """Bytes of the histograms that each thread keeps for its next tile, and the one that takes samples."""
+    return (threads + 1) * _HISTOGRAM * max((_selections(job, stage) for stage in job.stages), default=0)
 
 
 def _adding(job: Job, stage: Sequence[Statistic], threads: int) -> int:
