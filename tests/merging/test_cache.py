@@ -23,9 +23,9 @@ def scanned(monkeypatch):
     found = []
     original = statistics.Statistics._pass
 
-    def watched(self, tensors, open_):
+    def watched(self, tensors, open_, *more):
         found.extend(open_)
-        return original(self, tensors, open_)
+        return original(self, tensors, open_, *more)
 
     monkeypatch.setattr(statistics.Statistics, "_pass", watched)
     return found

@@ -93,9 +93,9 @@ def test_thresholds_of_several_densities_count_once(opened, monkeypatch):
     passes = []
     count = statistics_module.Statistics._pass
 
-    def counted(self, jobs, open_):
+    def counted(self, jobs, *more):
         passes.append(jobs[0].name)
-        count(self, jobs, open_)
+        count(self, jobs, *more)
 
     monkeypatch.setattr(statistics_module.Statistics, "_pass", counted)
     run([opened[1]])
