@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from rlmerge.kernels.deltas import Kind, decode_deltas
 from rlmerge.kernels.dtypes import FLOAT32, DType
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call, Counts, Kernel, Selection
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
-from rlmerge.kernels.ranks import Ranking
 from rlmerge.kernels.select import SAMPLE, SAMPLED_FROM, Selector, Tally
 from rlmerge.kernels.trace import UntraceableError
 from rlmerge.kernels.values import Extra, Uniform, parameters
@@ -22,6 +21,9 @@ from .backend import Binding, Keys, Merger, Numbers, Reducer, Storing, together
 from .on_numpy import Decoded, NumpyBackend, NumpyFormula, NumpyMerger, NumpyReducer
 from .reading import read_sample, read_through
 from .tiles import Tile
+
+if TYPE_CHECKING:
+    from rlmerge.kernels.ranks import Ranking
 
 PIECES = 32
 """Pieces of a sample."""
@@ -62,9 +64,11 @@ def _ranking(formula: NumpyFormula) -> Ranking | None:
     spreads = None if formula.field is None else formula.field.spreads
     kind = _kind(formula)
     # A row that is longer than a block is read in pieces.
-    if spreads is None or kind is None or formula.columns > BLOCK or not Ranking.takes(kind, formula.columns):
+    if spreads is None or kind is None or formula.columns > BLOCK:
         return None
-    return Ranking(kind, formula.columns, spreads)
+    from rlmerge.kernels.ranks import Ranking
+
+    return Ranking(kind, formula.columns, spreads) if Ranking.takes(kind, formula.columns) else None
 
 
 class LlvmMerger(NumpyMerger):

@@ -9,7 +9,6 @@ from rlmerge.checkpoint.output_file import DIRECT_FROM, DIRECT_MEMORY, PAGE
 from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK
-from rlmerge.kernels.ranks import scratch_bytes
 from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.methods import Statistic
 from rlmerge.methods.method import Needs
@@ -267,8 +266,12 @@ def _total(numel: int) -> int:
 def _rows(job: Job, piece: int = 0) -> int:
     """Bytes for one group of rows, or a ``piece``: decoded, with a field, ranks and what a function of rows makes."""
     group = piece or min(job.output.numel, row_block(job.columns))
-    ranks = scratch_bytes(job.columns) if job.method is not None and job.method.spreads else 0
-    return group * 8 * ROW_COPIES * (len(job.experts) + 1) + ranks
+    total = group * 8 * ROW_COPIES * (len(job.experts) + 1)
+    if job.method is not None and job.method.spreads:
+        from rlmerge.kernels.ranks import scratch_bytes
+
+        total += scratch_bytes(job.columns)
+    return total
 
 
 def _arrays(job: Job) -> int:

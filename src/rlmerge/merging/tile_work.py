@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -14,7 +14,6 @@ import xxhash
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.blocks import Input, xxh3
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call
-from rlmerge.kernels.ranks import RankCall
 from rlmerge.methods import Share
 
 from .backend import Merger, Numbers, together
@@ -22,6 +21,9 @@ from .job import Job
 from .on_llvm import Drawing, LlvmMerger
 from .reading import job_is_even, own_memory, read_through
 from .tiles import Tile
+
+if TYPE_CHECKING:
+    from rlmerge.kernels.ranks import RankCall
 
 REGION, SAMPLE = 1 << 21, 1 << 18
 """Where a sample will do, the first ``SAMPLE`` elements of every ``REGION`` of a tensor are accounted for."""
