@@ -173,7 +173,7 @@ class Plan:
         options = asdict(self.options)
         kept = ("seed", "dtype", "out_dtype", "rounding", "shard_size", "on_nonfinite")
         content = {
-            "code": [code_digest(), *(digest_of((m.formula, m.derive, m.rows_field)) for m in self.methods)],
+            "code": [code_digest(), *(digest_of((m.formula, m.derive, m.rows_field, m.spreads)) for m in self.methods)],
             "recipe": self.recipe.text,
             "models": [model.edition for model in self.models],
             "inputs": {name: [x.fingerprint for x in found] for name, found in self.inputs.items()},
