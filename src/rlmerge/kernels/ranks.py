@@ -173,6 +173,36 @@ def array_module(packs: bool) -> str:
     )
 
 
+_FILL = "\n".join(
+    [
+        "define internal void @fill(i64 %columns, double %value, ptr %out) noinline {",
+        "%wide.at = alloca i64",
+        "%rest.at = alloca i64",
+        "%single = fptrunc double %value to float",
+        f"%one = insertelement <{LANES} x float> poison, float %single, i64 0",
+        f"%all = shufflevector <{LANES} x float> %one, <{LANES} x float> poison, <{LANES} x i32> zeroinitializer",
+        f"%whole = and i64 %columns, {-LANES}",
+        *loop(
+            "wide",
+            "%whole",
+            "%wide.to = getelementptr float, ptr %out, i64 %wide",
+            f"store <{LANES} x float> %all, ptr %wide.to, align 4",
+            step=LANES,
+        ),
+        *loop(
+            "rest",
+            "%columns",
+            "%rest.to = getelementptr float, ptr %out, i64 %rest",
+            "store float %single, ptr %rest.to",
+            start="%whole",
+        ),
+        "ret void",
+        "}",
+    ]
+)
+"""LLVM IR of ``@fill``, for rows whose entries all get the same."""
+
+
 def input_module(kind: Kind, packs: bool) -> str:
     """LLVM IR of ``@kernel`` with the arguments of all kernels: three numbers an expert are its ``Spread``, the outputs
     of experts are ``row_stride`` entries apart, ``counts`` gets 1 where a row held NaN, and ``held`` is the memory."""
@@ -198,14 +228,23 @@ def input_module(kind: Kind, packs: bool) -> str:
             f"%out{k}.first = mul i64 %row_stride, {k}",
             f"%out{k}.index = add i64 %out{k}.first, %first",
             f"%out{k} = getelementptr float, ptr %out, i64 %out{k}.index",
+            f"%even{k} = fcmp oeq double %half{k}, 0.0",
+            f"br i1 %even{k}, label %fill{k}, label %rank{k}",
+            f"fill{k}:",
+            f"call void @fill(i64 %columns, double %middle{k}, ptr %out{k})",
+            f"br label %done{k}",
+            f"rank{k}:",
             f"call void @{names[dtype]}(ptr %theta{k}, ptr %base, i64 %columns, double %middle{k}, double %half{k}, "
             f"i1 %unranked{k}, ptr %out{k}, ptr %held, ptr %counts)",
+            f"br label %done{k}",
+            f"done{k}:",
         ]
     return "\n".join(
         [
             declarations("float", (LANES, 1)),
             rank_declarations(),
             *(of(dtype) for dtype in names),
+            _FILL,
             f"define void @kernel({SIGNATURE}) {{",
             "%row.at = alloca i64",
             "%rows.here = udiv i64 %n, %columns",
