@@ -10,8 +10,9 @@ import xxhash
 
 from rlmerge.kernels import blocks
 from rlmerge.kernels.blocks import Input, run_blocks, xxh3
+from rlmerge.kernels.calls import CALL
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, FLOAT64
-from rlmerge.kernels.jit import ACCOUNT_BLOCK, CALL
+from rlmerge.kernels.jit import ACCOUNT_BLOCK
 from rlmerge.kernels.loops import SIGNATURE
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.select import Selector

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64
-from rlmerge.kernels.loops import LANES, Program, module, streams
+from rlmerge.kernels.emit import LANES
+from rlmerge.kernels.loops import Program, module, streams
 from rlmerge.kernels.program import Operands, merge_kernel, reduce_kernel
 from rlmerge.kernels.sinks import Reduce, Write
 from rlmerge.kernels.trace import Graph

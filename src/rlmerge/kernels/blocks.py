@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
+from .calls import CALL, Step
 from .compiler import compile_kernel, find_host
 from .emit import loop
-from .jit import CALL, Step
 
 
 class Input(NamedTuple):

@@ -15,8 +15,7 @@ import numpy as np
 
 from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, DType
-from .emit import Emitter, declarations
-from .loops import LANES
+from .emit import LANES, Emitter, declarations
 
 KEPT = 4 * 2**20
 """Bytes up to which a thread keeps its arrays for its next range."""

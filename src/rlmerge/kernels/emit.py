@@ -13,6 +13,9 @@ from .dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
 from .random import HIGH_WORD, MIXER
 from .trace import Node
 
+LANES = 16
+"""Elements of a vector."""
+
 _BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 _STORAGE = {BFLOAT16: "i16", FLOAT16: "half", FLOAT32: "float", FLOAT64: "double"}

@@ -5,18 +5,19 @@ Kernels are compiled in milliseconds, once per process and program; their machin
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from .calls import CALL, FUNCTION
 from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, DType, decode
+from .emit import LANES
 from .histogram import BINS, held_words
-from .loops import LANES, Program, module, streams
+from .loops import Program, module, streams
 from .sinks import MASK_BITS, Reduce, Write
 from .trace import UntraceableError
 
@@ -26,54 +27,6 @@ BLOCK = 1 << 16
 ACCOUNT_BLOCK = 1 << 14
 """Elements per block of the sums that account for a merge."""
 
-CALL = (
-    ("function", "ptr", False),
-    ("block", "i64", False),
-    ("columns", "i64", False),
-    ("out", "ptr", True),
-    ("params", "ptr", False),
-    ("rows", "ptr", False),
-    ("row_stride", "i64", False),
-    ("keys", "ptr", False),
-    ("sums", "ptr", True),
-    ("counts", "ptr", True),
-    ("largest", "ptr", True),
-    ("histograms", "ptr", False),
-    ("side", "ptr", False),
-    ("side_counts", "ptr", False),
-    ("side_capacity", "i64", False),
-    ("selection", "ptr", False),
-    ("masks", "ptr", False),
-    ("mask_stride", "i64", False),
-    ("held", "ptr", False),
-)
-"""What a kernel is given beside its range and inputs, in its order: name, type, and whether each step of a tile has a
-place of its own. The strides of those, in bytes, follow."""
-
-
-def call_words(*, strides: Mapping[str, int] | None = None, **given: int) -> list[int]:
-    """The arguments that ``CALL`` names, 0 where none is given, and the bytes between the places of two steps."""
-    found = [given.pop(name, 0) for name, _, _ in CALL]
-    if given:
-        raise TypeError(f"a kernel has no argument {sorted(given)[0]!r}")
-    return [*found, *((strides or {}).get(name, 0) for name, _, stepped in CALL if stepped)]
-
-
-class Step(Protocol):
-    """A kernel on one tile, as the loop over its blocks runs it."""
-
-    @property
-    def words(self) -> list[int]:
-        """Its arguments, as ``CALL`` names them."""
-        ...
-
-    def restart(self) -> None:
-        """Forget what a run that did not end has counted."""
-        ...
-
-
-_TYPES = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
-_FUNCTION = ctypes.CFUNCTYPE(None, *([ctypes.c_int64] * 4), ctypes.c_void_p, *(_TYPES[kind] for _, kind, _ in CALL[3:]))
 _own = threading.local()
 
 
@@ -246,7 +199,7 @@ class Kernel:
         self.program = program
         self.numbers = len(program.used("param")), len(program.used("row"))
         self._engine, self.address = compile_kernel(text, host)
-        self._function = _FUNCTION(self.address)
+        self._function = FUNCTION(self.address)
 
     def bind(
         self,

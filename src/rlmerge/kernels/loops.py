@@ -11,11 +11,11 @@ from functools import cached_property
 
 from . import histogram
 from .dtypes import BFLOAT16, DType
-from .emit import Emitter, declarations, is_draw, limit_name
+from .emit import LANES, Emitter, declarations, is_draw, limit_name
 from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write, store_both
+from .totals import count_kept, count_rest, write_counts, write_largest, write_sums, zero_sums
 from .trace import Graph, carried
 
-LANES = 16
 SIGNATURE = (
     "i64 %n, i64 %start, i64 %block, i64 %columns, ptr %inputs, ptr %out, ptr %params, ptr %rows, i64 %row_stride, "
     "ptr %keys, ptr %sums, ptr %counts, ptr %largest, ptr %histograms, ptr %side, ptr %side_counts, "
@@ -75,7 +75,7 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
     vector, slots = _vectors(program, stochastic, packs)
     tail, _, _ = _body(program, Emitter(1, program.real, "t"), "%tword", stochastic, packs)
-    counting = _count_masks(program.sink, slots)
+    counting = count_kept(program.sink, slots)
     values = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
     word = "i32" if program.real == "float" else "i64"
     text = "\n".join(
@@ -87,7 +87,7 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
             "entry:",
             *_entry(program, slots),
             *_BLOCK_HEAD,
-            *_zero(slots, "sum", program.lane),
+            *zero_sums(slots, program.lane),
             "br label %seg.head",
             *_segment(program),
             "br label %vec.head",
@@ -114,14 +114,14 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
             "br label %tail.head",
             "block.done:",
             *counting,
-            *_flush(slots, program.lane),
+            *write_sums(slots, program.lane),
             "%bnext = add i64 %b, 1",
             "store i64 %bnext, ptr %block.index",
             "br label %block.head",
             "exit:",
-            *_count_held(program.real, values),
-            *_counts(slots),
-            *_largest(program.real),
+            *count_rest(program.real, values),
+            *write_counts(slots),
+            *write_largest(program.real),
             "ret void",
             "}",
         ]
@@ -299,96 +299,3 @@ def _segment(program: Program) -> list[str]:
         f"%seg.whole = and i64 %seg.length, {-program.step}",
         "%vec.end = add i64 %sp, %seg.whole",
     ]
-
-
-def _zero(slots: Slots, kind: str, scalar: str) -> list[str]:
-    count = slots.sums
-    return [
-        f"store <{width} x {scalar}> zeroinitializer, ptr %{kind}{i}{suffix}"
-        for i in range(count)
-        for width, suffix in ((LANES, ""), (1, ".t"))
-    ]
-
-
-def _count_masks(sink: Write | Reduce, slots: Slots) -> list[str]:
-    """Count the masks that a block has kept, 64 bits at a time; ``slots`` get the counters."""
-    if not slots.masks:
-        return []
-    pad, e = Emitter(1, "double", "p"), Emitter(1, "double", "m")
-    for i in range(slots.masks):
-        place = pad.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{i}, i64 %words")
-        pad.do(f"store i64 0, ptr {place}, align 2")
-    at = [e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{i}, i64 %group") for i in range(slots.masks)]
-    slots.counts = count_masks(e, sink, [e.let(f"load i64, ptr {place}, align 2") for place in at])
-    return [
-        "%words = load i64, ptr %word.at",
-        *pad.lines,
-        "store i64 0, ptr %group.at",
-        "br label %group.head",
-        "group.head:",
-        "%group = load i64, ptr %group.at",
-        "%gmore = icmp slt i64 %group, %words",
-        "br i1 %gmore, label %group.body, label %group.done",
-        "group.body:",
-        *e.lines,
-        f"%gnext = add i64 %group, {64 // MASK_BITS}",
-        "store i64 %gnext, ptr %group.at",
-        "br label %group.head",
-        "group.done:",
-    ]
-
-
-def _count_held(real: str, values: int) -> list[str]:
-    """Count what is still held of every value."""
-    e = Emitter(LANES, real, "g")
-    for index in range(values):
-        histogram.count_held(e, index)
-    return e.lines
-
-
-def _flush(slots: Slots, lane: str) -> list[str]:
-    """Write the block's sums, lane after lane and the remainder last; add its counts to the totals."""
-    e = Emitter(LANES, "double", "f")
-    row = e.let(f"mul i64 %b, {slots.sums}")
-    for i in range(slots.sums):
-        total = _add_lanes(e, f"%sum{i}", lane, "fadd")
-        if lane != "double":
-            total = e.let(f"fpext {lane} {total} to double")
-        place = e.let(f"getelementptr inbounds double, ptr %sums, i64 {e.let(f'add i64 {row}, {i}')}")
-        e.do(f"store double {total}, ptr {place}")
-    return e.lines
-
-
-def _counts(slots: Slots) -> list[str]:
-    """Write the counts of all vectors and remainders."""
-    e = Emitter(LANES, "double", "c")
-    for i in range(slots.counts):
-        total = e.let(f"add i64 {e.let(f'load i64, ptr %count{i}')}, {e.let(f'load i64, ptr %count{i}.t')}")
-        e.do(f"store i64 {total}, ptr {e.let(f'getelementptr inbounds i64, ptr %counts, i64 {i}')}")
-    return e.lines
-
-
-def _add_lanes(e: Emitter, slot: str, scalar: str, add: str) -> str:
-    lanes = e.let(f"load {e.vector(scalar)}, ptr {slot}")
-    total = e.let(f"extractelement {e.vector(scalar)} {lanes}, i64 0")
-    for k in range(1, LANES):
-        total = e.let(f"{add} {scalar} {total}, {e.let(f'extractelement {e.vector(scalar)} {lanes}, i64 {k}')}")
-    rest = e.let(f"load <1 x {scalar}>, ptr {slot}.t")
-    return e.let(f"{add} {scalar} {total}, {e.let(f'extractelement <1 x {scalar}> {rest}, i64 0')}")
-
-
-def _largest(real: str) -> list[str]:
-    e = Emitter(LANES, real, "x")
-    word = e.word
-    for index, which in enumerate(("in", "out")):
-        lanes = e.let(f"load {e.vector(word)}, ptr %largest.{which}")
-        rest = e.let(f"load <1 x {word}>, ptr %largest.{which}.t")
-        largest = e.let(f"extractelement <1 x {word}> {rest}, i64 0")
-        for k in range(LANES):
-            lane = e.let(f"extractelement {e.vector(word)} {lanes}, i64 {k}")
-            more = e.let(f"icmp ugt {word} {lane}, {largest}")
-            largest = e.let(f"select i1 {more}, {word} {lane}, {word} {largest}")
-        wide = largest if word == "i64" else e.let(f"zext i32 {largest} to i64")
-        place = e.let(f"getelementptr inbounds i64, ptr %largest, i64 {index}")
-        e.do(f"store i64 {wide}, ptr {place}")
-    return e.lines

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .emit import Emitter, loop
+from .emit import LANES, Emitter, loop
 from .histogram import PACK
 from .rank_bins import FIRST_GROUP, TURNS, bins, mark, share
 from .rank_sort import LOOPS, list_them, rank_listed
 
-LANES = 16
 _VECTOR, _MASK, _FLOATS = f"<{LANES} x i32>", f"<{LANES} x i1>", f"<{LANES} x float>"
 _EXPAND = f"@llvm.masked.expandload.v{LANES}f32"
 

@@ -13,12 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from .calls import call_words
 from .compiler import compile_kernel, find_host
 from .deltas import Kind, task_vector, weight
 from .dtypes import FLOAT16
-from .emit import Emitter, declarations, loop, storage_type
-from .jit import call_words
-from .loops import LANES, SIGNATURE
+from .emit import LANES, Emitter, declarations, loop, storage_type
+from .loops import SIGNATURE
 from .rank_bins import BINS, BITS, COUNTS
 from .rank_code import SCRATCH, function
 from .rank_code import declarations as rank_declarations

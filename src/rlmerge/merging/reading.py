@@ -11,7 +11,8 @@ import numpy as np
 from rlmerge.checkpoint import Source
 from rlmerge.checkpoint.output_file import page_aligned
 from rlmerge.kernels.blocks import Input, run_blocks
-from rlmerge.kernels.jit import BLOCK, Step
+from rlmerge.kernels.calls import Step
+from rlmerge.kernels.jit import BLOCK
 
 from .job import Job
 from .tiles import Tile
