@@ -42,9 +42,6 @@ SLACK = SAMPLE // 100
 """Entries of a sample, each way, by which a rank may be off in it: several times what chance explains."""
 
 
-_own = threading.local()
-
-
 @dataclass
 class Tally:
     """Mergeable counts of one pass: M histograms, int64, and M side lists of words, None once overflown.
@@ -83,17 +80,29 @@ class Tally:
             self.side[i] = joined if fits else None
 
 
+KEPT = 4
+"""Histograms at most that are kept for the next tile: of windows, they are cleared faster than made anew."""
+
+_kept: list[np.ndarray] = []
+_keeping = threading.Lock()
+
+
 def _zeros(count: int) -> np.ndarray:
-    """Histograms of nothing, int64 [count, 65536]: what this thread gave back, if there is any."""
-    spare: dict[int, np.ndarray] = getattr(_own, "spare", {})
-    return spare.pop(count) if count in spare else np.zeros((count, BINS), np.int64)
+    """Histograms of nothing, int64 [count, 65536]."""
+    with _keeping:
+        for index, spare in enumerate(_kept):
+            if len(spare) == count:
+                return _kept.pop(index)
+    return np.zeros((count, BINS), np.int64)
 
 
 def _give_back(histograms: np.ndarray, spans: Sequence[slice]) -> None:
-    """Keep histograms, that hold counts in ``spans`` alone, for this thread's next tile."""
+    """Keep histograms, which hold counts in ``spans`` alone."""
     for row, span in zip(histograms, spans, strict=True):
         row[span] = 0
-    _own.spare = {len(histograms): histograms}
+    with _keeping:
+        _kept.append(histograms)
+        del _kept[:-KEPT]
 
 
 class Selector:
@@ -175,8 +184,10 @@ class Selector:
             for row, used in zip(selection.side, selection.side_counts, strict=True)
         ]
         spans = self.spans()
-        histograms = [row[span].copy() for row, span in zip(selection.histograms, spans, strict=True)]
-        _give_back(selection.histograms, spans)
+        histograms = list(selection.histograms)
+        if self._windows != [self._everything] * self.count:
+            histograms = [row[span].copy() for row, span in zip(histograms, spans, strict=True)]
+            _give_back(selection.histograms, spans)
         nonzero, above = counts.reshape(self.count, 2).T.copy()
         return Tally(histograms, side, nonzero, above, spans)
 

@@ -9,7 +9,7 @@ from rlmerge.checkpoint.output_file import DIRECT_FROM, DIRECT_MEMORY, PAGE
 from rlmerge.errors import RequestError
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK
-from rlmerge.kernels.select import SIDE_CAPACITY, SIDE_TOTAL
+from rlmerge.kernels.select import KEPT, SAMPLED_FROM, SIDE_CAPACITY, SIDE_TOTAL
 from rlmerge.methods import Statistic
 from rlmerge.methods.method import Needs
 from rlmerge.options import Options
@@ -229,8 +229,10 @@ def _selections(job: Job, stage: Sequence[Statistic]) -> int:
 
 
 def _histograms(job: Job, threads: int) -> int:
-    """Bytes of the histograms that each thread keeps for its next tile, and the one that takes samples."""
-    return (threads + 1) * _HISTOGRAM * max((_selections(job, stage) for stage in job.stages), default=0)
+    """Bytes of the histograms that are kept from tile to tile of tensors of which samples are taken."""
+    if job.output.numel < SAMPLED_FROM:
+        return 0
+    return min(KEPT, threads) * _HISTOGRAM * max((_selections(job, stage) for stage in job.stages), default=0)
 
 
 def _adding(job: Job, stage: Sequence[Statistic], threads: int) -> int:
