@@ -82,20 +82,17 @@ class Body:
     slots: Slots = field(default_factory=Slots)
     kept: list[str] = field(default_factory=list[str])
 
-    def add_sum(self, value: str, scalar: str, only: str | None = None) -> None:
-        """Add a ``real`` vector, in the lanes of mask ``only``, to the next accumulator of lanes of type ``scalar``."""
+    def add_sum(self, value: str) -> None:
+        """Add a ``real`` vector to the next accumulator, of doubles."""
         e = self.emitter
-        kind = e.vector(scalar)
-        wide = value if e.real == scalar else e.let(f"fpext {e.reals} {value} to {kind}")
+        kind = e.vector("double")
+        wide = value if e.real == "double" else e.let(f"fpext {e.reals} {value} to {kind}")
         slot = self._slot("sum", self.slots.sums)
         self.slots.sums += 1
         # Remainders are few: in memory, their sums take no registers from the vectors'.
         volatile = " volatile" if self.tail else ""
         before = e.let(f"load{volatile} {kind}, ptr {slot}")
-        total = e.let(f"fadd {kind} {before}, {wide}")
-        if only is not None:
-            total = e.let(f"select {e.mask} {only}, {kind} {total}, {kind} {before}")
-        e.do(f"store{volatile} {kind} {total}, ptr {slot}")
+        e.do(f"store{volatile} {kind} {e.let(f'fadd {kind} {before}, {wide}')}, ptr {slot}")
 
     def add_product(self, x: str, y: str, only: str | None = None) -> None:
         """Add the products of two ``real`` vectors, in the lanes of mask ``only``, to the next accumulator."""
@@ -234,7 +231,7 @@ def emit_reduce(body: Body, sink: Reduce, packs: bool, tells: bool) -> None:
     """Accumulate sums, counts and histograms; ``packs`` as for ``hold``. With ``tells`` the largest value is kept."""
     e = body.emitter
     for node in sink.sums:
-        body.add_sum(e.value(node), "double")
+        body.add_sum(e.value(node))
     for node in sink.counts:
         body.keep(e.value(node))
     words = [body.magnitude_word(e.value(node)) for node in sink.values]

@@ -146,8 +146,8 @@ class TileWork:
         calls = [merger.call(tile, out, step) for merger, out in zip(mergers, outs, strict=True)]
         rankings, fields = self._rankings(mergers, step)
         # A lane's ranks take the place of those of the lane before.
-        steps = [step for turn in zip(rankings, calls, strict=True) for step in turn] if rankings else calls
-        digests = read_through(tile, [*draws, *steps], step, digested=self.digested, more=[*fields, *drawn])
+        turns = [call for turn in zip(rankings, calls, strict=True) for call in turn] if rankings else calls
+        digests = read_through(tile, [*draws, *turns], step, digested=self.digested, more=[*fields, *drawn])
 
         def again() -> list[np.ndarray]:
             return [source.read(tile.start, tile.stop) for source in tile.inputs]
