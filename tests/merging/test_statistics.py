@@ -94,14 +94,18 @@ def expected(monkeypatch):
         ("breadcrumbs", {"density": 0.5, "gamma": 0.05, "rank_nonzero": True}),
     ],
 )
-def test_a_sampled_scan_gives_what_a_full_one_gives(tmp_path, monkeypatch, expected, method, parameters):
+@pytest.mark.parametrize(("stored", "arithmetic"), [("bfloat16", "float32"), ("float16", "float64")])
+def test_a_sampled_scan_gives_what_a_full_one_gives(
+    tmp_path, monkeypatch, expected, method, parameters, stored, arithmetic
+):
     base, experts = draw(3, 3, LARGE)
     for name, tensors in (("base", base), *((f"e{k}", each) for k, each in enumerate(experts))):
-        write_model(tmp_path / name, tensors, "bfloat16")
-    asked = recipe(tmp_path, method, **parameters)
+        write_model(tmp_path / name, tensors, stored)
+    asked = {**recipe(tmp_path, method, **parameters), "dtype": arithmetic}
     merge(asked, tmp_path / "sampled", cache=False)
     assert len(expected) == 2 * 3
-    assert all(first > 1 or last < 1 << 31 for first, last in expected)
+    limit = 1 << (31 if arithmetic == "float32" else 63)
+    assert all(first > 1 or last < limit for first, last in expected)
     monkeypatch.setattr(on_llvm, "SAMPLED_FROM", 1 << 40)
     merge(asked, tmp_path / "full", cache=False)
     assert len(expected) == 2 * 3
@@ -129,19 +133,23 @@ def test_a_sample_that_misleads_costs_a_pass(tmp_path, monkeypatch, reads):
     assert tree(tmp_path / "misled") == tree(tmp_path / "full")
 
 
-def test_pieces_of_a_sample_see_every_column(tmp_path, monkeypatch):
-    """Rows are 16 times as long as a piece: pieces that are a number of rows apart would show the same columns."""
-    columns = 16 * SAMPLE // on_llvm.PIECES
-    rows = np.tile(np.arange(columns) // (columns // 8), (64, 1)).astype(np.float32)
-    write_model(tmp_path / "m", {"w": rows}, "float32")
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(64, 16 * SAMPLE // on_llvm.PIECES), (1, 1 << 21), (4, 1 << 19)],
+    ids=["pieces a number of rows apart would show the same columns", "a vector", "few long rows"],
+)
+def test_pieces_of_a_sample_see_every_column(tmp_path, rows, columns):
+    """Entries are the eighth of the row that they lie in."""
+    values = np.tile(np.arange(columns) // (columns // 8), (rows, 1)).astype(np.float32)
+    write_model(tmp_path / "m", {"w": values}, "float32")
     kernel = reduce_kernel(_itself, Operands(None, (FLOAT32,), False), {}, "kth")
     seen = np.zeros((1, BINS), np.int64)
     selection = dataclasses.replace(Selector(np.dtype(np.float32), 1).selection(SAMPLE), histograms=seen)
     step = SAMPLE // on_llvm.PIECES
     call = kernel.bind().call(SAMPLE, 0, None, step, step, selection)
     source = open_checkpoint(tmp_path / "m").tensors["w"]
-    job = SimpleNamespace(inputs=(source,), columns=columns, output=SimpleNamespace(numel=rows.size))
-    assert read_sample(Tile(job, 0, rows.size), [call], on_llvm.PIECES, step)
+    job = SimpleNamespace(inputs=(source,), columns=columns, output=SimpleNamespace(numel=values.size))
+    assert read_sample(Tile(job, 0, values.size), [call], on_llvm.PIECES, step)
     found = {float(np.uint32(index << 15).view(np.float32)) for index in np.flatnonzero(seen[0])}
     assert found == {1, 2, 3, 4, 5, 6, 7}
 

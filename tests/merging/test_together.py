@@ -89,6 +89,45 @@ def test_random_numbers_are_drawn_once_for_all_that_draw_them(opened, monkeypatc
     assert not drawn, "one recipe alone draws as it goes"
 
 
+DELLAS = [
+    ("della", {"density": 0.5, "epsilon": 0.1}),
+    ("della", {"density": 0.3, "epsilon": 0.2, "rank_nonzero": False}),
+    ("della_linear", {"density": 0.7}),
+    ("della", {}),
+]
+"""The last ones have other ranks, another formula, and nothing to rank."""
+
+
+@pytest.mark.parametrize("odd", [None, np.nan, np.inf])
+def test_ranks_of_several_recipes(tmp_path, monkeypatch, odd):
+    """Rows that are no divisor of a block, in several steps; every recipe takes the place of the ranks of the last."""
+    base, experts = draw(8, 3, {"model.layers.0.w": (200, 700), "model.layers.1.w": (64, 30)})
+    if odd is not None:
+        experts[1]["model.layers.0.w"][150, 7] = odd
+    names = [str(write_model(tmp_path / f"e{k}", expert, "bfloat16")) for k, expert in enumerate(experts)]
+    at = str(write_model(tmp_path / "base", base, "bfloat16"))
+    options = Options(workers=2, cache=False, on_nonfinite="keep")
+    recipes = [recipe_from_flags(method, at, names, parameters) for method, parameters in DELLAS]
+    models = open_recipe(recipes[0], options)
+    plans = [models.plan(recipe, None, options) for recipe in recipes]
+    seen = []
+    original = tile_work.TileWork._by_blocks
+    monkeypatch.setattr(
+        tile_work.TileWork, "_by_blocks", lambda self, tile, outs: seen.append(self) or original(self, tile, outs)
+    )
+    together, passes = run(plans)
+    assert passes == 1
+    assert seen
+    assert all(work.ranks and work.drawing is not None for work in seen)
+    monkeypatch.setattr(tile_work, "job_is_even", lambda job: False)
+    seen.clear()
+    for plan, state in zip(plans, together, strict=True):
+        (alone,), _ = run([plan])
+        for name, values in alone.items():
+            assert np.array_equal(values.view(np.uint8), state[name].view(np.uint8)), (plan.method.name, name)
+    assert not seen, "what is compared with is ranked row by row"
+
+
 def test_thresholds_of_several_densities_count_once(opened, monkeypatch):
     passes = []
     count = statistics_module.Statistics._pass

@@ -60,10 +60,11 @@ def read_sample(tile: Tile, calls: Sequence[Step], pieces: int, step: int) -> bo
     if not all(_is_at_hand(source, tile) for source in tile.inputs):
         return False
     inputs, _kept = _places(tile, own_memory("blocks", reading_memory(tile.inputs)))
-    # Pieces that begin at other columns each time see all of them.
     stride = (tile.count - step) // (pieces - 1)
     columns = max(1, tile.job.columns)
-    stride -= min((stride - int(_GOLDEN * columns)) % columns, stride // 2)
+    if columns <= stride // 2:
+        # Pieces that begin at other columns each time see all of them; of longer rows they do anyway.
+        stride -= (stride - int(_GOLDEN * columns)) % columns
     return run_blocks(calls, inputs, pieces * step, tile.start, step, False, stride) is not None
 
 
