@@ -96,16 +96,18 @@ def ranked(kind, arrays, columns, step):
     return np.concatenate(found, axis=1), odd
 
 
-@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("packs", [512, 256, 0])
 @pytest.mark.parametrize("dtypes", [(BFLOAT16,) * 4, (BFLOAT16, FLOAT32, BFLOAT16, FLOAT16)])
 @pytest.mark.parametrize("columns", [SHORTEST, 100, 1023])
 def test_rows_as_they_are_stored(monkeypatch, packs, dtypes, columns):
     """Mixed types have rows of bits below their bins, some of them in every bin; the last step has fewer rows."""
     rng = np.random.default_rng(columns)
     host = compiler.find_host()
+    if packs > host.packs:
+        pytest.skip("no such vectors here")
     for made in (ranks._of_arrays, ranks._of_inputs):
         made.cache_clear()
-    monkeypatch.setattr(ranks, "find_host", lambda: dataclasses.replace(host, packs=host.packs and packs))
+    monkeypatch.setattr(ranks, "find_host", lambda: dataclasses.replace(host, packs=packs))
     base = awkward(rng, 7 * columns, dtypes[0], special=False)
     kind = Kind(dtypes[0], dtypes[1:], np.dtype(np.float32))
     values = [expert_of(rng, awkward(rng, 7 * columns, dtype, special=False), dtype) for dtype in dtypes[1:]]

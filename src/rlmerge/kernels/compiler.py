@@ -17,20 +17,21 @@ _lock = threading.Lock()
 class Host:
     """The processor to compile for: LLVM's name of it and the features it has.
 
-    ``packs`` says that it moves chosen lanes of 512 bits together.
+    ``packs`` are the bits of vectors whose chosen lanes it moves together, 512 or 256, or 0.
     """
 
     cpu: str
     features: str
     converts_float16: bool
-    packs: bool = False
+    packs: int = 0
 
 
 def find_host() -> Host:
     """The processor this process runs on."""
     features = llvm.get_host_cpu_features()
     native = not llvm.get_process_triple().startswith(("x86", "i386", "i686")) or bool(features.get("f16c"))
-    return Host(llvm.get_host_cpu_name(), features.flatten(), native, bool(features.get("avx512f")))
+    packs = 512 if features.get("avx512f") else 256 if features.get("avx2") else 0
+    return Host(llvm.get_host_cpu_name(), features.flatten(), native, packs)
 
 
 _PIPELINE = "2: sroa, instcombine, simplifycfg; opt 2"

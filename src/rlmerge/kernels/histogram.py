@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import pack
 from .emit import Emitter
 
 HELD = 1024
@@ -17,31 +18,19 @@ HELD = 1024
 BIN_BITS = 16
 BINS = 1 << BIN_BITS
 
-PACK = "@llvm.experimental.vector.compress"
-"""The intrinsic that puts chosen lanes side by side."""
 
-
-def hold(e: Emitter, values: Sequence[str], packs: bool) -> None:
-    """Hold those of the words of each value that lie in its window.
-
-    ``packs`` says that the processor moves chosen lanes together; LLVM does it for vectors of 512 bits, no others.
-    """
+def hold(e: Emitter, values: Sequence[str], packs: int) -> None:
+    """Hold those of the words of each value that lie in its window; ``packs`` as for ``Host``."""
     word, kind = e.word, e.vector(e.word)
     tag = e.prefix
     for index, words in enumerate(values):
         offset = e.let(f"sub {kind} {words}, {e.splat(word, f'%low{index}')}")
         mask = e.let(f"icmp ult {kind} {offset}, {e.splat(word, f'%extent{index}')}")
         if e.width == 1:
-            _append(e, index, words, 1, e.let(f"bitcast {e.mask} {mask} to i1"))
-        elif packs:
-            lanes = 512 // int(word[1:])
-            for first in range(0, e.width, lanes):
-                part = "<" + ", ".join(f"i32 {first + lane}" for lane in range(lanes)) + ">"
-                chosen = e.let(f"shufflevector {e.mask} {mask}, {e.mask} poison, <{lanes} x i32> {part}")
-                piece = e.let(f"shufflevector {kind} {words}, {kind} poison, <{lanes} x i32> {part}")
-                arguments = f"<{lanes} x {word}> {piece}, <{lanes} x i1> {chosen}, <{lanes} x {word}> poison"
-                packed = e.let(f"call <{lanes} x {word}> {PACK}.v{lanes}{word}({arguments})")
-                _append(e, index, packed, lanes, e.let(f"bitcast <{lanes} x i1> {chosen} to i{lanes}"))
+            _append_one(e, index, words, mask)
+        elif pack.piece(packs, word):
+            flags = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
+            pack.append(e, words, flags, packs, f"%held{index}", f"%held{index}.count")
         else:
             _append_each(e, index, words, mask, f"h{index}{tag}")
     # One branch for all, where no vector is alive: a call would have each of them stored and loaded.
@@ -57,13 +46,13 @@ def hold(e: Emitter, values: Sequence[str], packs: bool) -> None:
     e.do(f"{tag}.counted:")
 
 
-def _append(e: Emitter, index: int, words: str, lanes: int, chosen: str) -> None:
-    """Hold the first of ``words``, as many as bits are set in ``chosen``."""
+def _append_one(e: Emitter, index: int, word: str, mask: str) -> None:
+    """Hold a vector of one word, where the mask is set."""
     held = e.let(f"load i64, ptr %held{index}.count")
     place = e.let(f"getelementptr inbounds {e.word}, ptr %held{index}, i64 {held}")
-    e.do(f"store <{lanes} x {e.word}> {words}, ptr {place}, align 4")
-    ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {e.let(f'zext i{lanes} {chosen} to i64')})")
-    e.do(f"store i64 {e.let(f'add i64 {held}, {ones}')}, ptr %held{index}.count")
+    e.do(f"store <1 x {e.word}> {word}, ptr {place}, align 4")
+    one = e.let(f"zext i1 {e.let(f'bitcast {e.mask} {mask} to i1')} to i64")
+    e.do(f"store i64 {e.let(f'add i64 {held}, {one}')}, ptr %held{index}.count")
 
 
 def _append_each(e: Emitter, index: int, words: str, mask: str, label: str) -> None:
@@ -117,15 +106,15 @@ def entry(values: int, width: int, word: str) -> list[str]:
     return lines
 
 
-def function(word: str) -> str:
-    """``@count``: words by their leading bits; those with lower bits set also go to a side list while it has room."""
+def function(word: str, packs: int) -> str:
+    """``@count``: words by their leading bits; those with lower bits set also go to a side list while it has room.
+    Beside it, what ``hold`` calls, with ``packs`` as for ``Host``.
+    """
     wide = "%shifted.bin" if word == "i64" else "%bin"
-    lanes = 512 // int(word[1:])
-    vector, mask = f"<{lanes} x {word}>", f"<{lanes} x i1>"
     return f"""
 declare i64 @llvm.cttz.i64(i64, i1)
 declare i64 @llvm.umax.i64(i64, i64)
-declare {vector} {PACK}.v{lanes}{word}({vector}, {mask}, {vector})
+{pack.declarations(packs, word)}
 define internal void @count(ptr %words, i64 %number, ptr %histogram, ptr %side, ptr %used, i64 %capacity,
     {word} %shift, {word} %bin_mask, {word} %low_mask) noinline {{
 entry:

@@ -70,8 +70,8 @@ class Program:
         return sorted(node.data for node in self.graph.nodes if node.op == op)
 
 
-def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
-    """LLVM IR of ``@kernel`` and how many sums and counts it accumulates; ``packs`` as for ``histogram.hold``."""
+def module(program: Program, packs: int = 0) -> tuple[str, Slots]:
+    """LLVM IR of ``@kernel`` and how many sums and counts it accumulates; ``packs`` as for ``Host``."""
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
     vector, slots = _vectors(program, stochastic, packs)
     tail, _, _ = _body(program, Emitter(1, program.real, "t"), "%tword", stochastic, packs)
@@ -82,7 +82,7 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
         [
             declarations(program.real, (LANES, 1)),
             "declare i64 @llvm.ctpop.i64(i64)",
-            *([histogram.function(word)] if values else []),
+            *([histogram.function(word, packs)] if values else []),
             f"define void @kernel({SIGNATURE}) {{",
             "entry:",
             *_entry(program, slots),
@@ -129,7 +129,7 @@ def module(program: Program, packs: bool = False) -> tuple[str, Slots]:
     return text, slots
 
 
-def _vectors(program: Program, stochastic: bool, packs: bool) -> tuple[list[str], Slots]:
+def _vectors(program: Program, stochastic: bool, packs: int) -> tuple[list[str], Slots]:
     """The loop body for whole vectors: one, or two that take the elements in turn."""
     if not program.is_paired:
         lines, slots, _ = _body(program, Emitter(LANES, program.real, "v"), "%vword", stochastic, packs)
@@ -142,7 +142,7 @@ def _vectors(program: Program, stochastic: bool, packs: bool) -> tuple[list[str]
     return [*first, "%vword1 = add i64 %vword, 1", *second, *e.lines], slots
 
 
-def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: bool) -> tuple[list[str], Slots, str]:
+def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: int) -> tuple[list[str], Slots, str]:
     """A block of the loop, what it accumulates, and what it leaves to be stored."""
     tail = e.width == 1
     body = Body(e, "%tp" if tail else "%vp", word, tail)

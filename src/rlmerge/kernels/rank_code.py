@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from . import pack
 from .emit import LANES, Emitter, loop
-from .histogram import PACK
 from .rank_bins import FIRST_GROUP, TURNS, bins, mark, share
 from .rank_sort import LOOPS, list_them, rank_listed
 
 _VECTOR, _MASK, _FLOATS = f"<{LANES} x i32>", f"<{LANES} x i1>", f"<{LANES} x float>"
-_EXPAND = f"@llvm.masked.expandload.v{LANES}f32"
 
 SCRATCH = ("words", "places", "masks", "pairs", "list", "counts", "lows", "shifts", "results", "bits", "digits")
 """The memory of ``@rank``, whose addresses are in a table: the first five have room for a row, the others one size."""
@@ -22,7 +21,7 @@ Load = Callable[[Emitter, str], str]
 """Emits the values of a row from a position on, as floats."""
 
 
-def declarations() -> str:
+def declarations(packs: int) -> str:
     """What ``function`` calls."""
     kinds = {_VECTOR: f"v{LANES}i32", "<1 x i32>": "v1i32"}
     return "\n".join(
@@ -35,17 +34,16 @@ def declarations() -> str:
                 for vector, kind in kinds.items()
                 for name in ("or", "umax")
             ),
-            f"declare {_VECTOR} {PACK}.v{LANES}i32({_VECTOR}, {_MASK}, {_VECTOR})",
-            f"declare {_FLOATS} {_EXPAND}(ptr, {_MASK}, {_FLOATS})",
+            pack.declarations(packs, "i32"),
         ]
     )
 
 
-def function(name: str, load: Load, packs: bool) -> str:
+def function(name: str, load: Load, packs: int) -> str:
     """``@name``: for a row of ``%columns`` values, ``%out`` gets what ``spread_by_rank`` says.
 
     ``load`` may use ``%theta`` and ``%base``. ``%odd``, an i64, gets 1 where the row holds NaN, which has no rank.
-    ``packs`` says that the processor moves chosen lanes together.
+    ``packs`` as for ``Host``.
     """
     loops = ("wide", "rest", "scan", "left", "enter", "each", "look", "put.wide", "put.rest", "give.wide", "give.rest")
     slots = (*loops, *LOOPS, "kept", "listed", "fresh", "listed.before", "off")
@@ -61,7 +59,7 @@ def function(name: str, load: Load, packs: bool) -> str:
             *_pointers(),
             f"%whole = and i64 %columns, {-LANES if packs else 0}",
             "store i64 0, ptr %kept.at",
-            *(loop("wide", "%whole", *_pack(load), step=LANES) if packs else ()),
+            *(loop("wide", "%whole", *_pack(load, packs), step=LANES) if packs else ()),
             *loop("rest", "%columns", *_append(load), start="%whole"),
             *_summary(),
             *_count(),
@@ -69,7 +67,7 @@ def function(name: str, load: Load, packs: bool) -> str:
             *_number(),
             *_look_up(),
             "store i64 0, ptr %off.at",
-            *(_expand() if packs else ()),
+            *(_expand(packs) if packs else ()),
             *_give_rest(load),
             *rank_listed(),
             "ret void",
@@ -100,34 +98,25 @@ def _words(e: Emitter, load: Load, position: str) -> tuple[str, str]:
     return words, e.let(f"icmp ne {kind} {words}, zeroinitializer")
 
 
-def _pack(load: Load) -> list[str]:
+def _pack(load: Load, packs: int) -> list[str]:
     """Put the entries of a vector that are not 0 behind those that are there; keep which they are."""
     e = Emitter(LANES, "float", "w")
     words, mask = _words(e, load, "%wide")
     flags = e.let(f"bitcast {_MASK} {mask} to i{LANES}")
     number = e.let(f"lshr i64 %wide, {LANES.bit_length() - 1}")
     e.do(f"store i{LANES} {flags}, ptr {e.let(f'getelementptr i{LANES}, ptr %masks, i64 {number}')}")
-    _put(e, words, mask, flags, "%words", "%kept.at")
+    pack.append(e, words, flags, packs, "%words", "%kept.at")
     return e.lines
 
 
-def _put(e: Emitter, values: str, mask: str, flags: str, memory: str, end: str) -> None:
-    """Put the lanes of ``mask`` behind what is in ``memory``, up to ``end``."""
-    before = e.let(f"load i64, ptr {end}")
-    packed = e.let(f"call {_VECTOR} {PACK}.v{LANES}i32({_VECTOR} {values}, {_MASK} {mask}, {_VECTOR} poison)")
-    e.do(f"store {_VECTOR} {packed}, ptr {e.let(f'getelementptr i32, ptr {memory}, i64 {before}')}, align 4")
-    ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {e.let(f'zext i{LANES} {flags} to i64')})")
-    e.do(f"store i64 {e.let(f'add i64 {before}, {ones}')}, ptr {end}")
-
-
-def _places(load: Load, packs: bool) -> list[str]:
+def _places(load: Load, packs: int) -> list[str]:
     """Where in the row each of the kept entries stands."""
     wide, one = Emitter(LANES, "float", "p"), Emitter(1, "float", "q")
     if packs:
-        flags, mask = _kept_lanes(wide, "%put.wide")
+        flags = _kept_lanes(wide, "%put.wide")
         first = wide.splat("i32", wide.let("trunc i64 %put.wide to i32"))
         lanes = "<" + ", ".join(f"i32 {lane}" for lane in range(LANES)) + ">"
-        _put(wide, wide.let(f"add {_VECTOR} {first}, {lanes}"), mask, flags, "%places", "%off.at")
+        pack.append(wide, wide.let(f"add {_VECTOR} {first}, {lanes}"), flags, packs, "%places", "%off.at")
     before = one.let("load i64, ptr %off.at")
     place = one.let("trunc i64 %put.rest to i32")
     one.do(f"store i32 {place}, ptr {one.let(f'getelementptr i32, ptr %places, i64 {before}')}, align 4")
@@ -140,11 +129,10 @@ def _places(load: Load, packs: bool) -> list[str]:
     ]
 
 
-def _kept_lanes(e: Emitter, position: str) -> tuple[str, str]:
-    """Which entries of the vector at a position are kept, as a word and as a mask."""
+def _kept_lanes(e: Emitter, position: str) -> str:
+    """Which entries of the vector at a position are kept, in a bit each."""
     number = e.let(f"lshr i64 {position}, {LANES.bit_length() - 1}")
-    flags = e.let(f"load i{LANES}, ptr {e.let(f'getelementptr i{LANES}, ptr %masks, i64 {number}')}")
-    return flags, e.let(f"bitcast i{LANES} {flags} to {_MASK}")
+    return e.let(f"load i{LANES}, ptr {e.let(f'getelementptr i{LANES}, ptr %masks, i64 {number}')}")
 
 
 def _is_kept(e: Emitter, load: Load, position: str) -> str:
@@ -298,18 +286,13 @@ def _look_up() -> list[str]:
     )
 
 
-def _expand() -> list[str]:
+def _expand(packs: int) -> list[str]:
     """All entries of whole vectors: results of the kept ones in their order, between them that of zeros."""
     e = Emitter(LANES, "float", "g")
     zero = e.splat("float", "%zero.value")
     splat, e.lines = e.lines, []
-    flags, mask = _kept_lanes(e, "%give.wide")
-    off = e.let("load i64, ptr %off.at")
-    source = e.let(f"getelementptr float, ptr %words, i64 {off}")
-    values = e.let(f"call {_FLOATS} {_EXPAND}(ptr {source}, {_MASK} {mask}, {_FLOATS} {zero})")
+    values = pack.take(e, "%words", _kept_lanes(e, "%give.wide"), packs, "%off.at", zero)
     e.do(f"store {_FLOATS} {values}, ptr {e.let('getelementptr float, ptr %out, i64 %give.wide')}, align 4")
-    ones = e.let(f"call i64 @llvm.ctpop.i64(i64 {e.let(f'zext i{LANES} {flags} to i64')})")
-    e.do(f"store i64 {e.let(f'add i64 {off}, {ones}')}, ptr %off.at")
     return [*splat, *loop("give.wide", "%whole", *e.lines, step=LANES)]
 
 

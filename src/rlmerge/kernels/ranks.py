@@ -140,7 +140,7 @@ def _of_inputs(kind: Kind) -> tuple[object, int]:
     return compile_kernel(input_module(kind, host.packs), host)
 
 
-def array_module(packs: bool) -> str:
+def array_module(packs: int) -> str:
     """LLVM IR of ``@kernel`` over rows of floats; it returns 1 when a row held NaN."""
 
     def load(e: Emitter, position: str) -> str:
@@ -149,7 +149,7 @@ def array_module(packs: bool) -> str:
 
     return "\n".join(
         [
-            rank_declarations(),
+            rank_declarations(packs),
             function("rank", load, packs),
             "define i64 @kernel(i64 %rows, i64 %columns, ptr %values, double %middle, double %half, i64 %ranked.zeros, "
             "ptr %out, ptr %scratch) {",
@@ -203,7 +203,7 @@ _FILL = "\n".join(
 """LLVM IR of ``@fill``, for rows whose entries all get the same."""
 
 
-def input_module(kind: Kind, packs: bool) -> str:
+def input_module(kind: Kind, packs: int) -> str:
     """LLVM IR of ``@kernel`` with the arguments of all kernels: three numbers an expert are its ``Spread``, the outputs
     of experts are ``row_stride`` entries apart, ``counts`` gets 1 where a row held NaN, and ``held`` is the memory."""
     names = {dtype: f"rank.{number}" for number, dtype in enumerate(dict.fromkeys(kind.experts))}
@@ -242,7 +242,7 @@ def input_module(kind: Kind, packs: bool) -> str:
     return "\n".join(
         [
             declarations("float", (LANES, 1)),
-            rank_declarations(),
+            rank_declarations(packs),
             *(of(dtype) for dtype in names),
             _FILL,
             f"define void @kernel({SIGNATURE}) {{",

@@ -227,7 +227,7 @@ def add_bits(e: Emitter, word: str, slot: str) -> None:
     e.do(f"store i64 {total}, ptr {slot}")
 
 
-def emit_reduce(body: Body, sink: Reduce, packs: bool, tells: bool) -> None:
+def emit_reduce(body: Body, sink: Reduce, packs: int, tells: bool) -> None:
     """Accumulate sums, counts and histograms; ``packs`` as for ``hold``. With ``tells`` the largest value is kept."""
     e = body.emitter
     for node in sink.sums:
