@@ -10,7 +10,7 @@ import xxhash
 
 from rlmerge.kernels import blocks
 from rlmerge.kernels.blocks import Input, run_blocks, xxh3
-from rlmerge.kernels.calls import CALL
+from rlmerge.kernels.calls import CALL, address
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, FLOAT64
 from rlmerge.kernels.jit import ACCOUNT_BLOCK
 from rlmerge.kernels.loops import SIGNATURE
@@ -216,3 +216,12 @@ def test_steps_that_lie_apart(on_disk):
 
 def itself(xp, base, weights):
     return weights
+
+
+def test_addresses_are_those_of_the_first_element():
+    array = np.arange(10)
+    fixed = array[3:]
+    fixed.flags.writeable = False
+    for each in (array, array[4:], fixed, array[:0], np.zeros((2, 3), np.float32)):
+        assert address(each) == each.__array_interface__["data"][0]
+    assert address(None) == 0

@@ -1,8 +1,11 @@
 """What kernels write, account for and count, against NumPy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from rlmerge.kernels import compiler, jit, program
 from rlmerge.kernels.account import account
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, FLOAT64, MERGEABLE, decode
 from rlmerge.kernels.histogram import BINS
@@ -49,6 +52,27 @@ def test_the_kernel_accounts_as_numpy_does(dtype, out, experts):
     epsilon = 2.0**-13 if layout.real == np.float32 else 2.0**-42
     assert np.all(np.abs(found.sums.sum(axis=0) - sums) <= epsilon * scale)
     assert np.all(sums[4::5] > 0)
+
+
+@pytest.mark.parametrize("keeps_nonfinite", [False, True])
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32, FLOAT64])
+def test_sums_have_the_same_bits_whatever_a_processor_masks_lanes_with(monkeypatch, dtype, keeps_nonfinite):
+    arrays = tile(ACCOUNT_BLOCK + 77, dtype, 3, special=keeps_nonfinite)
+    layout = Operands(dtype, (dtype,) * 3, True, same_is_zero=keeps_nonfinite)
+    host, found = compiler.find_host(), []
+    for packs in (512, 256, 0):
+        monkeypatch.setattr(program, "_kernels", {})
+        monkeypatch.setattr(jit, "find_host", lambda packs=packs: dataclasses.replace(host, packs=packs))
+        stored = np.zeros(len(arrays[0]), dtype.storage)
+        kernel = merge_kernel(plain_sum, layout, {}, dtype)
+        assert kernel.program.sums_tell is not keeps_nonfinite
+        found.append((kernel(arrays, out=stored, block=ACCOUNT_BLOCK), stored.tobytes()))
+    (first, written), *others = found
+    assert np.isfinite(first.sums).all() is np.bool_(not keeps_nonfinite)
+    for other, stored in others:
+        assert stored == written
+        np.testing.assert_array_equal(other.sums, first.sums)
+        assert other.counts.tolist() == first.counts.tolist()
 
 
 def test_counts_of_awkward_tiles_are_exact_too():

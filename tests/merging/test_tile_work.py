@@ -9,7 +9,8 @@ import rlmerge
 from rlmerge.errors import CheckpointError, RequestError, RlmergeError, RunError
 from rlmerge.kernels import blocks
 from rlmerge.merging import reading, tile_work
-from rlmerge.merging.tile_work import TileWork
+from rlmerge.merging.tile_work import REGION, SAMPLE, TileMerge, TileWork
+from rlmerge.merging.tiles import Tile
 from support.family import draw, merge, recipe
 from support.models import read_model, write_model
 
@@ -143,3 +144,23 @@ def test_a_disk_that_fails_is_an_error_that_names_the_file(folder, monkeypatch):
 def test_blocks_are_those_of_the_digests():
     assert reading.run_blocks is blocks.run_blocks
     assert tile_work.SAMPLE % tile_work.BLOCK == 0 and tile_work.REGION % tile_work.BLOCK == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "ranges"),
+    [
+        (0, REGION, [(0, SAMPLE)]),
+        (SAMPLE // 2, REGION, [(0, SAMPLE // 2)]),
+        (SAMPLE, REGION, []),
+        (0, SAMPLE // 2, [(0, SAMPLE // 2)]),
+        (REGION - 5, 2 * REGION + 7, [(5, 5 + SAMPLE), (REGION + 5, REGION + 12)]),
+        (REGION, REGION, []),
+    ],
+)
+def test_a_sampled_account_is_of_the_beginnings_of_regions_whatever_the_tiles(start, stop, ranges):
+    merge = TileMerge(None, None, quiet=object())
+    tile = Tile(None, start, stop)
+    assert merge.ranges(tile) == ranges
+    assert merge.accounted(tile) == sum(last - first for first, last in ranges)
+    told = [any(first <= offset < last for first, last in ranges) for offset in range(0, tile.count, SAMPLE // 4)]
+    assert [merge.tells(tile, offset) for offset in range(0, tile.count, SAMPLE // 4)] == told

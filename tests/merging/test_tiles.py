@@ -34,6 +34,12 @@ def test_flat_tiles_cover_a_tensor_once_from_block_to_block(tensor, shape, size)
     assert all(tile.start % BLOCK == 0 and 0 < tile.count <= max(size, BLOCK) for tile in tiles)
 
 
+def test_flat_tiles_are_no_more_than_need_be_and_of_about_one_length(tensor):
+    tiles = list(cut(tensor(9 * BLOCK + 1), 8 * BLOCK))
+    assert [tile.count for tile in tiles] == [5 * BLOCK, 4 * BLOCK + 1]
+    assert [tile.count for tile in cut(tensor(8 * BLOCK + 1), 8 * BLOCK + 1)] == [8 * BLOCK + 1]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [1, BLOCK, 3 * BLOCK, 2**20])
 def test_tiles_by_rows_hold_whole_rows_and_blocks_that_only_the_shape_decides(tensor, shape, size):

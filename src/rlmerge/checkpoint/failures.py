@@ -12,17 +12,24 @@ from rlmerge.errors import RequestError, RunError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@contextmanager
-def writing(path: Path) -> Generator[None, None, None]:
+class writing:
     """Turn an OSError while ``path`` is written into a RunError."""
-    try:
-        yield
-    except OSError as error:
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        where = str(self.path)
         if error.errno in _FULL:
             hint = "Free some space there, then run again with --resume to continue."
-            raise RunError("the disk is full", where=str(path), hint=hint) from error
+            raise RunError("the disk is full", where=where, hint=hint) from error
         hint = "Check the disk and its permissions, then run again with --resume to continue."
-        raise RunError(f"cannot be written ({error.strerror or error})", where=str(path), hint=hint) from error
+        raise RunError(f"cannot be written ({error.strerror or error})", where=where, hint=hint) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -75,7 +75,7 @@ def edition(tensors: Mapping[str, Source], fingerprint: str) -> str:
 
 def _lasting(stamp: Stamp | ObjectStamp) -> tuple[object, ...]:
     """A stamp without the number of its device, which one shared file system has another of on each machine."""
-    return astuple(replace(stamp, device=0)) if isinstance(stamp, Stamp) else astuple(stamp)
+    return tuple(stamp._replace(device=0)) if isinstance(stamp, Stamp) else astuple(stamp)
 
 
 def _is_whole(tensors: Mapping[str, Source]) -> bool:

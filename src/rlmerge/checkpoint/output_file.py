@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from rlmerge.checkpoint import syscalls
+from rlmerge.kernels.calls import address
 
 DIRECT_FROM = 64 * 2**20
 """Bytes of a file from which on it is written past the cache: smaller ones are likely to be read at once."""
@@ -123,11 +124,12 @@ class DirectFile(OutputFile):
         octets = np.frombuffer(data, np.uint8)
         position = self._begin + self._filled
         sent = None
-        if len(octets) >= _IN_PLACE and octets.ctypes.data % PAGE == position % PAGE:
+        if len(octets) >= _IN_PLACE and address(octets) % PAGE == position % PAGE:
             head = -position % PAGE
             whole = len(octets) - (len(octets) - head) % PAGE
-            self._collect(octets[:head])
-            self._send_collected()
+            if self._filled:
+                self._collect(octets[:head])
+                self._send_collected()
             sent = self._send(octets[head:whole], None)
             octets = octets[whole:]
         self._collect(octets)
@@ -228,7 +230,7 @@ class DirectFile(OutputFile):
 def page_aligned(nbytes: int) -> np.ndarray:
     """Memory, uint8, that begins at a page; where the system has large pages, in those."""
     memory = np.empty(nbytes + PAGE, np.uint8)
-    first = -memory.ctypes.data % PAGE
+    first = -address(memory) % PAGE
     return memory[first : first + nbytes]
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
-from .calls import CALL, Step
+from .calls import CALL, Step, address
 from .compiler import compile_kernel, find_host
 from .emit import loop
 
@@ -48,9 +49,10 @@ def run_blocks(
     """
     blocks = -(-count // step)
     digests = np.empty((len(inputs), blocks) if digested else (0, 0), np.uint64)
-    table = np.array(inputs, np.int64)
-    pointers = np.empty(len(inputs), np.uint64)
-    words = np.array([call.words for call in calls], np.uint64)
+    # Room for the pointers, the inputs, and the words of the calls, in one array.
+    given = [*(0 for _ in inputs), *chain.from_iterable(inputs), *chain.from_iterable(call.words for call in calls)]
+    words = np.array(given, np.int64)
+    place = address(words)
     _, function, read = _driver()
     failed = function(
         count,
@@ -58,13 +60,13 @@ def run_blocks(
         step,
         step if stride is None else stride,
         len(inputs),
-        table.ctypes.data,
-        pointers.ctypes.data,
+        place + 8 * len(inputs),
+        place,
         len(calls),
-        words.ctypes.data,
+        place + 8 * len(inputs) * (1 + len(Input._fields)),
         read,
         xxh3() if digested else None,
-        digests.ctypes.data,
+        address(digests),
         blocks,
     )
     return None if failed else digests

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Protocol
 
+import numpy as np
+
 CALL = (
     ("function", "ptr", False),
     ("block", "i64", False),
@@ -36,6 +38,18 @@ def call_words(**given: int) -> list[int]:
     if given:
         raise TypeError(f"a kernel has no argument {sorted(given)[0]!r}")
     return [*found, *(0 for _, _, stepped in CALL if stepped)]
+
+
+def address(array: np.ndarray | None) -> int:
+    """Where the memory of a contiguous array begins; 0 without one."""
+    if array is None:
+        return 0
+    try:
+        # Four times as fast as what every array can say of itself.
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        # Read-only, or empty.
+        return array.ctypes.data
 
 
 class Step(Protocol):

@@ -17,13 +17,10 @@ class DType:
     code: str
     storage: np.dtype
     is_float: bool
+    itemsize: int
 
     def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
         return _named, (self.name,)
-
-    @property
-    def itemsize(self) -> int:
-        return self.storage.itemsize
 
     @property
     def arithmetic(self) -> np.dtype:
@@ -32,7 +29,7 @@ class DType:
 
 
 def _dtype(name: str, code: str, storage: str, is_float: bool = False) -> DType:
-    return DType(name, code, np.dtype(storage), is_float)
+    return DType(name, code, np.dtype(storage), is_float, np.dtype(storage).itemsize)
 
 
 BFLOAT16 = _dtype("bfloat16", "BF16", "<u2", True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .calls import CALL, FUNCTION
+from .calls import CALL, FUNCTION, address
 from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, DType, decode
 from .emit import LANES
@@ -80,13 +80,14 @@ class Call:
     def found(self, inputs: Callable[[], Sequence[np.ndarray]]) -> Counts:
         """What was accumulated; ``inputs`` gives the arrays again should the results not tell whether those are
         finite."""
-        counts = self.counts.sum(axis=0) if len(self.counts) > 1 else self.counts[0]
+        # ``reduce`` itself: what arrays offer is Python around it.
+        counts = np.add.reduce(self.counts) if len(self.counts) > 1 else self.counts[0]
         infinite = 0x7F800000 if self.kernel.real == np.float32 else 0x7FF0000000000000
-        odd = self.largest.max(axis=0) >= infinite
+        odd_in, odd_out = (np.maximum.reduce(self.largest) >= infinite).tolist()
         program = self.kernel.program
         if not program.sums_tell and not program.results_tell:
-            return Counts(self.sums, counts, bool(odd[0]), bool(odd[1]))
-        if not odd.any() and np.isfinite(self.sums).all():
+            return Counts(self.sums, counts, odd_in, odd_out)
+        if not odd_in and not odd_out and np.logical_and.reduce(np.isfinite(self.sums), axis=None):
             return Counts(self.sums, counts, False, False)
         return Counts(self.sums, counts, *self.kernel.nonfinite(inputs(), self.out))
 
@@ -111,7 +112,7 @@ class Bound:
         numbers = len(self._scalars), 0 if self._table is None else len(self._table)
         if len(keys) != kernel.streams or numbers != kernel.numbers:
             raise ValueError("a kernel takes as many parameters, row-wise values and random keys as its formula")
-        self._places = [_address(array) for array in (self._scalars, self._table, self._keys)]
+        self._places = [address(array) for array in (self._scalars, self._table, self._keys)]
 
     def call(
         self,
@@ -140,7 +141,7 @@ class Bound:
         # One allocation for all that is added up, in words of eight bytes.
         added = np.zeros(blocks * sums + steps * (totals + 2), np.int64)
         first, second = blocks * sums, blocks * sums + steps * totals
-        place = added.ctypes.data
+        place = address(added)
         # A block keeps a word a vector; the last group of words is padded.
         stride = (min(count, block) + 64) // MASK_BITS
         masks = _scratch("masks", 2 * kernel.slots.masks * stride)
@@ -151,7 +152,7 @@ class Bound:
             kernel.address,
             block,
             self.columns,
-            _address(out),
+            address(out),
             params,
             rows,
             self._stride,
@@ -159,12 +160,12 @@ class Bound:
             place,
             place + 8 * first,
             place + 8 * second,
-            *map(_address, _arrays(selection)),
+            *map(address, _arrays(selection)),
             0 if selection is None else selection.side.shape[1],
-            _address(chosen),
-            masks.ctypes.data,
+            address(chosen),
+            address(masks),
             stride,
-            held.ctypes.data,
+            address(held),
             0 if out is None or again else step * out.itemsize,
             8 * sums * inner,
             8 * totals,
@@ -241,8 +242,8 @@ class Kernel:
         n = len(inputs[0])
         self.check_inputs(inputs, n)
         call = bound.call(n, start, out, block, selection=selection)
-        pointers = np.array([x.ctypes.data for x in inputs], np.uint64)
-        self._function(n, start, *call.words[1:3], pointers.ctypes.data, *call.words[3 : len(CALL)])
+        pointers = np.array([address(x) for x in inputs], np.uint64)
+        self._function(n, start, *call.words[1:3], address(pointers), *call.words[3 : len(CALL)])
         return call.found(lambda: inputs)
 
     def nonfinite(self, inputs: Sequence[np.ndarray], out: np.ndarray | None) -> tuple[bool, bool]:
@@ -276,10 +277,6 @@ def _check(arrays: Sequence[np.ndarray], dtypes: Sequence[DType], n: int) -> Non
         raise ValueError(f"a kernel takes {len(dtypes)} contiguous arrays of the same length")
     if any(x.dtype != dtype.storage for x, dtype in zip(arrays, dtypes, strict=True)):
         raise ValueError(f"a kernel takes arrays of {', '.join(str(dtype.storage) for dtype in dtypes)}")
-
-
-def _address(array: Any) -> int:
-    return 0 if array is None else array.ctypes.data
 
 
 def _arrays(selection: Selection | None) -> tuple[np.ndarray | None, ...]:

@@ -12,7 +12,18 @@ from functools import cached_property
 from . import histogram
 from .dtypes import BFLOAT16, DType
 from .emit import LANES, Emitter, declarations, is_draw, limit_name
-from .sinks import MASK_BITS, Body, Reduce, Slots, Write, count_masks, emit_reduce, emit_write, store_both
+from .sinks import (
+    MASK_BITS,
+    Body,
+    Reduce,
+    Slots,
+    Write,
+    add_products,
+    count_masks,
+    emit_reduce,
+    emit_write,
+    store_both,
+)
 from .totals import count_kept, count_rest, write_counts, write_largest, write_sums, zero_sums
 from .trace import Graph, carried
 
@@ -74,7 +85,8 @@ def module(program: Program, packs: int = 0) -> tuple[str, Slots]:
     """LLVM IR of ``@kernel`` and how many sums and counts it accumulates; ``packs`` as for ``Host``."""
     stochastic = isinstance(program.sink, Write) and program.sink.rounding == "stochastic"
     vector, slots = _vectors(program, stochastic, packs)
-    tail, _, _ = _body(program, Emitter(1, program.real, "t"), "%tword", stochastic, packs)
+    rest = _body(program, Emitter(1, program.real, "t"), "%tword", stochastic, packs)
+    tail = [*rest.emitter.lines, *add_products(rest)]
     counting = count_kept(program.sink, slots)
     values = len(program.sink.values) if isinstance(program.sink, Reduce) else 0
     word = "i32" if program.real == "float" else "i64"
@@ -132,20 +144,22 @@ def module(program: Program, packs: int = 0) -> tuple[str, Slots]:
 def _vectors(program: Program, stochastic: bool, packs: int) -> tuple[list[str], Slots]:
     """The loop body for whole vectors: one, or two that take the elements in turn."""
     if not program.is_paired:
-        lines, slots, _ = _body(program, Emitter(LANES, program.real, "v"), "%vword", stochastic, packs)
-        return lines, slots
-    first, slots, one = _body(program, Emitter(LANES, program.real, "va", 0), "%vword", stochastic, packs)
-    second, _, two = _body(program, Emitter(LANES, program.real, "vb", 1), "%vword1", stochastic, packs)
+        body = _body(program, Emitter(LANES, program.real, "v"), "%vword", stochastic, packs)
+        return [*body.emitter.lines, *add_products(body)], body.slots
+    first = _body(program, Emitter(LANES, program.real, "va", 0), "%vword", stochastic, packs)
+    second = _body(program, Emitter(LANES, program.real, "vb", 1), "%vword1", stochastic, packs)
     e = Emitter(LANES, program.real, "vc")
     if isinstance(program.sink, Write):
-        store_both(e, "%vp", one, two)
-    return [*first, "%vword1 = add i64 %vword, 1", *second, *e.lines], slots
+        store_both(e, "%vp", first.stored, second.stored)
+    products = add_products(first, second)
+    lines = [*first.emitter.lines, "%vword1 = add i64 %vword, 1", *second.emitter.lines, *e.lines, *products]
+    return lines, first.slots
 
 
-def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: int) -> tuple[list[str], Slots, str]:
-    """A block of the loop, what it accumulates, and what it leaves to be stored."""
+def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: int) -> Body:
+    """A block of the loop; its products are still to be added up."""
     tail = e.width == 1
-    body = Body(e, "%tp" if tail else "%vp", word, tail)
+    body = Body(e, "%tp" if tail else "%vp", word, tail, packs)
     keys = program.used("uniform")
     low, high = _index(e, body.position) if keys or stochastic else ("", "")
     for node in program.graph.nodes:
@@ -165,15 +179,14 @@ def _body(program: Program, e: Emitter, word: str, stochastic: bool, packs: int)
             e.bind(node, e.let(f"load {e.reals}, ptr %row{suffix}"))
         elif node.op == "uniform":
             e.bind_uniform(node, e.random_bits(_keys(e, node.data), low, high))
-    stored = ""
     if isinstance(program.sink, Write):
         random = e.random_bits(_keys(e, _rounding_stream(program)), low, high) if stochastic else None
-        stored = emit_write(body, program.sink, random)
+        emit_write(body, program.sink, random)
     else:
-        emit_reduce(body, program.sink, packs, program.results_tell)
+        emit_reduce(body, program.sink, program.results_tell)
     if body.kept:
         count_masks(e, program.sink, body.kept, ".t")
-    return e.lines, body.slots, stored
+    return body
 
 
 def _rounding_stream(program: Program) -> int:

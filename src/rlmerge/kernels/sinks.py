@@ -79,8 +79,14 @@ class Body:
     position: str
     word: str
     tail: bool
+    packs: int = 0
+    """As for ``Host``."""
     slots: Slots = field(default_factory=Slots)
     kept: list[str] = field(default_factory=list[str])
+    products: list[tuple[str, str, str | None]] = field(default_factory=list[tuple[str, str, str | None]])
+    """Two ``real`` vectors, and the mask of the lanes in which their product counts: what ``add_products`` takes."""
+    stored: str = ""
+    """What is to be stored, where a body leaves that to others."""
 
     def add_sum(self, value: str) -> None:
         """Add a ``real`` vector to the next accumulator, of doubles."""
@@ -94,7 +100,7 @@ class Body:
         before = e.let(f"load{volatile} {kind}, ptr {slot}")
         e.do(f"store{volatile} {kind} {e.let(f'fadd {kind} {before}, {wide}')}, ptr {slot}")
 
-    def add_product(self, x: str, y: str, only: str | None = None) -> None:
+    def add_product(self, x: str, y: str, only: str | None) -> None:
         """Add the products of two ``real`` vectors, in the lanes of mask ``only``, to the next accumulator."""
         e = self.emitter
         slot = self._slot("sum", self.slots.sums)
@@ -109,11 +115,11 @@ class Body:
     def keep(self, mask: str) -> None:
         """Keep a mask until the end of the block, in a bit a lane; one of a remainder is counted where it is met."""
         e = self.emitter
-        word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
         if self.tail:
-            self.kept.append(e.let(f"zext i1 {word} to i64"))
+            self.kept.append(e.let(f"zext i1 {e.let(f'bitcast {e.mask} {mask} to i1')} to i64"))
         else:
             place = e.let(f"getelementptr inbounds i{MASK_BITS}, ptr %mask{self.slots.masks}, i64 {self.word}")
+            word = e.let(f"bitcast {e.mask} {mask} to i{e.width}")
             e.do(f"store i{MASK_BITS} {word}, ptr {place}")
         self.slots.masks += 1
 
@@ -141,46 +147,71 @@ class Body:
         return f"%{kind}{index}{'.t' if self.tail else ''}"
 
 
-def emit_write(body: Body, sink: Write, random: str | None) -> str:
+def emit_write(body: Body, sink: Write, random: str | None) -> None:
     """Round, store and account; ``random`` is a vector of 32 random bits for stochastic rounding.
 
-    A block with a parity does not store; its words [i32] are the result, with what is to be stored in the lower halves.
+    A block with a parity does not store; it leaves words [i32], with what is to be stored in the lower halves. Products
+    are left to ``add_products``. Where instructions have masks, lanes of a sum are left alone; elsewhere 0 is added to
+    them, if that changes no sum.
     """
     e = body.emitter
     merged = e.value(sink.merged)
     base = e.value(sink.base) if sink.base is not None else None
     deltas = [e.value(node) for node in sink.deltas] if base is not None else []
     changed = [e.compare("une", delta, e.number(0.0)) for delta in deltas]
-    touched, several = (changed[0], e.integer("i1", 0)) if changed else ("", "")
-    for mask in changed[1:]:
-        again = e.let(f"and {e.mask} {touched}, {mask}")
-        several = e.let(f"or {e.mask} {several}, {again}")
-        touched = e.let(f"or {e.mask} {touched}, {mask}")
+    masked = body.packs == 512
+    # Without mask registers, masks are words of ones or zeros.
+    kind = e.mask if masked else e.vector(e.word)
+    flags = changed if masked else [e.let(f"sext {e.mask} {mask} to {kind}") for mask in changed]
+    touched, several = (flags[0], "zeroinitializer") if flags else ("", "")
+    for flag in flags[1:]:
+        several = e.let(f"or {kind} {several}, {e.let(f'and {kind} {touched}, {flag}')}")
+        touched = e.let(f"or {kind} {touched}, {flag}")
     if base is not None and sink.keeps_base:
-        merged = e.select(touched, merged, base)
+        chosen = touched if masked else e.let(f"icmp slt {kind} {touched}, zeroinitializer")
+        merged = e.select(chosen, merged, base)
     stored = encode(e, merged, sink.dtype, random if sink.rounding == "stochastic" else None)
     if e.parity is None:
         scalar = storage_type(sink.dtype)
         address = e.let(f"getelementptr inbounds {scalar}, ptr %out, i64 {body.position}")
         e.do(f"store {e.vector(scalar)} {stored}, ptr {address}, align 1")
+    body.stored = stored
     final = decode_stored(e, sink.dtype, stored)
     if not sink.sums_tell:
         body.track_largest("out", final)
     if base is None or not sink.accounts:
-        return stored
+        return
     reference = base if sink.exact_base else decode_stored(e, sink.dtype, encode(e, base, sink.dtype, None))
-    single = e.let(f"xor {e.mask} {several}, {e.integer('i1', 1)}")
-    uniques = [e.let(f"and {e.mask} {mask}, {single}") for mask in changed]
+    single = e.let(f"xor {kind} {several}, {e.integer('i1' if masked else e.word, 1 if masked else -1)}")
     for mask in (e.compare("une", final, reference), e.compare("une", merged, base), *changed):
         body.keep(mask)
     moved = e.let(f"fsub {e.reals} {final}, {base}")
     asked = e.let(f"fsub {e.reals} {merged}, {base}")
-    for unique, delta in zip(uniques, deltas, strict=True):
-        for x in (asked, moved, delta):
-            body.add_product(x, delta, unique)
-        for x in (moved, delta):
-            body.add_product(x, delta)
-    return stored
+    for flag, delta in zip(flags, deltas, strict=True):
+        own, only = delta, None
+        if sink.sums_tell and not masked:
+            alone = e.let(f"and {kind} {e.let(f'bitcast {e.reals} {delta} to {kind}')}, {single}")
+            own = e.let(f"bitcast {kind} {alone} to {e.reals}")
+        else:
+            unique = e.let(f"and {kind} {flag}, {single}")
+            only = unique if masked else e.let(f"icmp slt {kind} {unique}, zeroinitializer")
+        body.products += [(x, own, only) for x in (asked, moved, delta)]
+        body.products += [(x, delta, None) for x in (moved, delta)]
+
+
+def add_products(*bodies: Body) -> list[str]:
+    """Add what each body multiplies to one accumulator after the other.
+
+    Several bodies share them, so that those that find no register are loaded and stored once for all.
+    """
+    lines: list[str] = []
+    for products in zip(*(body.products for body in bodies), strict=True):
+        for body, product in zip(bodies, products, strict=True):
+            first = len(body.emitter.lines)
+            body.add_product(*product)
+            lines += body.emitter.lines[first:]
+            del body.emitter.lines[first:]
+    return lines
 
 
 def decode_stored(e: Emitter, dtype: DType, stored: str) -> str:
@@ -227,8 +258,8 @@ def add_bits(e: Emitter, word: str, slot: str) -> None:
     e.do(f"store i64 {total}, ptr {slot}")
 
 
-def emit_reduce(body: Body, sink: Reduce, packs: int, tells: bool) -> None:
-    """Accumulate sums, counts and histograms; ``packs`` as for ``hold``. With ``tells`` the largest value is kept."""
+def emit_reduce(body: Body, sink: Reduce, tells: bool) -> None:
+    """Accumulate sums, counts and histograms. With ``tells`` the largest value is kept."""
     e = body.emitter
     for node in sink.sums:
         body.add_sum(e.value(node))
@@ -243,7 +274,7 @@ def emit_reduce(body: Body, sink: Reduce, packs: int, tells: bool) -> None:
             body.keep(e.let(f"icmp ne {kind} {word}, zeroinitializer"))
             body.keep(e.let(f"icmp uge {kind} {word}, {e.splat(e.word, f'%high{index}')}"))
     if words:
-        hold(e, words, packs)
+        hold(e, words, body.packs)
 
 
 def encode(e: Emitter, value: str, dtype: DType, random: str | None) -> str:

@@ -56,19 +56,25 @@ def together(parts: Sequence[Numbers]) -> Numbers:
 class Binding:
     """A formula with everything that is the same for all tiles of a job.
 
-    ``values`` are typed; ``keys`` hold one random key an expert and, last, the one of stochastic rounding. ``zero``
-    makes NaN and infinity count as 0. ``extras`` are the further inputs by name. A ``whole`` formula gets the tensor in
-    one piece and in its own shape.
+    ``values`` are typed. ``zero`` makes NaN and infinity count as 0. ``extras`` are the further inputs by name. A
+    ``whole`` formula gets the tensor in one piece and in its own shape. Random numbers follow from ``seed`` and the
+    tensor's ``name``.
     """
 
     formula: Callable[..., Any]
     operands: Operands
     values: Mapping[str, Any]
-    keys: Keys
+    seed: int
+    name: str
     zero: bool
     shape: tuple[int, ...]
     extras: Mapping[str, tuple[Source, ...]]
     whole: bool = False
+
+    @property
+    def keys(self) -> Keys:
+        """One random key an expert and, last, the one of stochastic rounding."""
+        return _random_keys(self.seed, self.name, len(self.operands.experts))
 
     @property
     def real(self) -> np.dtype:
@@ -185,17 +191,12 @@ def bind(method: Method, formula: Callable[..., Any], job: Job, values: Mapping[
     chosen = {name: typed(value) for name, value in arguments(formula, known).items()}
     policy = options.on_nonfinite
     operands = replace(job.operands, same_is_zero=policy == "keep")
-    keys = random_keys(options.seed, job)
-    return Binding(formula, operands, chosen, keys, policy == "zero", job.output.shape, job.extras, job.whole)
-
-
-def random_keys(seed: int, job: Job) -> list[tuple[int, int]]:
-    """One key per expert's stream and one for stochastic rounding, from seed, purpose, expert and tensor name."""
-    return _random_keys(seed, job.name, len(job.experts))
+    shape = job.output.shape
+    return Binding(formula, operands, chosen, options.seed, job.name, policy == "zero", shape, job.extras, job.whole)
 
 
 @lru_cache(maxsize=256)
-def _random_keys(seed: int, name: str, experts: int) -> list[tuple[int, int]]:
-    """Kept for the recipes that merge the tensor side by side, and for its statistics."""
+def _random_keys(seed: int, name: str, experts: int) -> Keys:
+    """From seed, purpose, expert and tensor name; kept for the recipes that merge the tensor side by side."""
     streams = [stream_key(seed, "uniform", k, name) for k in range(experts)]
     return [*streams, stream_key(seed, "rounding", name)]

@@ -121,8 +121,8 @@ class Executor:
         writer.start()
         try:
             with suppress(_Stopped):
-                for task in self._asked_ahead(tasks, following):
-                    self._submit(task)
+                for task, asked in self._asked_ahead(tasks, following):
+                    self._submit(task, asked)
         except BaseException as error:
             self.failure = self.failure or error
             self.stop.set()
@@ -132,9 +132,12 @@ class Executor:
         if self.failure is not None:
             raise self.failure
 
-    def _asked_ahead(self, tasks: Iterable[Task], following: Iterable[Task]) -> Iterator[Task]:
-        """``tasks``, each handed out once the next ``PREFETCH_BYTES`` of those behind it were asked for."""
-        waiting: deque[tuple[Task, int]] = deque()
+    def _asked_ahead(self, tasks: Iterable[Task], following: Iterable[Task]) -> Iterator[tuple[Task, int]]:
+        """``tasks``, each handed out once the next ``PREFETCH_BYTES`` of those behind it were asked for.
+
+        With each, how many of its elements were.
+        """
+        waiting: deque[tuple[Task, int, int]] = deque()
         behind = 0
         tasks = list(tasks)
         left = len(tasks)
@@ -142,20 +145,22 @@ class Executor:
             if not left:
                 return
             size = task.nbytes
+            asked = 0
             if waiting:
                 behind += size
                 if task.tiles is None:
-                    self.workers.prefetch(task.jobs[0])
-            waiting.append((task, size))
+                    asked = self.workers.prefetch(task.jobs[0])
+            waiting.append((task, size, asked))
             while left and len(waiting) > 1 and behind >= PREFETCH_BYTES:
-                yield waiting.popleft()[0]
+                ready, _, asked = waiting.popleft()
+                yield ready, asked
                 left -= 1
                 behind -= waiting[0][1]
-        for task, _ in islice(waiting, left):
-            yield task
+        for task, _, asked in islice(waiting, left):
+            yield task, asked
 
-    def _submit(self, task: Task) -> None:
-        """Hand a task's tiles to the workers and, in order, to the writer."""
+    def _submit(self, task: Task, asked: int) -> None:
+        """Hand a task's tiles to the workers and, in order, to the writer; ``asked`` elements were asked for."""
         tiles = list(self._tiles(task))
         if not tiles:
             merges = [TileMerge(job, None) for job in task.jobs]
@@ -165,8 +170,10 @@ class Executor:
         merging = [self._merge(lane, job) for lane, job in zip(self.lanes, task.jobs, strict=True)]
         merges = [merge for merge, _ in merging]
         work = TileWork(merges, self.digested)
-        # What a scan has read is at hand.
-        for tile in tiles if any(scanned for _, scanned in merging) else self.workers.prefetched(tiles):
+        # What a scan has read is at hand; what was asked for of other machines may have made room since.
+        asked_for = asked >= merges[0].job.output.numel and not any(x.is_remote for x in merges[0].job.inputs)
+        at_hand = asked_for or any(scanned for _, scanned in merging)
+        for tile in tiles if at_hand else self.workers.prefetched(tiles):
             buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
 
             future = self.workers.submit(tile, partial(_run, work, buffers), reads=work.reads)
@@ -275,18 +282,20 @@ class Executor:
             return
         # A whole tensor's own buffer goes; the pool keeps its size.
         usual = len(whole) <= self.sizing.buffer + PAGE
-        left = [1 + len(busy)]
+        left = len(busy)
 
         def done(_: object) -> None:
+            nonlocal left
             with self.giving:
-                left[0] -= 1
-                last = not left[0]
+                left -= 1
+                last = left <= 0
             if last:
                 self.buffers.put(whole if usual else page_aligned(self.sizing.buffer + PAGE))
 
         for each in busy:
             each.add_done_callback(done)
-        done(None)
+        if not busy:
+            done(None)
 
 
 def check_unchanged(jobs: Iterable[Job]) -> None:

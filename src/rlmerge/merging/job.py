@@ -38,6 +38,7 @@ class Job:
     wide: bool = False
     scope: str = ""
     encoder: Encoder | None = None
+    _inputs: tuple[Source, ...] = field(default=(), init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -75,7 +76,15 @@ class Job:
     @property
     def inputs(self) -> tuple[Source, ...]:
         """All that is read: base, experts and further inputs."""
-        return (*self.sources, *(source for sources in self.extras.values() for source in sources))
+        if not self._inputs:
+            self._inputs = (*self.sources, *(source for sources in self.extras.values() for source in sources))
+        return self._inputs
+
+    @property
+    def width(self) -> int | None:
+        """Bytes of all inputs an element; None unless every input has as many elements as the output."""
+        numel, inputs = self.output.numel, self.inputs
+        return sum([each.dtype.itemsize for each in inputs]) if all(x.numel == numel for x in inputs) else None
 
     @property
     def columns(self) -> int:

@@ -35,8 +35,10 @@ class _Compiled:
     def __init__(self, kernel: Kernel, formula: NumpyFormula) -> None:
         self.kernel = kernel
         params, rows = parameters(formula.values)
-        keys = formula.binding.keys
-        keys = [*keys[: formula.binding.streams], keys[-1]][: kernel.streams]
+        keys: Keys = ()
+        if kernel.streams:
+            keys = formula.binding.keys
+            keys = [*keys[: formula.binding.streams], keys[-1]][: kernel.streams]
         self.bound = kernel.bind(params, rows, keys, formula.columns)
         self.inputs = len(formula.operands.inputs) + sum(formula.extra_names.values())
 
@@ -106,7 +108,8 @@ class LlvmMerger(NumpyMerger):
     @property
     def draws(self) -> Keys:
         """The keys of the random numbers that the formula draws, where ``drawn`` can take them instead."""
-        return tuple(self.binding.keys[: self.binding.streams]) if self.real == np.float32 else ()
+        streams = self.binding.streams
+        return tuple(self.binding.keys[:streams]) if streams and self.real == np.float32 else ()
 
     def drawn(self) -> LlvmMerger:
         """The same formula, with its random numbers as further inputs."""

@@ -71,14 +71,14 @@ class Rounder:
     """Stores merged numbers and accounts for them, on NumPy."""
 
     storing: Storing
-    key: tuple[int, int]
+    binding: Binding
 
     def __call__(self, merged: np.ndarray, piece: Decoded, start: int, buffer: np.ndarray) -> Numbers:
         """Round ``merged`` [n], which begins at flat index ``start``, into ``buffer`` [n]."""
         out, rounding = self.storing.dtype, self.storing.rounding
         if piece.base is not None and piece.deltas is not None and self.storing.keeps_base:
             merged = np.where((piece.deltas != 0).any(0), merged, piece.base)
-        bits = random.bits(self.key, start, len(merged)) if rounding == "stochastic" else None
+        bits = random.bits(self.binding.keys[-1], start, len(merged)) if rounding == "stochastic" else None
         buffer[:] = stored = encode(merged, out, rounding, bits)
         overflow = not bool(np.isfinite(decode(stored, out)).all())
         if piece.base is None or piece.deltas is None:
@@ -171,7 +171,7 @@ class NumpyMerger(NumpyFormula):
 
     def __init__(self, binding: Binding, storing: Storing) -> None:
         super().__init__(binding)
-        self.rounder = Rounder(storing, binding.keys[-1])
+        self.rounder = Rounder(storing, binding)
 
     def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], out: np.ndarray) -> Numbers:
         """Merge one tile into ``out`` [tile.count]."""
@@ -268,7 +268,7 @@ class WholeMerger(NumpyFormula):
 
     def __init__(self, binding: Binding, storing: Storing) -> None:
         super().__init__(binding)
-        self.rounder = Rounder(storing, binding.keys[-1])
+        self.rounder = Rounder(storing, binding)
 
     def __call__(self, tile: Tile, inputs: Sequence[np.ndarray], out: np.ndarray) -> Numbers:
         """Merge the tensor into ``out`` [numel]."""

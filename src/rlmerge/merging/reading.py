@@ -11,7 +11,7 @@ import numpy as np
 from rlmerge.checkpoint import Source
 from rlmerge.checkpoint.output_file import page_aligned
 from rlmerge.kernels.blocks import Input, run_blocks
-from rlmerge.kernels.calls import Step
+from rlmerge.kernels.calls import Step, address
 from rlmerge.kernels.jit import BLOCK
 
 from .job import Job
@@ -43,7 +43,7 @@ def read_through(
             call.restart()
         # By way of a mapping, which says what is wrong with the disk.
         arrays = [source.read(tile.start, tile.stop) for source in tile.inputs]
-        inputs = [Input(-1, 0, array.itemsize, array.ctypes.data) for array in arrays]
+        inputs = [Input(-1, 0, array.itemsize, address(array)) for array in arrays]
         digests = run_blocks(calls, [*inputs, *more], tile.count, tile.start, step, digested)
         assert digests is not None, "nothing was read"
     for source, place in zip(tile.inputs, inputs, strict=True):
@@ -78,25 +78,25 @@ def _places(tile: Tile, memory: np.ndarray) -> tuple[list[Input], list[Any]]:
     """Where each input of a tile is read from, by way of ``memory``, and what must be kept until that is done."""
     inputs: list[Input] = []
     kept: list[Any] = [memory]
-    address = memory.ctypes.data
+    here = address(memory)
     for source in tile.inputs:
         size = source.dtype.itemsize
         place = source.place(tile.start)
         if place is None:
             array = source.read(tile.start, tile.stop)
             kept.append(array)
-            inputs.append(Input(-1, 0, size, array.ctypes.data))
+            inputs.append(Input(-1, 0, size, address(array)))
         else:
             file = place.file.opened()
             kept.append(file)
-            inputs.append(Input(file.fd, place.offset, size, address))
-        address += BLOCK * size + _APART
+            inputs.append(Input(file.fd, place.offset, size, here))
+        here += BLOCK * size + _APART
     return inputs, kept
 
 
 def job_is_even(job: Job) -> bool:
     """Whether tiles of a job can be read so: its inputs all have its elements."""
-    return not job.extras and all(source.numel == job.output.numel for source in job.sources)
+    return not job.extras and job.width is not None
 
 
 def reading_memory(sources: Sequence[Source]) -> int:

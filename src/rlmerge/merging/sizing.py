@@ -18,13 +18,13 @@ from .job import Job
 from .reading import reading_memory
 from .tiles import MATRIX_TILE, row_block
 
-LARGEST_TILE = 1 << 21
+LARGEST_TILE = 1 << 22
 """Elements of a tile that is merged: enough that handing it from thread to thread costs little beside it."""
 
 SCAN_TILE = 1 << 22
 """Elements per tile of a scan: inputs are mapped, not copied, and every tile brings histograms to clear and add up."""
 
-QUEUE = 4
+QUEUE = 2
 """Finished tiles that may wait for the writer."""
 
 ROW_COPIES = 10

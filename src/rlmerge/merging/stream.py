@@ -19,6 +19,9 @@ from .tiles import Tile, cut
 PREFETCH_BYTES = 64 * 2**20
 """Input bytes the kernel is asked to read ahead of the tile that is handed out."""
 
+BEGINNING = 2**23
+"""Elements that are asked for of the tensors behind the one that is read."""
+
 Result = TypeVar("Result")
 
 
@@ -73,9 +76,9 @@ class Workers:
                 flying.append((following, self.submit(following, work, reads=reads)))
             yield tile, result
 
-    def prefetch(self, job: Job) -> None:
-        """Ask for the beginning of a tensor that will be needed soon."""
-        _ask_for_beginning(job)
+    def prefetch(self, job: Job) -> int:
+        """Ask for the beginning of a tensor that will be needed soon; how many elements that is."""
+        return _ask_for_beginning(job).count
 
     def prefetched(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """The same tiles, each handed out after those of the next ``PREFETCH_BYTES`` were asked for."""
@@ -98,18 +101,18 @@ def ask_for_first(jobs: Iterable[Job], ahead: int) -> None:
     _limit(ahead)
     asked = 0
     for job in jobs:
-        asked += _ask_for_beginning(job)
+        asked += _ask_for_beginning(job).nbytes
         if asked >= ahead // 2:
             return
 
 
-def _ask_for_beginning(job: Job) -> int:
-    """Ask for the first tile of a tensor; how many bytes it has."""
-    for tile in islice(cut(job, PREFETCH_BYTES // 8), 1):
+def _ask_for_beginning(job: Job) -> Tile:
+    """Ask for the first ``BEGINNING`` elements of a tensor, which are a tile."""
+    tile = next(cut(job, BEGINNING), Tile(job, 0, 0))
+    if tile.count:
         for source in tile.inputs:
             source.prefetch(*tile.span(source))
-        return tile.nbytes
-    return 0
+    return tile
 
 
 def _limit(ahead: int) -> None:

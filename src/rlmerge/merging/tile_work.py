@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import xxhash
 
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.blocks import Input, xxh3
+from rlmerge.kernels.calls import address
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call
 from rlmerge.methods import Share
 
@@ -45,13 +46,25 @@ class TileMerge:
     report: Mapping[str, Share] = field(default_factory=dict[str, Share])
     quiet: Merger | None = None
 
+    def ranges(self, tile: Tile) -> list[tuple[int, int]]:
+        """Ranges [start, stop) of a tile, counted from its first element, that are accounted for."""
+        if self.quiet is None:
+            return [(0, tile.count)] if tile.count else []
+        regions = range(tile.start - tile.start % REGION, tile.stop, REGION)
+        found = [(max(at, tile.start) - tile.start, min(at + SAMPLE, tile.stop) - tile.start) for at in regions]
+        return [(start, stop) for start, stop in found if start < stop]
+
     def accounted(self, tile: Tile) -> int:
-        """How many elements of a tile, from its first one on, are accounted for."""
-        return tile.count if self.quiet is None else max(0, min(tile.count, SAMPLE - tile.start % REGION))
+        """How many elements of a tile are accounted for."""
+        return sum(stop - start for start, stop in self.ranges(tile))
+
+    def tells(self, tile: Tile, offset: int) -> bool:
+        """Whether an element of a tile is accounted for."""
+        return self.quiet is None or (tile.start + offset) % REGION < SAMPLE
 
     def at(self, tile: Tile, offset: int) -> Merger:
-        """What merges the tile's elements from ``offset`` on, up to the next end of what is accounted for."""
-        merger = self.merger if offset < self.accounted(tile) else self.quiet
+        """What merges the tile's elements from ``offset`` on, as far as they are accounted for or not."""
+        merger = self.merger if self.tells(tile, offset) else self.quiet
         assert merger is not None, "a copied tensor is not merged"
         return merger
 
@@ -59,7 +72,7 @@ class TileMerge:
         """What parts of a tile, each with its offset, come to: the account is that of the accounted ones."""
         if len(found) == 1:
             return found[0][1]
-        told = [numbers for offset, numbers in found if offset < self.accounted(tile)]
+        told = [numbers for offset, numbers in found if self.tells(tile, offset)]
         everything = [numbers for _, numbers in found]
         return replace(
             together(told or everything),
@@ -165,7 +178,7 @@ class TileWork:
         count = len(self.merges[0].job.experts)
         memory = own_memory("ranks", 4 * step * count)[: 4 * step * count].view(np.float32).reshape(count, step)
         calls = [merger.ranking.call(memory) for merger in mergers if merger.ranking is not None]
-        return calls, [Input(-1, 0, 0, row.ctypes.data) for row in memory]
+        return calls, [Input(-1, 0, 0, address(row)) for row in memory]
 
     def _draws(self, tile: Tile, step: int) -> tuple[list[Call], list[Input]]:
         """What draws the random numbers of each step, and where they are then."""
@@ -174,7 +187,7 @@ class TileWork:
         count = self.drawing.count
         memory = own_memory("draws", 4 * step * count)[: 4 * step * count].view(np.float32).reshape(count, step)
         # Of no size, so that every step finds them at the same place.
-        return self.drawing.calls(tile, memory), [Input(-1, 0, 0, row.ctypes.data) for row in memory]
+        return self.drawing.calls(tile, memory), [Input(-1, 0, 0, address(row)) for row in memory]
 
 
 def _with_draws(merge: TileMerge) -> TileMerge:
@@ -185,8 +198,10 @@ def _with_draws(merge: TileMerge) -> TileMerge:
 
 def _parts(tile: Tile, merges: Sequence[TileMerge]) -> Iterator[tuple[int, int]]:
     """Ranges [start, stop) of a tile in each of which every lane accounts for all elements or none."""
-    cuts = sorted({0, tile.count, *(merge.accounted(tile) for merge in merges)})
-    return pairwise(cuts)
+    cuts = {0, tile.count}
+    for merge in merges:
+        cuts.update(chain.from_iterable(merge.ranges(tile)))
+    return pairwise(sorted(cuts))
 
 
 def _copied(tile: Tile, inputs: Sequence[Any]) -> Any:

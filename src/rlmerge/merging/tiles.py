@@ -11,7 +11,7 @@ from rlmerge.kernels.jit import BLOCK
 from .job import Job
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes thrice as long to make
 class Tile:
     """The flat range [start, stop) of a job. ``block`` is the length after which sums are closed.
 
@@ -48,11 +48,12 @@ class Tile:
 
     def of(self, job: Job) -> Tile:
         """The same range of another job with the same inputs."""
-        return Tile(job, self.start, self.stop, self.block, self.width)
+        return self if job is self.job else Tile(job, self.start, self.stop, self.block, self.width)
 
     def part(self, start: int, stop: int) -> Tile:
         """Elements [start, stop) of the tile, counted from its first."""
-        return Tile(self.job, self.start + start, self.start + stop, self.block, self.width)
+        whole = start == 0 and stop == self.count
+        return self if whole else Tile(self.job, self.start + start, self.start + stop, self.block, self.width)
 
 
 MATRIX_TILE = 1 << 20
@@ -66,9 +67,11 @@ def cut(job: Job, size: int, *, by_rows: bool = False) -> Iterator[Tile]:
     """
     total = job.output.numel
     block = row_block(job.columns) if by_rows else BLOCK
-    even = all(source.numel == total for source in job.inputs)
-    width = sum(source.dtype.itemsize for source in job.inputs) if even else None
+    width = job.width
     step = max(1, total) if size >= total else max(1, size // block) * block
+    if not by_rows and step < total:
+        # As many tiles as that takes, but of about one length.
+        step = -(-total // (-(-total // step) * block)) * block
     for start in range(0, total, step):
         yield Tile(job, start, min(total, start + step), block, width)
 
