@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "rlmerge"
 
 FLOORS = (
-    {"addresses", "errors", "extras", "jsondata", "progress", "student", "text", "_version"},
+    {"addresses", "errors", "extras", "frozen", "jsondata", "progress", "student", "text", "_version"},
     {"kernels"},
     {"options"},
     {"checkpoint"},

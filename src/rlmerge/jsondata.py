@@ -9,9 +9,11 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from rlmerge.frozen import frozen
 
 
 def plain(value: Any) -> Any:
@@ -60,7 +62,7 @@ def write_text(file: Path, text: str) -> None:
         raise
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Entry:
     """The place of one kept value; ``about`` is plain data that says what decided it."""
 
@@ -89,7 +91,7 @@ class Entry:
         self.file.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class JsonStore:
     """A directory of kept values, one file each, named by the digest of what decided them."""
 

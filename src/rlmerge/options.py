@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 
 MIN_MEMORY = 32 * 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Options:
     """Resources and policies of one run.
 

@@ -1,4 +1,4 @@
-"""Text from files and users, made safe for the place where it is shown: one function for each medium.
+"""Text from files and users, made safe for the place where it is shown, and to fit it: one function for each medium.
 
 Names of models, tensors and files, and strings of a config, may hold anything: escape sequences that steer a terminal,
 line breaks that fake a line of output, marks that turn the reading direction, HTML, Markdown. HTML has its own function
@@ -8,6 +8,7 @@ in the standard library (``html.escape``), of text that went through ``plain``.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -81,6 +82,27 @@ def colored(text: str) -> str:
     kept = _COLORS.findall(text)
     parts = [block(part) for part in _COLORS.split(text)]
     return "".join(part + code for part, code in zip(parts, [*kept, ""], strict=True))
+
+
+def fit(text: str, units: float, *, size: float = 7.0) -> str:
+    """``text`` cut in its middle to about ``units`` of width at ``size`` units a letter, a wide letter twice that."""
+    room = int(units / size)
+    if columns(text) <= room:
+        return text
+    head, tail = "", ""
+    for front, back in zip(text, reversed(text), strict=True):
+        if columns(head + front + tail) > room - 1:
+            break
+        head += front
+        if columns(head + back + tail) > room - 1:
+            break
+        tail = back + tail
+    return f"{head}…{tail}"
+
+
+def columns(text: str) -> int:
+    """Columns that ``text`` takes in a fixed-width font."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def code(text: object) -> str:

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from rlmerge.report.axes import axis, columns, fit, row_label
+from rlmerge.report.axes import axis, row_label
+from rlmerge.text import columns, fit
 
 
 def test_values_map_between_their_ends_with_a_margin():

@@ -1,7 +1,7 @@
 import pytest
 
-from rlmerge.report.axes import columns
 from rlmerge.report.console import Column, duration_text, fitted, render, size_text, table, warning_lines
+from rlmerge.text import columns
 
 
 def shown(found, width):

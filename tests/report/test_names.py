@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlmerge.report.axes import columns
 from rlmerge.report.names import cut_names, model_names, shortest_ends
+from rlmerge.text import columns
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from rlmerge.checkpoint.formats.adapter_sources import TrainedRows
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import decode
 
 _CHUNK = 1 << 18
 
 
-@dataclass(frozen=True)
+@frozen
 class DenseSum:
     """``table`` + Σ c·(value − table), to be stored as ``name``."""
 
@@ -24,7 +24,7 @@ class DenseSum:
     terms: tuple[tuple[float, Source], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class RowSum:
     """The same of the rows ``indices`` of an embedding, each changed by those terms that trained it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from rlmerge.checkpoint.formats.adapter_names import BaseNames
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import MERGEABLE, decode
 from rlmerge.progress import Progress
 
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 _EXPERT = re.compile(r"(.*\.experts)\.\d+\..*")
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Difference:
     """The tensor ``name`` of a base before and after training; of a tied embedding ``head`` names the other table."""
 

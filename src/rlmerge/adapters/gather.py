@@ -11,6 +11,7 @@ from rlmerge.checkpoint.formats.adapter_products import Dora, LowRank, Update
 from rlmerge.checkpoint.formats.adapter_sources import Changed, TiedRows, TrainedRows, Untied
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 
 _INNER = ".base_layer"
 _ORDER = ("gate_up_proj", "down_proj")
@@ -23,7 +24,7 @@ Changes = Mapping[str, Mapping[int, Changed]]
 """By tensor and number of the expert, without those that count nothing."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ProductGroup:
     """Updates of one module or parameter by factors, with their coefficients, and how PEFT names the result."""
 

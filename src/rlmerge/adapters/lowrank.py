@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 OVERSAMPLING = 16
 """Directions that are followed beyond the rank, so that the last ones kept are found as well as the first."""
@@ -19,7 +20,7 @@ ROUNDS = 2
 """Passes that turn random directions towards the largest singular values, before the one that gives the result."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Truncated:
     """How ``B·A`` [out, in] of rank R becomes one of rank r: ``(B·outer)·(inner·A)``.
 
@@ -59,7 +60,7 @@ def truncate(outer: np.ndarray, inner: np.ndarray, rank: int) -> Truncated:
     return Truncated((inner.T @ v) * root, (root * (outer.T @ u)).T, lost, total)
 
 
-@dataclass(frozen=True)
+@frozen
 class Extracted:
     """The factors ``b`` [out, rank] and ``a`` [rank, in] nearest to a matrix; squared norms as in ``Truncated``."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlmerge.adapters.lowrank import share
+from rlmerge.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleResult:
     """One module of an adapter: ``rank`` of its factors (None where it is stored whole), the rank that would be exact.
 
@@ -28,7 +29,7 @@ class ModuleResult:
         return share(self.lost, self.total)
 
 
-@dataclass(frozen=True)
+@frozen
 class AdapterResult:
     """An adapter that was written to ``out``, in ``nbytes`` of weights."""
 

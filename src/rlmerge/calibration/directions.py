@@ -11,13 +11,14 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlmerge.errors import RequestError, RunError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import decode
 from rlmerge.merging.execute import check_unchanged
 from rlmerge.merging.job import Job
@@ -38,7 +39,7 @@ WEIGHT, LAMBDA = "weight", "lambda"
 Find = Callable[[Recipe, Opened, "Store", Options, Progress], "Directions"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Directions:
     """``base`` [n] and ``changes`` [C, n] of each merged tensor, float32; ``parameter`` says what c stands for.
 
@@ -56,7 +57,7 @@ class Directions:
         return len(next(iter(self.changes.values())))
 
 
-@dataclass(frozen=True)
+@frozen
 class Store:
     """Where arrays are held: in memory, or in files of the directory ``scratch`` that have no name and go with them."""
 

@@ -7,7 +7,6 @@ ordinary backward pass of the merged model and one dot product for each tensor a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from rlmerge.calibration.experts import Target, batches, next_logits
 from rlmerge.calibration.groups import Groups
 from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.errors import RunError
+from rlmerge.frozen import frozen
 from rlmerge.language.model import Causal, failures
 
 Coefficients = Callable[[str], np.ndarray]
@@ -29,7 +29,7 @@ _MEMORY_HINT = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Voice:
     """An expert in the objective: ``weight`` times its mean divergence a token."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.errors import CheckpointError, RequestError
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import decode
 from rlmerge.language.data import Dataset
 from rlmerge.language.generation import refuse_nan
@@ -26,7 +27,7 @@ from rlmerge.sensitivity.options import SensitivityOptions
 from rlmerge.sensitivity.sampling import sample_responses
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """A sequence, and the expert's distribution at each of its T response tokens.
 
@@ -40,7 +41,7 @@ class Target:
     rest: Tensor | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Heard:
     """Targets of one expert, those that are fitted on and those held out; what became of its prompts."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+from rlmerge.frozen import frozen
 
 Slope = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """Objective and gradient at coefficients [C, G]."""
@@ -16,7 +17,7 @@ _PRECISION = 1e-5
 """Relative change of the objective, and largest slope over it, below which nothing more is found."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Fitted:
     """The best ``values`` [C, G] that were seen, and the objective at every evaluation in order."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from rlmerge.checkpoint.module_kinds import place
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.recipe.layers import layer_count, layer_index
 from rlmerge.recipe.setting import Rule, Setting
 
@@ -20,7 +20,7 @@ _DIGITS = 4
 """Significant digits of a coefficient in a recipe."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Groups:
     """A label for each group, and the group of each tensor by its name."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 
 Fit = Literal["auto", "weight", "lambda"]
 Responses = Literal["sampled", "given"]
@@ -16,7 +17,7 @@ RESPONSES: tuple[Responses, ...] = ("sampled", "given")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class CalibrationOptions:
     """Choices of ``calibrate``; RequestError when one is out of range.
 

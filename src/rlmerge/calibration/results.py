@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlmerge._version import __version__
+from rlmerge.frozen import frozen
 from rlmerge.jsondata import plain_fields
 
 SCHEMA = "rlmerge.calibrate/1"
@@ -23,7 +23,7 @@ STAGES = {
 """Coefficients that are compared, and how reports call them."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Divergence:
     """How far a model is from one expert, or from the base on prompts of no expert (``role`` drift).
 
@@ -48,7 +48,7 @@ class Divergence:
     held_out: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@frozen
 class Calibration:
     """The result of ``calibrate``: a recipe, and what its values rest on.
 

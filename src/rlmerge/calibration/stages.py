@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from rlmerge.calibration.experts import Heard, fitting_share
 from rlmerge.calibration.groups import Groups
 from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.calibration.results import Divergence
+from rlmerge.frozen import frozen
 from rlmerge.language.data import Dataset
 from rlmerge.merging.plan import Plan
 
@@ -20,7 +20,7 @@ STARTS = ("given", "ones", "shared")
 """Stages that a search may begin at; of equal ones the first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Speaker:
     """An expert, or the base on prompts of no expert, with what it was asked and what it said."""
 
@@ -42,7 +42,7 @@ class Speaker:
         return Voice(self.name, self.weight, self.heard.held_out)
 
 
-@dataclass(frozen=True)
+@frozen
 class Stage:
     """The divergence from each speaker at some coefficients; ``held_out`` is None where a speaker has none left."""
 

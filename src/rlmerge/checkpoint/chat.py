@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.paths import inside, is_plain_name, read_bytes
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 FILE = "chat_template.jinja"
 FOLDER = "additional_chat_templates"
@@ -23,7 +24,7 @@ _MARKER = re.compile(r"<\|[^|<>\s'\"{}]{1,60}\|>|\[\|[^|\[\]\s'\"{}]{1,60}\|\]")
 """How chat formats write their control tokens: <|im_start|>, [|assistant|]."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Templates:
     """The template a chat uses unless told otherwise, and further ones by name (``tool_use``, ``rag``)."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlmerge.checkpoint.config import TEXT_SECTIONS, Config
+from rlmerge.frozen import frozen
 
 Kind = Literal["computation", "length", "unsaid"]
 
@@ -39,7 +39,7 @@ _DEFAULTS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "scale_attn_weights": T
 """What most models of transformers take for a key that is not there; of any other key, null and false."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Difference:
     """One value that is ``theirs`` in a model and ``ours`` in the one it is compared with.
 

@@ -6,7 +6,6 @@ import math
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, product
 from pathlib import Path
 
@@ -15,13 +14,14 @@ import numpy as np
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent, Scratch, Source, digest_values
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import DType
 
 _MAX_CUT = 6
 """Dimensions along which a tensor may be cut; the check of its cover takes 2 ** _MAX_CUT steps a block."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Block:
     """The box of ``shape`` that begins at ``start`` of ``source``; its first element is element ``at`` of the whole.
 
@@ -40,7 +40,7 @@ class Block:
             object.__setattr__(self, "shape", self.source.shape)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Placed:
     """A block over dimensions folded together; ``within`` is the shape of its source over the same."""
 
@@ -51,7 +51,7 @@ class _Placed:
     within: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Overlap:
     """What a block gives to a box: elements [first, last) of its source seen in the shape ``view``, of which the part
     ``picked`` becomes the part ``target`` of the box.
@@ -65,7 +65,7 @@ class _Overlap:
     target: tuple[slice, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Box:
     """Elements [offset, offset + size) of a read: ``shape`` in row-major order, met by ``overlaps``."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent
 from rlmerge.checkpoint.usual_header import Layout, usual_layout
 from rlmerge.errors import CheckpointError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_CODE
 from rlmerge.text import quoted, shortened
 
@@ -56,7 +56,7 @@ _NO_OBJECT = "must have exactly dtype, shape and data_offsets"
 _AGAIN = "The file is damaged or was written by a faulty tool; download or save it again."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Header:
     """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,13 @@ from rlmerge.checkpoint.special_tokens import GENERATION, generation_of, shown_i
 from rlmerge.checkpoint.token_files import edited_tokenizer
 from rlmerge.checkpoint.tokenizer import LOOSE_ROLES, TokenizerReader, is_tokenizer_file
 from rlmerge.checkpoint.vocabulary import Member, ModelToken, TokenizerSpec, Vocabulary
+from rlmerge.frozen import frozen
 
 CONFIG = "config.json"
 _MAX_CONFIG = 2**28
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Identity:
     """The plan of everything beside the weights.
 

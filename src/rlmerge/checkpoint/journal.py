@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rlmerge.checkpoint.durable import sync_directory, write_file
 from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.paths import is_plain_name, open_regular
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 NAME = "journal.jsonl"
 FRESH = "journal.new"
@@ -30,7 +30,7 @@ FRESH = "journal.new"
 _MAX_LINE = 2**26
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class JournalEntry:
     """A finished tensor: the shard it is in, the hex xxh3-64 of its bytes, and whatever the merge reported about it."""
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 from rlmerge.checkpoint.directory import SINGLE
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import DType
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class OutputTensor:
     """A tensor to be written."""
 
@@ -30,7 +31,7 @@ class OutputTensor:
         return self.numel * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@frozen
 class ShardPlan:
     """One file to be written: its name, its tensors in the order in which their bytes lie, and its metadata."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rlmerge.checkpoint.hashing import BLAKE3, SHA256
 from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.text import quoted
 
 NAME = "MANIFEST.json"
@@ -24,7 +24,7 @@ VERSIONS = {1: SHA256, 2: BLAKE3}
 _MAX_BYTES = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class FileRecord:
     """A file's hex digest, by the manifest's algorithm, and its length."""
 
@@ -32,7 +32,7 @@ class FileRecord:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TensorRecord:
     """A tensor's file, safetensors type code, shape, and the hex xxh3-64 of its bytes."""
 
@@ -42,7 +42,7 @@ class TensorRecord:
     xxh3: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Manifest:
     """What an output directory holds, besides the manifest itself; ``rlmerge`` is the version that wrote it."""
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.checkpoint.usual_header import Layout
 from rlmerge.checkpoint.weights import check_weights, find_weights, refuse_delta
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import MERGEABLE
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Checkpoint:
     """What a model directory holds; nothing of the weights but their headers has been read.
 

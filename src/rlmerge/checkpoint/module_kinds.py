@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from rlmerge.frozen import frozen
 
 KINDS = {
     "embedding": r"(embed_tokens|word_embeddings|tok_embeddings|embeddings?|wte|wpe|embed_positions|embed_in)",
@@ -35,7 +36,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)(?:\.|$)")
 _NUMBER = re.compile(r"(?:^|\.)\d+(?=\.|$)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Place:
     """Where a tensor sits: its module type and, inside the stack of layers, its layer."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Scratch, Source, combined
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE, DType, decode
 
 ZERO, MIX, PADDING = -1, -2, -3
@@ -24,7 +24,7 @@ _ASK = 256
 """Runs of one range that are asked for ahead or given back; beyond, the kernel's own guesses serve as well."""
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Mixes:
     """Weighted sums of rows, compressed: sum i takes the entries [start[i], start[i+1]) of the other arrays.
 
@@ -42,7 +42,7 @@ class Mixes:
 NO_MIXES = Mixes(*(np.zeros(n, kind) for n, kind in ((1, int), (0, int), (0, int), (0, float), (0, float))))
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Rows:
     """Where each of R rows comes from: ``table`` int [R], an index of the sources or one of the constants above, and
     ``row`` int [R], a row of that source or the number of a mix."""

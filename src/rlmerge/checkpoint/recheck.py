@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlmerge.checkpoint.hashing import ShardHash, read_through
@@ -13,9 +12,10 @@ from rlmerge.checkpoint.journal import JournalEntry
 from rlmerge.checkpoint.layout import ShardPlan
 from rlmerge.checkpoint.paths import open_regular, unreadable
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class KeptShard:
     """A shard's leading bytes up to the data, the names of its first finished tensors, and the digest of all that."""
 

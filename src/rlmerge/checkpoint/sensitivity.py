@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.sensitivity_record import RECORD, SensitivityRecord, read_record
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import FLOAT32
 
 _SCAN_ELEMENTS = 1 << 22
@@ -20,7 +20,7 @@ _LISTED = 5
 _AGAIN = "Measure the model's sensitivity again."
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Sensitivity:
     """The diagonal Fisher of one checkpoint, and perhaps the Gram matrices of its linear layers' inputs.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 RECORD = "sensitivity.json"
 FORMAT_VERSION = 2
@@ -22,7 +23,7 @@ GRAM = ".gram"
 _MAX_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SensitivityRecord:
     """Everything that identifies a measurement.
 
@@ -61,7 +62,7 @@ class SensitivityRecord:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2).encode() + b"\n"
 
 
-@dataclass(frozen=True)
+@frozen
 class SensitivityResult:
     """What a measurement did; ``peak_memory`` is the process's largest resident size so far, in bytes."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.token_table import shown
 from rlmerge.checkpoint.vocabulary import Member, Vocabulary
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 GENERATION = "generation_config.json"
 
@@ -27,7 +27,7 @@ _MAX = 2**24
 Translate = Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Generation:
     """What the output says of generation: ``edits`` of config.json, generation_config.json as the path of a file to
     copy or as new content, and the ids at which it stops."""

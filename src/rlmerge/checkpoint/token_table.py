@@ -10,13 +10,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn
 
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 MAX_ID = 2**22
 """Ids from here on are refused: no embedding has four million rows."""
@@ -31,7 +32,7 @@ _UNRULY = ("version", "truncation", "padding", "added_tokens", "model")
 _DAMAGED = "The file is damaged or is something else; download or save the tokenizer again."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class AddedToken:
     """A token that is matched as whole text before the model splits the rest, with the flags that say how."""
 
@@ -53,7 +54,7 @@ class AddedToken:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class TokenTable:
     """Every token of one tokenizer.
 

@@ -16,6 +16,7 @@ from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.token_table import AddedToken, TokenTable, added_token, plain_table, read_table
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 FAST = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -38,7 +39,7 @@ _FILES = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Tokenizer:
     """What one directory says about text and tokens.
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.alike import once
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_CODE, DType
 
 Placed = tuple[str, DType, tuple[int, ...], int, int]
@@ -41,7 +41,7 @@ _METADATA = re.compile(_BLANK + _BLANK.join((b'"__metadata__"', b":", rb"(\{[^{}
 _END = re.compile(_BLANK + rb"\Z")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(slots=True, eq=False)
 class Layout:
     """Tensors in the order in which their bytes lie, which tile the file from the header's end to ``size``."""
 

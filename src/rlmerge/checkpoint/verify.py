@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
@@ -17,10 +16,11 @@ from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.manifest import NAME, FileRecord, Manifest, TensorRecord, read_manifest
 from rlmerge.checkpoint.paths import inside, open_regular, unreadable
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.text import quoted, shortened
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class VerifyResult:
     """What ``verify`` found: a sentence for each problem, and the files, tensors and bytes the manifest names.
 
@@ -38,7 +38,7 @@ class VerifyResult:
         return not self.problems
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Found:
     """What is wrong with one file, and its digests by algorithm if all of it could be read."""
 
@@ -223,7 +223,7 @@ class _Directory:
             yield str(unreadable(Path(error.filename), error))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _File:
     path: Path
     fd: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Literal
 
@@ -15,9 +15,10 @@ from rlmerge.checkpoint.source import Source
 from rlmerge.checkpoint.tables import embedding_rows, same_table, vocabulary_tables
 from rlmerge.checkpoint.token_table import AddedToken
 from rlmerge.checkpoint.tokenizer import Tokenizer
+from rlmerge.frozen import frozen
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class ModelToken:
     """A row of a model: that of ``token``, of the row number ``id``, or with neither of the token it is given for."""
 
@@ -26,7 +27,7 @@ class ModelToken:
     id: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class TokenSpec:
     """What a recipe says of one token: where its row comes from in models that lack it, or with ``force`` in all.
 
@@ -37,7 +38,7 @@ class TokenSpec:
     force: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class TokenizerSpec:
     """The vocabulary that a recipe asks for."""
 
@@ -46,7 +47,7 @@ class TokenizerSpec:
     pad_to_multiple_of: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Member:
     """A model that takes part: its tokenizer, if it has one, and its vocabulary tables."""
 
@@ -75,7 +76,7 @@ class Member:
         return table.ids if table else {}
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Vocabulary:
     """An output's tokens and rows.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from rlmerge.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen(slots=True)
 class AnswerTree:
     """A prompt and every prefix of its answers, each prefix once.
 
@@ -67,7 +68,7 @@ class AnswerTree:
         return float(np.logaddexp.reduce(total[ends])), bool(best[ends].any())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Packed:
     """Trees side by side: ``tokens`` and ``positions`` [B, T], ``visible`` [B, T, T] (query, key), short rows padded.
 

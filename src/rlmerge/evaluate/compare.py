@@ -6,7 +6,6 @@ Every figure is computed on the same bootstrap samples of the items, so differen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +14,7 @@ from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.results import Comparison, Merge, Survival
 from rlmerge.evaluate.statistics import Interval, percentiles, resample, verdict
+from rlmerge.frozen import frozen
 
 Scores = Mapping[str, Mapping[str, Score]]
 """Scores by task and model."""
@@ -26,7 +26,7 @@ INCIDENTAL = 0.2
 """A gain below this share of an expert's largest one does not make a task its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Quantity:
     """A figure and its bootstrap draws [R]; arithmetic acts on both."""
 

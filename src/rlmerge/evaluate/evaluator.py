@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rlmerge.errors import RunError
+from rlmerge.frozen import frozen
 from rlmerge.jsondata import plain_fields
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Score:
     """How one model did on one task by one metric.
 

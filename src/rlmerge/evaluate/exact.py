@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rlmerge._version import __version__
 from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.evaluate.answers import AnswerTree, pack
 from rlmerge.evaluate.evaluator import Score
+from rlmerge.frozen import frozen
 from rlmerge.language import tiny
 from rlmerge.language.characters import END, Encode, decode, encode, read_encoder
 from rlmerge.language.data import json_object, read_lines
@@ -22,7 +22,7 @@ from rlmerge.language.tiny import TinyLlama
 _BATCH = 128
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Item:
     """One question of one task, with every answer that is valid."""
 
@@ -39,7 +39,7 @@ class Item:
             raise RequestError(what, where=repr(self.prompt), hint="Correct the item; the end is added by itself.")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ItemScores:
     """How one model answers each item: ``probability`` [N] of a correct sample at temperature 1 (its mean is the exact
     pass@1), whether the ``greedy`` answer [N] is correct, and the ``loss`` [N], minus the log of the probability."""
@@ -112,7 +112,7 @@ def answer(model: TinyLlama, prompt: str, vocabulary: dict[str, int], limit: int
     return decode(map(int, tokens), vocabulary).split(END)[0]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Exact:
     """Scores small Llama models on the items of one JSON Lines file.
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,13 +14,14 @@ from rlmerge.errors import RequestError, did_you_mean
 from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.generate import Generator, Sample, Sampling
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 from rlmerge.language.gym import FULL_SCORE, answer_in, grade, open_dataset
 
 BARE = "none"
 """The prompt style that gives the question alone and takes the whole output as the answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Gym:
     """Scores models on reasoning-gym data sets with ``sampling.samples`` outputs for each question.
 

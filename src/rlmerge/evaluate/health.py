@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rlmerge.errors import RequestError, RlmergeError, did_you_mean
 from rlmerge.evaluate.generate import Generator, Sample, Sampling, make_generator
 from rlmerge.evaluate.predict import CausalPredictor, Output, Predictor, TinyPredictor, divergence, entropy
 from rlmerge.evaluate.tokenizers import vocabulary_difference
+from rlmerge.frozen import frozen
 from rlmerge.jsondata import plain_fields
 from rlmerge.language.characters import read_vocabulary
 from rlmerge.language.model import find_device, release_memory
@@ -26,7 +26,7 @@ TIMES = 8
 _BINS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Length:
     """Tokens of an output, the one that ends it included."""
 
@@ -37,7 +37,7 @@ class Length:
     max: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Histogram:
     """How many outputs [bins] have a length from one of ``edges`` [bins + 1] up to the next."""
 
@@ -45,7 +45,7 @@ class Histogram:
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ModelHealth:
     """What one model's own outputs look like.
 
@@ -70,7 +70,7 @@ class ModelHealth:
         return plain_fields(self)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Health:
     """The health of several models on the same prompts, with ``samples`` outputs a prompt."""
 

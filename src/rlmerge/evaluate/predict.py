@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from rlmerge.errors import RequestError
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 from rlmerge.language.characters import encode, read_vocabulary
 from rlmerge.language.generation import refuse_nan
 from rlmerge.language.model import Causal, failures, load_causal
@@ -22,7 +22,7 @@ CELLS = 2**24
 """Probabilities held at once, as positions times vocabulary: 128 MiB in float64."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Output:
     """Token ids of a prompt and of what was written after it, the end included if it was reached."""
 

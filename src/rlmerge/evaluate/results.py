@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.health import Health
 from rlmerge.evaluate.landscape.loss import Landscape
 from rlmerge.evaluate.statistics import Interval
+from rlmerge.frozen import frozen
 from rlmerge.jsondata import plain_fields
 
 SCHEMA = "rlmerge.eval/1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ScoredModel:
     """One model of the comparison; ``scored`` is ``cached`` when every score was found in the store, else ``now``."""
 
@@ -34,7 +34,7 @@ class ScoredModel:
         return {"name": self.name, "path_name": self.path.name, **rest}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Task:
     """One task with the metric that models are judged by, and the experts that it is the own task of."""
 
@@ -46,7 +46,7 @@ class Task:
     experts: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Cell:
     """One model's score on one task; ``interval`` has the score as its value."""
 
@@ -71,7 +71,7 @@ class Cell:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Survival:
     """What a merge kept of one expert on a task that is the expert's own.
 
@@ -95,7 +95,7 @@ class Survival:
     verdict_to_base: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Merge:
     """A merge in short: the plain mean of its scores over the tasks where higher is better, the mean share of the
     experts' gains and of the experts' scores that it kept on their own tasks, and where it kept least."""
@@ -115,7 +115,7 @@ class Merge:
         return {**plain_fields(self), "worst": short}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Comparison:
     """Model ``a`` minus model ``b`` on one task, or on the ``mean`` over tasks; the verdict is about ``a``."""
 
@@ -126,7 +126,7 @@ class Comparison:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Evaluation:
     """Scores of base, experts and merges, and what they say about each merge.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from rlmerge.evaluate.evaluator import Score
+from rlmerge.frozen import frozen
 
 RESAMPLES = 2000
 """Bootstrap samples of a comparison; the ends of a 95 % interval rest on the 50 outermost on each side."""
@@ -16,7 +16,7 @@ RESAMPLES = 2000
 _BLOCK = 1 << 22
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Interval:
     """An estimate with the ends of its 95 % confidence interval, NaN where nothing tells how sure it is."""
 
@@ -65,7 +65,7 @@ def resampled_means(items: np.ndarray, resamples: int, random: np.random.Generat
     return np.concatenate(means) / count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Resampled:
     """What one task's scores might have been: ``draws`` [R] of each model, and what to know about them."""
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.checkpoint.paths import read_bytes
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.report.names import model_names
 
 MAX_SIDE_FILE = 2**30
 """Bytes of a tokenizer or configuration file beyond which it is not read."""
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Subject:
     """One model to be scored; ``role`` is ``base``, ``expert`` or ``merge``."""
 

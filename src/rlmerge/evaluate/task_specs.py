@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from rlmerge.evaluate.gym import Gym
 from rlmerge.evaluate.harness.command import Command
 from rlmerge.evaluate.harness.lm_eval import PRESETS, LmEval, find_program
 from rlmerge.evaluate.harness.process import split_words
+from rlmerge.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Options:
     """How to score: the back end that generates, how it samples, and what harnesses are told.
 
@@ -77,7 +78,7 @@ class Options:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Job:
     """One task of one evaluator; reports call it ``label``."""
 

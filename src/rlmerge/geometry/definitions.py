@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
+
+from rlmerge.frozen import frozen
 
 Status = Literal["exact", "second-hand", "reconstruction", "ours"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Definition:
     """One metric. ``threshold`` and ``null`` are empty where the metric has none; ``unit`` says how to print it."""
 
@@ -23,7 +25,7 @@ class Definition:
     caution: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Measure:
     """A figure with what is needed to read it: ``null`` and its standard deviation, a bound on the error, the dtype."""
 

@@ -9,11 +9,12 @@ every figure carries a rigorous bound on its error.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from rlmerge.frozen import frozen
 
 BINS = 1 << 16
 SIDE_LIMIT = 1 << 15
@@ -24,7 +25,7 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@frozen
 class Estimate:
     """A figure and a bound on its absolute error, 0 where it is exact."""
 
@@ -32,7 +33,7 @@ class Estimate:
     error: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Magnitudes:
     """The non-zero magnitudes of one task vector; ``+`` adds those of another part of it.
 
@@ -127,7 +128,7 @@ class Magnitudes:
         return Magnitudes(edges.real, edges.edges, edges.side, within)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Table:
     """Distinct ``values`` ascending, their ``counts``, and how far each may be from the truth (``slack``)."""
 

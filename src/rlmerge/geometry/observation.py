@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from rlmerge.frozen import frozen
 
 from .magnitudes import Magnitudes
 
@@ -14,7 +16,7 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Observation:
     """Counts and float64 sums over the coordinates seen so far; ``+`` adds those of other coordinates.
 

@@ -7,11 +7,12 @@ for each block of pairs, because a loop with hundreds of accumulators no longer 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 from .observation import Observation
 
@@ -28,7 +29,7 @@ FUSED = 4
 """Experts up to which one kernel does everything."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """One kernel: the experts it reads, whether it takes their own figures, and the pairs (places in ``members``)."""
 

@@ -7,11 +7,12 @@ algorithms 4.4 and 5.1: Gaussian sketch, power iterations), whose error is bound
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from rlmerge.frozen import frozen
 
 Matrix = npt.NDArray[Any]
 
@@ -27,7 +28,7 @@ ALPHA = 0.1
 _OVERSAMPLING, _POWERS = 16, 2
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Decomposition:
     """Leading singular triplets: ``left`` [m, r], ``values`` [r] descending, ``right`` [n, r].
 
@@ -40,7 +41,7 @@ class Decomposition:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class SpectralShift:
     """Figures of one matrix. NaN where 0/0.
 

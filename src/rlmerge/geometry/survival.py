@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rlmerge.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen(slots=True)
 class ExpertOutcome:
     """One expert's changes in a merge. Shares and coefficients are NaN where there is nothing to divide by.
 
@@ -40,7 +42,7 @@ class ExpertOutcome:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Survival:
     """Counts and sums of one merge over K experts; ``+`` adds those of other coordinates.
 

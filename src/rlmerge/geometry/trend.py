@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from rlmerge.frozen import frozen
 from rlmerge.student import quantile
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Trend:
     """Least-squares slope of a figure per layer, ``low`` … ``high`` being its 95 % confidence interval, over n layers.
 

@@ -9,18 +9,19 @@ NaN, never a flattering 0 or 1.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class VectorMetrics:
     """Sparsity and concentration of one task vector; ``l0_share`` is never to be read alone (see :func:`l0_share`)."""
 

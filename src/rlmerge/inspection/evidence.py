@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from rlmerge.frozen import frozen
 from rlmerge.inspection.results import Expert, Forecast, Group, Model, Pair, TensorRow
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Difference:
     """A way in which an expert's files differ from the base's: ``aspect`` is config, vocabulary or chat template."""
 
@@ -19,7 +18,7 @@ class Difference:
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Evidence:
     """Measurements of one inspection. ``gram`` [K, K] holds ⟨τ_a, τ_b⟩."""
 

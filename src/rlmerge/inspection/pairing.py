@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import MERGEABLE
 from rlmerge.merging import Job
 from rlmerge.merging.heads import settle_heads
@@ -15,7 +15,7 @@ from rlmerge.merging.matching import is_derived, see
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
+@frozen
 class Paired:
     """A tensor of the base with the experts that hold it in the same shape: ``present`` are their positions."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlmerge.frozen import frozen
 from rlmerge.geometry import definitions
 from rlmerge.geometry.definitions import Measure
 from rlmerge.geometry.spectral import SpectralShift
@@ -21,7 +21,7 @@ SCHEMA = "rlmerge.inspect/1"
 Level = Literal["good", "info", "warning", "problem"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Model:
     """A checkpoint: ``name`` is short and unique in the report, ``reference`` what the user wrote."""
 
@@ -34,7 +34,7 @@ class Model:
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Expert:
     """One expert's task vector. ``shared_exactly`` [K]: share of its changes that exactly 1 … K experts made, beside
     chance; ``magnitudes``: changed coordinates by exponent e of 2^e <= |τ| < 2^(e+1)."""
@@ -48,7 +48,7 @@ class Expert:
     magnitudes: Mapping[int, int]
 
 
-@dataclass(frozen=True)
+@frozen
 class Pair:
     """Overlap and conflict of two experts, by name."""
 
@@ -57,7 +57,7 @@ class Pair:
     figures: Mapping[str, Measure]
 
 
-@dataclass(frozen=True)
+@frozen
 class Group:
     """The tensors of one module type or one layer. Per expert [K]: share of entries unchanged, ‖τ‖/‖θ₀‖, and the share
     of the expert's squared update that sits here."""
@@ -70,7 +70,7 @@ class Group:
     energy: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class TrendOf:
     """How a figure of one expert moves with depth, per layer."""
 
@@ -79,7 +79,7 @@ class TrendOf:
     trend: Trend
 
 
-@dataclass(frozen=True)
+@frozen
 class TensorRow:
     """One tensor; figures per expert [K], NaN where an expert lacks it."""
 
@@ -94,7 +94,7 @@ class TensorRow:
     nonfinite: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Forecast:
     """What a method's default recipe would leave, rounded to ``dtype``; nothing is written.
 
@@ -114,7 +114,7 @@ class Forecast:
     routers: float = math.nan
 
 
-@dataclass(frozen=True)
+@frozen
 class Spectrum(SpectralShift):
     """Spectral figures of one matrix and expert. ``error`` bounds the relative error of the singular values; 0 means
     that the decomposition was complete."""
@@ -123,7 +123,7 @@ class Spectrum(SpectralShift):
     expert: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """A verdict in plain language. ``figures`` are the numbers it rests on, by name."""
 
@@ -134,7 +134,7 @@ class Finding:
     figures: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@frozen
 class Recommendation:
     """A recipe to start from: runnable YAML, and a reason for each of its values."""
 
@@ -142,7 +142,7 @@ class Recommendation:
     reasons: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@frozen
 class Sampling:
     """What a sampled inspection looked at: ``share`` of all coordinates, in so many ``blocks``.
 
@@ -157,7 +157,7 @@ class Sampling:
     pairs: tuple[Mapping[str, float], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Inspection:
     """Everything an inspection found. ``seconds`` are in all, ``measuring`` those of the pass over every weight.
 

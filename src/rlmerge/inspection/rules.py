@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from rlmerge.frozen import frozen
 from rlmerge.inspection import lineage, merging, precision
 from rlmerge.inspection.evidence import Evidence
 from rlmerge.inspection.results import Finding, Level
@@ -12,7 +12,7 @@ from rlmerge.inspection.results import Finding, Level
 Look = Callable[[Evidence], Finding | None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """``aspect`` is what the rule is about, ``look`` decides. Rules are independent of each other."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 from llvmlite import __version__ as llvmlite_version
+
+from rlmerge.frozen import frozen
 
 from . import code_cache
 
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
+@frozen
 class Host:
     """The processor to compile for: LLVM's name of it and the features it has.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 from .compiler import compile_kernel, find_host
 from .dtypes import FLOAT16, DType
@@ -24,7 +25,7 @@ _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64, *([ctypes.c_void_p] * 3))
 _scratch = threading.local()
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """What is compiled: types of base and experts; ``zero`` takes NaN and infinity for 0, and with ``same_is_zero``
     equal weights have no delta even where they are infinite."""

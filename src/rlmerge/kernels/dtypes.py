@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from rlmerge.frozen import frozen
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@frozen(slots=True, eq=False)
 class DType:
     """One element type, of which there is one object. ``storage`` is how its bytes are viewed: uint16 for bfloat16,
     which NumPy lacks."""

@@ -6,13 +6,14 @@ has an exponent alone, those of the OCP Microscaling Formats specification, vers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from rlmerge.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class SmallFloat:
     """A sign, exponent and mantissa in one byte; E2M1 uses its low four bits.
 

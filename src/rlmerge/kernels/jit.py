@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 from .calls import CALL, FUNCTION, address
 from .compiler import compile_kernel, find_host
@@ -30,7 +31,7 @@ ACCOUNT_BLOCK = 1 << 14
 _own = threading.local()
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """Which words a histogram pass looks at, and at which of their bits; see ``rlmerge.kernels.select``.
 
@@ -47,7 +48,7 @@ class Selection:
     side_counts: np.ndarray
 
 
-@dataclass(frozen=True)
+@frozen
 class Counts:
     """What one call accumulated: ``sums`` float64 [blocks, S], ``counts`` int64 [C], and non-finite flags."""
 
@@ -57,7 +58,7 @@ class Counts:
     nonfinite_out: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Call:
     """A kernel on one tile, made by ``Bound.call``: its arguments in ``words``, and what it adds up."""
 

@@ -6,8 +6,9 @@ remainder last. Because tiles start at block boundaries, a sum never depends on 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+
+from rlmerge.frozen import frozen
 
 from . import histogram
 from .dtypes import BFLOAT16, DType
@@ -34,7 +35,7 @@ SIGNATURE = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Program:
     """A traced formula with its inputs and its sink; everything a kernel is compiled from."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 from .dtypes import FLOAT64, DType
 from .jit import Kernel
@@ -24,7 +25,7 @@ from .values import Extra, PerExpert, PerRow, Scalar, Static, Uniform, Values, s
 Formula = Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Operands:
     """The inputs of a tile: the base if any, the experts, and whether a formula wants deltas or weights.
 

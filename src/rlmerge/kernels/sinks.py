@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rlmerge.frozen import frozen
+
 from .dtypes import BFLOAT16, FLOAT16, DType
 from .emit import Emitter, storage_type
 from .histogram import hold
@@ -27,7 +29,7 @@ class Slots:
     masks: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Write:
     """Round ``merged`` to ``dtype`` and store it; with a base, tell what survived.
 
@@ -57,7 +59,7 @@ class Write:
     accounts: bool = True
 
 
-@dataclass(frozen=True)
+@frozen
 class Reduce:
     """Sums of ``sums`` in float64 lanes, counts of the masks ``counts``, selection histograms of ``values`` >= 0.
 

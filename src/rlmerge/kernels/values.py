@@ -7,22 +7,23 @@ them as parameters of a compiled kernel, as arrays for a flat tile, or as arrays
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlmerge.frozen import frozen
+
 from .dtypes import FLOAT32, FLOAT64, DType
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Static:
     """A boolean, choice or None: part of the program."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Scalar:
     """One number for the whole tensor."""
 
@@ -34,35 +35,35 @@ class Scalar:
         return np.asarray(self.value, np.float64).reshape(1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(slots=True, eq=False)
 class PerExpert:
     """Numbers [M], one per expert or per result of a statistic."""
 
     table: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(slots=True, eq=False)
 class PerRow:
     """Numbers [M, rows], one per row of the tensor too."""
 
     table: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(slots=True, eq=False)
 class Table:
     """Numbers of any shape, for functions of whole rows and tensors alone."""
 
     array: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Uniform:
     """``count`` streams of uniform numbers [count, n]."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Extra:
     """Numbers [len(dtypes), n] read per coordinate from further inputs."""
 
@@ -77,7 +78,7 @@ class Spread(NamedTuple):
     ranked_zeros: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(slots=True, eq=False)
 class RowField:
     """Numbers [experts, n] that ``function`` computes on NumPy, whole rows at a time, from ``values`` of its own; with
     ``row_wise`` what it makes of a row depends on that row alone. Where there are ``spreads``, it is these."""

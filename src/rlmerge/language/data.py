@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.language.gym import open_dataset
 from rlmerge.recipe.read import read_file
 
@@ -21,7 +21,7 @@ Message = Mapping[str, Any]
 Messages = tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Example:
     """One prompt with, perhaps, what should follow it.
 
@@ -38,7 +38,7 @@ class Example:
     entry: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Dataset:
     """Examples, the content digest (sha256) they are identified by, and the verifier of a reasoning-gym task."""
 

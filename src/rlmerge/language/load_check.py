@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import RequestError
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class LoadCheck:
     """What loading found.
 

@@ -6,7 +6,6 @@ import gc
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.paths import file_size
 from rlmerge.errors import CheckpointError, RequestError, RunError
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -30,7 +30,7 @@ _BUFFERS = re.compile(r"(inv_freq|masked_bias|attn\.bias|position_ids)$")
 """Constants that old checkpoints store and no model reads."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Causal:
     """A model in evaluation mode on its device, parameters frozen; its tokenizer, and all ids that end an output."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from rlmerge.checkpoint.model import Checkpoint, open_checkpoint
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import decode
 
 MAX_PARAMETERS = 200_000_000
@@ -22,7 +22,7 @@ _PLAIN = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rop
 """Settings of which only one value is implemented; a config that leaves them out means that value."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TinyConfig:
     """The sizes of a Llama decoder; ``groups`` key-value heads serve ``heads`` query heads."""
 
@@ -109,7 +109,7 @@ class TinyConfig:
         return {**self.outer_shapes(), **layers}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TinyLlama:
     """A decoder with its weights in float32, under their Hugging Face names."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.language.data import Example, Message, Messages
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TokenSequence:
     """Token ids of one sequence; ``ids[start:]`` is the response, whose log-probability is differentiated."""
 
@@ -24,7 +24,7 @@ class TokenSequence:
         return len(self.ids) - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Encoded:
     """Sequences and what became of the examples.
 

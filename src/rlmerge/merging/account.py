@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import xxhash
 
 from rlmerge.addresses import addressed
 from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.frozen import frozen
 from rlmerge.methods.method import Share
 
 from .job import Job
@@ -26,7 +27,7 @@ TAKEN = 0.01
 """How far routers may be from those of one model, as a share of what training moved them, to be called that model's."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ExpertSurvival:
     """What became of one expert's changes.
 
@@ -52,7 +53,7 @@ class ExpertSurvival:
         return self.survived / self.changed if self.changed else None
 
 
-@dataclass(frozen=True)
+@frozen
 class RouterOutcome(ExpertSurvival):
     """What became of one expert's routers.
 
@@ -63,7 +64,7 @@ class RouterOutcome(ExpertSurvival):
     distance: float | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Routers:
     """What became of the routers of a mixture of experts: few weights, on which it depends what all others are for.
 
@@ -90,7 +91,7 @@ class Routers:
         return {**asdict(self), "experts": experts, "mixed": self.is_mixed}
 
 
-@dataclass(frozen=True)
+@frozen
 class Detail:
     """A ratio the method measured while it merged: over the whole model, and by tensor."""
 
@@ -104,7 +105,7 @@ class Detail:
         return (min(self.tensors.values()), max(self.tensors.values())) if self.tensors else None
 
 
-@dataclass(frozen=True)
+@frozen
 class MergeResult:
     """A finished merge. Sizes in bytes; ``seconds`` is wall time; ``peak_memory`` is the process's anonymous peak.
 

@@ -7,13 +7,14 @@ bits for what is written, counted and selected, and sums equal up to the order o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from rlmerge.checkpoint import Source
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import DType
 from rlmerge.kernels.jit import Selection
 from rlmerge.kernels.program import Operands
@@ -30,7 +31,7 @@ from .tiles import Tile
 Keys = Sequence[tuple[int, int]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Numbers:
     """What a tile adds up to: ``sums`` [blocks, S], ``counts`` [C], whether inputs or output were not finite, and what
     the formula of a whole tensor measured."""
@@ -52,7 +53,7 @@ def together(parts: Sequence[Numbers]) -> Numbers:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Binding:
     """A formula with everything that is the same for all tiles of a job.
 
@@ -92,7 +93,7 @@ class Binding:
         return sum(v.count for v in self.values.values() if isinstance(v, Uniform))
 
 
-@dataclass(frozen=True)
+@frozen
 class Storing:
     """How merged numbers are stored: the element type, the rounding, and whether untouched entries keep their bits.
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import xxhash
 
 from rlmerge.checkpoint.output_file import PAGE, page_aligned
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import decode
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -33,7 +33,7 @@ from .tile_work import SAMPLE, Done, TileMerge, TileWork
 from .tiles import Tile, cut
 
 
-@dataclass(frozen=True)
+@frozen
 class Lane:
     """One recipe of a run: its statistics, and where its tensors go."""
 
@@ -41,7 +41,7 @@ class Lane:
     sink: Sink
 
 
-@dataclass(frozen=True)
+@frozen
 class Task:
     """Jobs over the same inputs, which are read once: one for each lane.
 
@@ -59,7 +59,7 @@ class Task:
         return sum(Tile(self.jobs[0], start, stop).nbytes for start, stop in self.tiles)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Buffer:
     """Where a tile is merged into; ``whole`` is the memory to give back, None where it is the sink's."""
 
@@ -67,7 +67,7 @@ class _Buffer:
     whole: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Piece:
     """A tile on its way to the sinks: the future of its accounting, and the buffers it fills, lane by lane."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from rlmerge.checkpoint.reindex import reindexed
 from rlmerge.checkpoint.side_files import open_side_file
 from rlmerge.checkpoint.vocabulary import ModelToken, TokenizerSpec, TokenSpec
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32, FLOAT64, MERGEABLE, DType
 from rlmerge.kernels.rounding import STOCHASTIC
 from rlmerge.options import Options
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 View = Callable[[Checkpoint], Mapping[str, Source]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Opened:
     """The models of a recipe, and what goes beside the weights: enough to plan any recipe of the same models.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,11 +10,12 @@ from rlmerge.checkpoint import Checkpoint, Source
 from rlmerge.checkpoint.fingerprint import fingerprint
 from rlmerge.checkpoint.sensitivity import Sensitivity, check_values, load_sensitivity
 from rlmerge.errors import CheckpointError, RecipeError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.methods.measured import MEASURED_ON
 from rlmerge.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@frozen
 class Input:
     """What one directory holds for one expert: ``tensors`` by the names of the expert's tensors they belong to."""
 
@@ -28,7 +28,7 @@ Inputs = Mapping[str, tuple[Input, ...]]
 """One ``Input`` per expert, by the name that method and recipe call them."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Kind:
     """Which part of a measured directory an input is, the option that measures it, and what its values must be."""
 

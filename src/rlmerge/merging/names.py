@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from rlmerge.checkpoint import Source
 from rlmerge.checkpoint.compose import Renamed, joined, part, row, stacked
+from rlmerge.frozen import frozen
 
 _WRAPPERS = re.compile(
     r"""(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|_module|_fpw_module)\.
@@ -62,7 +62,7 @@ def canonical(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
+@frozen
 class Renaming:
     """One model's tensors under another's names: what was found, and a sentence for each kind of difference."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rlmerge.checkpoint import Source
+from rlmerge.frozen import frozen
 from rlmerge.kernels import random
 from rlmerge.kernels.account import account
 from rlmerge.kernels.dtypes import DType, decode
@@ -24,7 +25,7 @@ from .backend import Binding, Merger, Numbers, Reducer, Storing, together
 from .tiles import Tile
 
 
-@dataclass(frozen=True)
+@frozen
 class Decoded:
     """A range on NumPy: ``base`` [n] or None, ``stack`` [K, n] as the formula wants it, ``deltas`` [K, n] if any."""
 
@@ -66,7 +67,7 @@ def task_vectors(theta: np.ndarray, base: np.ndarray, operands: Operands) -> np.
     return np.where(theta == base, deltas.dtype.type(0), deltas) if operands.same_is_zero else deltas
 
 
-@dataclass(frozen=True)
+@frozen
 class Rounder:
     """Stores merged numbers and accounts for them, on NumPy."""
 

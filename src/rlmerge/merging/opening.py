@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rlmerge.checkpoint.directory import entries
 from rlmerge.checkpoint.fingerprint import same_weights
 from rlmerge.checkpoint.model import listed_together
 from rlmerge.errors import CheckpointError, RecipeError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.methods import Method
 from rlmerge.recipe import ModelRef, Module, Recipe, Slice
 from rlmerge.recipe.reference import existing
@@ -21,7 +22,7 @@ NAMED_BASE = {"adapter_config.json": "adapter", "delta.safetensors": "delta"}
 """Formats that name the model they belong to, by the file they are known by: a plain model imports none of them."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Models:
     """The models of a recipe: ``recipe`` as it is to be merged, without experts that are the base itself.
 

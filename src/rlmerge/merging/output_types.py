@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rlmerge.checkpoint import Checkpoint, Source
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, DType
 
 from .matching import widest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlmerge.checkpoint.formats.quantised_encode import Encoder
 
 
-@dataclass(frozen=True)
+@frozen
 class Wish:
     """What the request says of types: ``dtype`` and ``out_dtype``, None where it does not, and float64 arithmetic.
 

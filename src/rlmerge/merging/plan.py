@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from rlmerge.addresses import addressed
 from rlmerge.checkpoint import Checkpoint, InputFile, ShardPlan
 from rlmerge.checkpoint.partial import uploading
+from rlmerge.frozen import frozen
 from rlmerge.methods import Method
 from rlmerge.options import Options
 from rlmerge.recipe import LIKE_BASE, ModelRef, Recipe
@@ -30,7 +31,7 @@ def is_like_base(options: Options, recipe: Recipe) -> bool:
     return (options.out_dtype or recipe.out_dtype or "").strip() == LIKE_BASE
 
 
-@dataclass(frozen=True)
+@frozen
 class Beside:
     """What is written beside the weights: ``files`` by name, each opened or rendered when the plan was made.
 
@@ -43,7 +44,7 @@ class Beside:
     licenses: tuple[str | None, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """A merge ready to run: jobs in the order in which their tensors are written, and what goes around them.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import PartialDirectory, ShardPlan
 from rlmerge.errors import RequestError, RunError
+from rlmerge.frozen import frozen
 from rlmerge.progress import Progress, Quiet
 
 from . import cache
@@ -30,7 +31,7 @@ from .wrong_base import ask_for_samples, check_base
 Documents = Callable[[Plan, MergeResult], Mapping[str, bytes]]
 
 
-@dataclass(frozen=True)
+@frozen
 class ShardRecord:
     """What the merge of one shard leaves behind beside the file: the account of each tensor by name. Mergeable."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import PartialDirectory, ShardPlan
 from rlmerge.checkpoint.shares import Share, gather
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.progress import Progress, Quiet
 
 from . import cache
@@ -24,7 +25,7 @@ from .stream import Workers
 from .wrong_base import check_base
 
 
-@dataclass(frozen=True)
+@frozen
 class ShareResult:
     """A finished share: its shards, tensors (``resumed`` of them from before), bytes and seconds.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rlmerge.checkpoint.output_file import DIRECT_FROM, DIRECT_MEMORY, PAGE
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK
 from rlmerge.kernels.select import KEPT, SAMPLED_FROM, SIDE_CAPACITY, SIDE_TOTAL
@@ -39,7 +40,7 @@ COMPILED = 6 * 2**20
 _HISTOGRAM = BINS * 8
 
 
-@dataclass(frozen=True)
+@frozen
 class Sizing:
     """What the executor may use: ``threads``, elements per ``tile`` and ``scan_tile`` (multiples of ``BLOCK``), output
     ``buffers`` in flight of ``buffer`` bytes each, and the ``peak`` in bytes that all of it comes to, with
@@ -58,7 +59,7 @@ LARGEST_AHEAD = 128 * 2**20
 """Bytes under way that fill any link; of a smaller budget it is a quarter."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Lanes:
     """Recipes of about the same cost that run side by side: how many, and of how many ``kinds``.
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from rlmerge.checkpoint import Checkpoint, InputFile, Source, open_checkpoint, verify
 from rlmerge.checkpoint.source import combined
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import DType
 from rlmerge.options import Options
 from rlmerge.progress import Progress
@@ -53,7 +54,7 @@ class Planned(Source):
         return combined("planned", [self.plan.encode()], whole, name=self.name)
 
 
-@dataclass(frozen=True)
+@frozen
 class Stage:
     """One recipe of a file: its plan and the directory of its result."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.blocks import Input, xxh3
 from rlmerge.kernels.calls import address
 from rlmerge.kernels.jit import ACCOUNT_BLOCK, BLOCK, Call
@@ -33,7 +34,7 @@ Done = tuple[list[Any], Sequence[bytes]]
 """What a tile came to in each lane, numbers of a merge or the values of a copy, and the digests of its inputs."""
 
 
-@dataclass(frozen=True)
+@frozen
 class TileMerge:
     """One lane's merger of a tensor, and what the method says of it; ``quiet`` merges what needs no account.
 

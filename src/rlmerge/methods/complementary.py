@@ -6,16 +6,17 @@ Used by the formula of SCF-RKL and by the statistics that find its thresholds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 ROW_VALUES = {"row": 1, "element": 2, "fisher": 0}
 """How many numbers a row each importance needs."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Fusion:
     """``base`` [n] and the experts' weights ``theta`` [K, n], the choices, and what is known of the rows.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from rlmerge.kernels.values import Spread
@@ -31,7 +32,7 @@ Formula = Callable[..., Any]
 _RESERVED = frozenset({"uniform", "field"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Parameter:
     """One parameter of a method, as a recipe spells it.
 
@@ -77,7 +78,7 @@ class Parameter:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Needs:
     """What memory for one tensor depends on: its ``shape``, the number of ``experts``, bytes per number in arithmetic
     (``itemsize``), the entries of each further input, and the method's values."""
@@ -94,7 +95,7 @@ class Needs:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Statistic:
     """A value of a whole tensor (or model) that a formula needs, gathered by streaming before the merge.
 
@@ -129,7 +130,7 @@ class Statistic:
     numbers: Callable[[Needs], int] = lambda needs: 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Share:
     """A measured ratio (``part`` / ``whole``)^``power``; parts and wholes of several tensors add up."""
 
@@ -143,7 +144,7 @@ class Share:
         return (self.part / self.whole) ** self.power if self.whole > 0 else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Reported:
     """What a formula of a whole tensor may return in place of the merged values: these, and what it measured."""
 
@@ -165,7 +166,7 @@ def _no_statistics(experts: int, **static: Any) -> Stages:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Method:
     """A merge method as data.
 

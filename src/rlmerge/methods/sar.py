@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from rlmerge.frozen import frozen
 
 from .measured import MEASURED_ON, measured_sum, no_sensitivity, shares
 from .method import Formula, Method, Parameter, Share, Stages, Statistic
@@ -19,7 +20,7 @@ from .parts import LAMBDA, keep_all, scale_to_l1, top_share
 from .ram import is_active
 
 
-@dataclass(frozen=True)
+@frozen
 class Contest:
     """Step 1 on one tile: the task vectors it leaves (K of [n]), and masks: where it took place, where signs were
     opposed there, and who won (K of [n], none where the changes were averaged)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal, cast, get_args
 
 from rlmerge.errors import RecipeError, RequestError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.recipe.dtypes import canonical_dtype
 from rlmerge.recipe.load import read_documents
 from rlmerge.recipe.problems import Problems
@@ -30,7 +30,7 @@ _KEYS = ("base_model", "experts", "shared_experts", "gate_mode", "dtype", "exper
 _EXPERT_KEYS = ("source_model", "positive_prompts", "negative_prompts", "residual_scale", "noise_scale")
 
 
-@dataclass(frozen=True)
+@frozen
 class Expert:
     """One dense model whose MLPs become an expert.
 
@@ -46,7 +46,7 @@ class Expert:
     where: str
 
 
-@dataclass(frozen=True)
+@frozen
 class MoeConfig:
     """A mixture as it was asked for; ``architecture`` and ``dtype`` are None where the base decides."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rlmerge.checkpoint.config import with_dtype
 from rlmerge.checkpoint.identity import plan_identity
 from rlmerge.checkpoint.license import read_license, strictest
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32, MERGEABLE, DType
 from rlmerge.merging.composed import write_composed
 from rlmerge.merging.place import check_place
@@ -33,7 +34,7 @@ from .opening import open_all
 from .targets import PROJECTIONS, Dense, Target, choose_target, expert_name, mixture_config
 
 
-@dataclass(frozen=True)
+@frozen
 class Mixture:
     """What was written: ``experts`` of which every token takes ``experts_per_token``, and ``shared`` ones."""
 
@@ -54,7 +55,7 @@ class Mixture:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Parts:
     """What the tensors of a mixture are made of: one checkpoint for each expert, and routers [layers, rows, hidden]."""
 

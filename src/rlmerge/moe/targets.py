@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.checkpoint.config import Config
 from rlmerge.checkpoint.reindex import reindexed
 from rlmerge.errors import CheckpointError, RequestError, did_you_mean
+from rlmerge.frozen import frozen
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 """The three matrices of a gated MLP: down(act(gate x) * up x)."""
@@ -42,7 +42,7 @@ _DROPPED = frozenset(("architectures", "auto_map", "model_type", "mlp_bias", "at
 """Keys of dense models that say something else in a mixture, or nothing."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Dense:
     """The sizes of the dense models: layers, width and width of the MLP; ``kind`` is the model_type."""
 
@@ -52,7 +52,7 @@ class Dense:
     mlp: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """One architecture: what it is called, which dense models it takes, and where in a layer its tensors are.
 

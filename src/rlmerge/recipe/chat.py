@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from rlmerge.frozen import frozen
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.reference import ModelRef, existing, read_model
 from rlmerge.recipe.tree import Node
@@ -15,7 +16,7 @@ BUILT_IN = ("alpaca", "chatml", "exaone", "llama3", "mistral")
 """Names that mergekit's recipes use for templates of their own."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ChatTemplate:
     """The chat template a recipe asks for.
 

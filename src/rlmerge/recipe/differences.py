@@ -6,9 +6,9 @@ Measured on mergekit 0.1.5 as a separate program; `compat: mergekit` takes back 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
+from rlmerge.frozen import frozen
 from rlmerge.recipe.chat import ChatTemplate
 from rlmerge.recipe.layout import Slice
 from rlmerge.recipe.model import Recipe
@@ -42,7 +42,7 @@ _OF_METHOD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Finding:
     """What is to be said of one line of a recipe (None: of no line in particular)."""
 

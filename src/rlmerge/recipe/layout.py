@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from rlmerge.frozen import frozen
 from rlmerge.methods.method import Method
 from rlmerge.recipe.reference import ModelRef
 from rlmerge.recipe.setting import Setting
@@ -13,7 +14,7 @@ Range = tuple[int, int]
 """Layers ``start`` up to, but without, ``stop``."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class SliceSource:
     """One expert of a slice: its layers (None: all), its own parameters, and directories of further inputs by name.
 
@@ -28,7 +29,7 @@ class SliceSource:
     is_implied: bool = field(default=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Slice:
     """Consecutive output layers: layer i is merged of layer ``start + i`` of each source and of the base.
 
@@ -55,7 +56,7 @@ class Slice:
         return (*([self.base] if self.base else []), *(source.model for source in self.sources))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Module:
     """A part of the model with layers of its own (a tower, an encoder); ``name`` is None where it is all of it.
 

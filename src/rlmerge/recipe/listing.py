@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from rlmerge.frozen import frozen
 from rlmerge.methods.method import Method
 from rlmerge.recipe.layout import Module, Range, Slice
 from rlmerge.recipe.parameters import Settings, read_settings
@@ -23,7 +24,7 @@ MAX_MODELS = 1000
 _FORMS = ("models", "slices", "modules")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Listing:
     """Reads the models of a recipe into modules.
 

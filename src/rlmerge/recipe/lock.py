@@ -8,11 +8,12 @@ name the further inputs of methods that take some.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rlmerge import __version__
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.reference import ModelRef, existing
 from rlmerge.recipe.tree import Node, failure
@@ -28,7 +29,7 @@ _DIGESTS = ("contents", "files")
 """Digests by name that locks of earlier versions lack."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Locked:
     """What a lock fixes beside the recipe.
 
@@ -137,7 +138,7 @@ def _read_options(node: Node, problems: Problems) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Input:
     """A model or directory that was merged: its name, commit and fingerprint, and the commit of its adapter."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 from rlmerge.methods.method import Method, Parameter
 from rlmerge.recipe.canonical import to_yaml_documents
 from rlmerge.recipe.differences import Finding, differences
@@ -32,7 +33,7 @@ _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What ends a line in YAML 1.1."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Line:
     """One line of a recipe: its number, its text, whether it means here what it means in mergekit, and why not."""
 
@@ -42,7 +43,7 @@ class Line:
     why: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Migration:
     """A recipe explained: its lines, what belongs to none of them, and ``text``, the recipe with every value."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from rlmerge.frozen import frozen
 from rlmerge.methods.method import Method, Parameter
 from rlmerge.recipe.chat import ChatTemplate
 from rlmerge.recipe.layers import layer_index
@@ -21,7 +22,7 @@ from rlmerge.recipe.tokenizer import TokenizerSpec
 from rlmerge.recipe.tree import failure
 
 
-@dataclass(frozen=True)
+@frozen
 class Recipe:
     """A checked recipe: one document of a file.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from rlmerge.frozen import frozen
 from rlmerge.methods.method import Method
 from rlmerge.recipe.layout import Range, Slice, SliceSource
 from rlmerge.recipe.parameters import Settings, read_own_settings, value_in_force
@@ -13,7 +14,7 @@ from rlmerge.recipe.reference import ModelRef
 from rlmerge.recipe.tree import Node
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Entry:
     """One listed model, its own parameters still unread."""
 
@@ -25,7 +26,7 @@ class Entry:
     is_implied: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Base:
     """The base of a slice, and the key that names it."""
 
@@ -34,7 +35,7 @@ class Base:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Scope:
     """What holds for the models of a slice from above.
 

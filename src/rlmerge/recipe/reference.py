@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from rlmerge.addresses import check_address, is_address
+from rlmerge.frozen import frozen
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.tree import Node
 from rlmerge.recipe.vocabulary import MODEL_KEYS
@@ -18,7 +19,7 @@ _REVISION = re.compile(r"[\w./-]+")
 _SPELL_OUT = "Spell it out: `model: {model: {path: ..., revision: ...}, lora: {path: ...}}`."
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelRef:
     """A local directory, an address, or a Hub id ``org/name`` or ``org/name/folder``, and the revision of the latter.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
+from rlmerge.frozen import frozen
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.tree import Node
 
@@ -16,7 +16,7 @@ Value = float | bool | str
 ReadScalar = Callable[[Node], Value | None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Rule:
     """``values`` for the tensors whose name contains ``pattern`` (None: every tensor).
 
@@ -43,7 +43,7 @@ class Rule:
         return (1 - part) * low + part * cast(float, self.values[left + 1])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Setting:
     """Rules in written order, of which the first that matches a tensor decides. A plain number is one rule for all."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
+from rlmerge.frozen import frozen
 from rlmerge.recipe.problems import Problems, as_switch
 from rlmerge.recipe.reference import ModelRef, read_model
 from rlmerge.recipe.tree import Node
@@ -19,12 +20,12 @@ MAX_TOKEN_ID = 2**31 - 1
 VocabularySource = ModelRef | Literal["union", "base"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Zero:
     """A row of zeros."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ModelToken:
     """The row that ``model`` has for another token, named by its text or by its row number (exactly one of them)."""
 
@@ -33,7 +34,7 @@ class ModelToken:
     token_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TokenSpec:
     """Where models that lack a token take its row from; None: from the base, else the mean of those that have it.
 
@@ -55,7 +56,7 @@ class TokenSpec:
         return replace(self, source=change(self.source)) if isinstance(self.source, ModelRef) else self
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TokenizerSpec:
     """The vocabulary of the output: the base's, a model's, or the union of all; and rows chosen for single tokens.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import cast
 
 from rlmerge.errors import RecipeError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.recipe.words import printable
 
 MAX_NODES = 100_000
@@ -25,7 +25,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 Scalar = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Node:
     """One value of a recipe: a scalar, a list or a mapping, with the place to name when something is wrong with it.
 

@@ -15,6 +15,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from rlmerge.frozen import frozen
 from rlmerge.recipe.problems import Problems
 from rlmerge.recipe.tree import MAX_BITS, MAX_DEPTH, MAX_NODES, Node, Scalar, failure
 
@@ -67,7 +68,7 @@ class _Open:
     key: _Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Key:
     """``name`` is None for a list or mapping, which cannot be a key here; ``merges`` marks ``<<``."""
 

@@ -1,21 +1,21 @@
-"""Axes for any numbers: negative ones, tiny ones, on a logarithmic scale; and labels that fit their place."""
+"""Axes for any numbers: negative ones, tiny ones, on a logarithmic scale; and labels of rows."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TypeGuard
 
+from rlmerge.frozen import frozen
 from rlmerge.report import svg
 from rlmerge.report.svg import Scale
+from rlmerge.text import fit
 
 MINUS = "−"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Axis:
     """A map from [low, high] to SVG units, linear or logarithmic, and how its values are written.
 
@@ -101,27 +101,6 @@ def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> list[str]:
     middle = round((y.start + y.end) / 2)
     body.append(f'<text transform="translate(9 {middle}) rotate(-90)" class="label">{escape(fit(y_label, 250))}</text>')
     return body
-
-
-def fit(text: str, units: float, *, size: float = 7.0) -> str:
-    """``text`` cut in its middle to about ``units`` of width at ``size`` units a letter, a wide letter twice that."""
-    room = int(units / size)
-    if columns(text) <= room:
-        return text
-    head, tail = "", ""
-    for front, back in zip(text, reversed(text), strict=True):
-        if columns(head + front + tail) > room - 1:
-            break
-        head += front
-        if columns(head + back + tail) > room - 1:
-            break
-        tail = back + tail
-    return f"{head}…{tail}"
-
-
-def columns(text: str) -> int:
-    """Columns that ``text`` takes in a fixed-width font."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def row_label(x: float, y: float, label: str, units: float) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from rlmerge.report.axes import columns as columns_of
-from rlmerge.report.axes import fit
+from rlmerge.frozen import frozen
+from rlmerge.text import columns as columns_of
+from rlmerge.text import fit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +21,7 @@ MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "bold yellow"), "info"
 _GAP, _SHORTEST = 2, 6
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Column:
     """A column of a fitted table: of those that do not fit, the one with the highest ``rank`` is left out first."""
 
@@ -108,9 +109,9 @@ def _total(columns: Sequence[Column]) -> int:
 
 def warning_lines(warnings: Iterable[str]) -> Iterable[RenderableType]:
     """Warnings, a part each."""
-    from rich.text import Text
-
     for warning in warnings:
+        from rich.text import Text
+
         yield Text.assemble(("warning: ", "bold yellow"), str(warning))
 
 
@@ -119,6 +120,9 @@ def render(parts: Iterable[RenderableType], width: int, color: bool, *, apart: b
 
     ``apart`` puts a blank line between them and prints strings as they are, without wrapping.
     """
+    parts = list(parts)
+    if apart and all(isinstance(part, str) for part in parts):
+        return _stripped("\n\n".join(map(str, parts)))
     from rich.console import Console
     from rich.text import Text
 
@@ -137,4 +141,9 @@ def render(parts: Iterable[RenderableType], width: int, color: bool, *, apart: b
             console.print()
         whole = apart and isinstance(part, str)
         console.print(Text(part) if isinstance(part, str) else part, soft_wrap=whole)
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").splitlines())
+    return _stripped(stream.getvalue())
+
+
+def _stripped(text: str) -> str:
+    """Lines without blanks at their ends, the last one without a line break."""
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").splitlines())

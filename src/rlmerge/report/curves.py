@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from rlmerge.frozen import frozen
 from rlmerge.report import svg
-from rlmerge.report.axes import axis, finite, fit, frame
+from rlmerge.report.axes import axis, finite, frame
 from rlmerge.report.svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 from rlmerge.report.tables import interval_text
+from rlmerge.text import fit
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Point:
     """A value at ``x`` with its interval, if it has one."""
 
@@ -21,7 +22,7 @@ class Point:
     high: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Curve:
     """Points of one series in the order of their x; points without a finite value are gaps.
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from html import escape
 
 from rlmerge.report import svg
-from rlmerge.report.axes import Axis, axis, finite, fit, frame
+from rlmerge.report.axes import Axis, axis, finite, frame
 from rlmerge.report.svg import BOTTOM, WIDTH
 from rlmerge.report.tables import amount
+from rlmerge.text import fit
 
 SHADES = 10
 """Colours of the ramp in charts.css, from low and dark to high and bright."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rlmerge.report.axes import fit
-from rlmerge.text import plain
+from rlmerge.text import fit, plain
 
 
 class Referenced(Protocol):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from rlmerge.frozen import frozen
 from rlmerge.report import svg
-from rlmerge.report.axes import Axis, axis, finite, fit, row_label
+from rlmerge.report.axes import Axis, axis, finite, row_label
 from rlmerge.report.svg import BOTTOM, RIGHT, TOP, WIDTH
 from rlmerge.report.tables import amount, interval_text
+from rlmerge.text import fit
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Dot:
     """A value in row ``row``, with its interval if it has one; ``note`` is added to what the mark says of itself."""
 
@@ -24,7 +25,7 @@ class Dot:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Dots:
     """The dots of one series; ``color`` is its number, whose button in the legend hides it if ``toggled``.
 
@@ -154,7 +155,7 @@ def stack_plot(
     return svg.figure(bottom + BOTTOM, title, description, body)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Histogram:
     """Counts [n] between edges [n + 1]; ``middle`` is marked, the median for example."""
 

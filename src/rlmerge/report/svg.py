@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
+
+from rlmerge.frozen import frozen
 
 WIDTH = 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 40
@@ -18,7 +19,7 @@ COLORS = 12
 """Colours of series in page.css, by number."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Scale:
     """A linear map from [low, high] to [start, end] in SVG units."""
 

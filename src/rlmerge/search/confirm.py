@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.statistics import Interval, percentiles, resample, verdict
+from rlmerge.frozen import frozen
 
 from .objectives import Objective, Standards
 from .results import Comparison, Correlation, Finalist
@@ -17,7 +17,7 @@ RANKED = 5
 """Candidates below which no rank correlation is told."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Entrant:
     """A model that is to be confirmed: what it scored by objective on the items it was chosen by."""
 

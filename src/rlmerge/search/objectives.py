@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 
 Table = Mapping[str, Mapping[str, Any]]
 """Scores by task and model: floats, or bootstrap draws [R]; arithmetic is the same."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Standards:
     """What scores are measured by: the base, the experts that each task is the own one of, and where lower is better.
 
@@ -107,7 +107,7 @@ TASK = "task:"
 """What the score of a single task is called: ``task:NAME``."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Objective:
     """A weighted sum of figures, of one kind: of scores, or proxies."""
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from rlmerge._version import __version__
 from rlmerge.evaluate.statistics import Interval
+from rlmerge.frozen import frozen
 from rlmerge.jsondata import plain_fields
 from rlmerge.recipe.tree import Scalar
 
 SCHEMA = "rlmerge.tune/1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Trial:
     """One candidate of the search.
 
@@ -37,7 +38,7 @@ class Trial:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Finalist:
     """A model of the honest end: its objective on the items it was chosen by, and on those that chose nothing.
 
@@ -51,7 +52,7 @@ class Finalist:
     scores: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Comparison:
     """Winner minus ``against`` in one objective, on the same bootstrap samples of the test items."""
 
@@ -61,7 +62,7 @@ class Comparison:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Correlation:
     """Spearman's rank correlation of a proxy with the real objective over ``trials`` candidates; None if constant."""
 
@@ -71,7 +72,7 @@ class Correlation:
     trials: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Tuning:
     """A finished search. ``best`` is the number of the winning trial, None where the baseline won; ``front`` are the
     numbers of the trials that no other beats in every objective. ``evaluated`` counts what was scored beside trials:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any
 
 from rlmerge.calibration.options import CalibrationOptions
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.recipe.tree import Node
 
 from .objectives import Objective, read_objective
@@ -32,7 +33,7 @@ DIVERGENCE = (
 SAMPLERS = ("auto", "tpe", "cmaes", "nsga2", "random")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True)
 class Settings:
     """A search beside its space.
 

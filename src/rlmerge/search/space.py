@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rlmerge.errors import RecipeError, RequestError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.methods import Method
 from rlmerge.recipe import Recipe
 from rlmerge.recipe.parse import Lookup, build
@@ -24,7 +25,7 @@ Values = Mapping[str, Scalar]
 """A value for each free dimension that a recipe has, by the dimension's name."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Dimension:
     """One free value.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 
 Mode = Literal["empirical", "true", "reward"]
 
@@ -13,7 +13,7 @@ MODES: tuple[Mode, ...] = ("empirical", "true", "reward")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SensitivityOptions:
     """Choices of ``measure``; RequestError when one is out of range.
 

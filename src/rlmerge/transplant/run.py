@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from rlmerge.checkpoint.picked_rows import MIX, PADDING, ZERO, Mixes, PickedRows
 from rlmerge.checkpoint.tables import is_head, same_table
 from rlmerge.checkpoint.vocabulary import Member, TokenizerSpec, rows_of, unused_rows
 from rlmerge.errors import CheckpointError, RequestError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.merging.composed import write_composed
 from rlmerge.merging.place import check_place
 from rlmerge.progress import Progress, Quiet
@@ -36,7 +37,7 @@ _FEW = 0.1
 """Share of the output's tokens below which the model knows too few of them for its rows to say much."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Transplant:
     """What was done: ``shared`` tokens kept their rows, ``made`` ones got theirs by ``fill``; ``rows`` with padding."""
 

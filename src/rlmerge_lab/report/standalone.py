@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from rlmerge.report import svg
-from rlmerge.report.axes import columns
+from rlmerge.text import columns
 
 SHOWN_WIDTH = 640
 MARGIN, ROW, LETTER = 8, 20, 7

@@ -5,7 +5,7 @@ from math import nan
 import pytest
 
 from rlmerge.evaluate.report.terminal import ROWS, eval_text
-from rlmerge.report.axes import columns
+from rlmerge.text import columns
 from support.evaluations import SCORES, evaluation, full, health, hostile, landscape, unknown, wide
 
 RESULTS = {

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rlmerge.report.axes import columns
+from rlmerge.text import columns
 from rlmerge_lab.claims.comparison import compare
 from rlmerge_lab.report.comparison import comparison_markdown, comparison_text
 from rlmerge_lab.report.markdown import PAGE

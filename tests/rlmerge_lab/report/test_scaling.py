@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rlmerge.report.axes import columns
+from rlmerge.text import columns
 from rlmerge_lab.report.scaling import scaling_files, scaling_html, scaling_text
 from rlmerge_lab.scaling import STUDIES, run
 from support.pages import Page

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rlmerge.report.axes import columns
+from rlmerge.text import columns
 from rlmerge_lab.claims import judge
 from rlmerge_lab.report.study import study_html, study_text
 from support.studies import METHODS, study

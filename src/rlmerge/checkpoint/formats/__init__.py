@@ -7,12 +7,12 @@ Each module of this package names its kinds in ``FORMATS``. They are looked at o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlmerge.checkpoint.source import Source
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
@@ -27,7 +27,7 @@ ADAPTER = "a LoRA adapter"
 """What a checkpoint is called that is an adapter on its base."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Opened:
     """What a directory of some format holds.
 
@@ -42,7 +42,7 @@ class Opened:
     config: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Format:
     """A kind of directory.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 NAME = "adapter_config.json"
 
@@ -68,7 +68,7 @@ _OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations after which the adapter belongs to a changed copy of the base."""
 
 
-@dataclass(frozen=True)
+@frozen
 class AdapterConfig:
     """The settings that decide what the tensors of an adapter mean.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError, nearest
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
@@ -34,7 +34,7 @@ _INDEX = re.compile(r"\d+")
 _MAX_COMPARED = 2000
 
 
-@dataclass(frozen=True)
+@frozen
 class Slab:
     """A base tensor that is part of a parameter of all experts: rows [first, first + rows) of ``expert``."""
 
@@ -44,7 +44,7 @@ class Slab:
     rows: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Stack:
     """A parameter of all ``experts`` of a layer, [experts, rows, cols], and the tensors that hold it.
 

@@ -19,12 +19,13 @@ from rlmerge.checkpoint.formats.adapter_keys import PREFIX
 from rlmerge.checkpoint.formats.adapter_names import unwrapped
 from rlmerge.checkpoint.layout import OutputTensor, ShardPlan
 from rlmerge.checkpoint.partial import PartialDirectory
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import DType
 from rlmerge.kernels.rounding import encode
 from rlmerge.progress import Progress, Quiet
 
 
-@dataclass(frozen=True)
+@frozen
 class NewTensor:
     """A tensor to be written: its name without PEFT's prefix, and its values, floats in row-major order by pieces.
 

@@ -10,6 +10,7 @@ import numpy as np
 from rlmerge.checkpoint.formats.adapter_sources import Changed, sealed
 from rlmerge.checkpoint.formats.latest import Latest
 from rlmerge.checkpoint.source import Scratch, Source, combined
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import decode
 from rlmerge.kernels.lowrank import add_product
 
@@ -55,7 +56,7 @@ class Update:
         return self._fingerprints[whole]
 
 
-@dataclass(frozen=True)
+@frozen
 class Factor:
     """Where a matrix lies in a flat source: element (e, i, k) at ``start + e·block + i·across + k·inner``."""
 

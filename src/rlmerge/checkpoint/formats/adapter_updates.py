@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rlmerge.checkpoint.formats.adapter_config import AdapterConfig
 from rlmerge.checkpoint.formats.adapter_names import Stack
@@ -12,6 +12,7 @@ from rlmerge.checkpoint.formats.adapter_products import Dora, Factor, LowRank, U
 from rlmerge.checkpoint.formats.adapter_sources import Changed
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 
 def layer_tensor(name: str, base: Source, ground: Source, update: Update, fan_in_fan_out: bool) -> Changed | None:
@@ -46,7 +47,7 @@ def layer_tensor(name: str, base: Source, ground: Source, update: Update, fan_in
     return Dora(name, base, ground, update, left, right, size, magnitude)
 
 
-@dataclass(frozen=True)
+@frozen
 class Factors:
     """What an adapter holds for a parameter of all experts: ``a`` [experts·rank, in], ``b`` [out, rank·experts]."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from rlmerge.checkpoint.formats.torch_values import Dense, load, read_pickle
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
@@ -62,7 +62,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
 FORMATS = (Format("a DCP checkpoint", _recognises, _open),)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Item:
     """Where an item lies: ``length`` bytes from ``offset`` of ``file``."""
 
@@ -71,7 +71,7 @@ class _Item:
     length: int
 
 
-@dataclass(frozen=True)
+@frozen
 class _Index:
     """What the metadata says: of every tensor its shape and chunks (offsets, sizes), of every chunk its item."""
 

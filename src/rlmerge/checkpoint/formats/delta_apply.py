@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,12 @@ from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.partial import PartialDirectory
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.frozen import frozen
 
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
+@frozen
 class Checked:
     """What ``check`` found: a sentence for each problem, and how many tensors and bytes were read."""
 

@@ -21,6 +21,7 @@ from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats.delta_zstd import Check, Spool, Stream, frame_window
 from rlmerge.checkpoint.source import Scratch, Source, combined
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import DType
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Patch(ABC):
         """A cursor at the start of a tensor like ``base``; CheckpointError if the patch cannot be one of it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """One version's part in a tensor: its number, the change, and the digest of the changed bytes where stated."""
 
@@ -166,7 +167,7 @@ class PatchedSource(Source):
         return CheckpointError(what, where=link.patch.where, hint=hint)
 
 
-@dataclass(frozen=True)
+@frozen
 class XorPatch(Patch):
     """The bytes of the tensor, exclusive-ored with those of the base and compressed."""
 
@@ -247,7 +248,7 @@ class Places:
         return CheckpointError(what, where=self.where, hint=_AGAIN)
 
 
-@dataclass(frozen=True)
+@frozen
 class Version:
     """A published version: its number, the one it changes (None where it does not say), and where it lies."""
 

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,14 @@ from rlmerge.checkpoint.partial import PartialDirectory
 from rlmerge.checkpoint.shard_writer import ShardWriter
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError, RequestError
+from rlmerge.frozen import frozen
 from rlmerge.kernels import bitmaps
 
 PIECE = 16 * BLOCK
 """Elements read at a time."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Extracted:
     """What was written: elements of the expert, how many of them changed, bytes of its weights and of the delta.
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.layout import OutputTensor
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_CODE, BY_NAME, DType
 
 FILE = "delta.safetensors"
@@ -34,7 +35,7 @@ _UINT8, _UINT32 = BY_NAME["uint8"], BY_NAME["uint32"]
 _AGAIN = "The delta is damaged; make or download it again."
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """What a delta says of one tensor of the expert; ``base`` and ``result`` are hex xxh3-64 of all its bytes."""
 
@@ -74,7 +75,7 @@ def smallest(dtype: DType, shape: tuple[int, ...], changed: int) -> str:
     return SPARSE if sparse < math.prod(shape) * dtype.itemsize else DENSE
 
 
-@dataclass(frozen=True)
+@frozen
 class Contents:
     """The metadata of a delta."""
 

@@ -11,7 +11,6 @@ import hashlib
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from rlmerge.checkpoint.header import MAX_HEADER
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Payload:
         return spool.array()
 
 
-@dataclass(frozen=True)
+@frozen
 class _Gaps(Patch):
     """Gaps between the places of changes, and new values, in a payload."""
 

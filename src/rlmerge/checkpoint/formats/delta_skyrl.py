@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _PAYLOAD = re.compile(r"delta-rank\d+-.*\.safetensors")
 _AGAIN = "It is damaged; publish or download it again."
 
 
-@dataclass(frozen=True)
+@frozen
 class _Record(XorPatch):
     """A frame with the type and shape of its tensor."""
 

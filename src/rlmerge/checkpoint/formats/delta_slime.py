@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _AGAIN = "It is damaged; publish or download it again."
 
 
-@dataclass(frozen=True)
+@frozen
 class OverwritePatch(Patch):
     """A count, byte positions (4 bytes each) and new bytes, compressed."""
 

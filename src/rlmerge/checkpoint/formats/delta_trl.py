@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from rlmerge.checkpoint.header import Header, read_header
 from rlmerge.checkpoint.paths import inside
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _FILE = re.compile(r"step_(\d+)\.safetensors")
 _AGAIN = "It is damaged; publish or download it again."
 
 
-@dataclass(frozen=True)
+@frozen
 class _Indexed(Patch):
     """Flat positions and new values."""
 

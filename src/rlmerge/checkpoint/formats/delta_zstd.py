@@ -8,7 +8,6 @@ import mmap
 import os
 import tempfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -18,6 +17,7 @@ import xxhash
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError, RunError
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 
 MAX_WINDOW = 1 << 27
 """Bytes of the largest window that is decompressed: what the zstd command accepts without being asked."""
@@ -161,7 +161,7 @@ class _Adler32:
 ALGORITHMS = ("xxh3-128", "sha256", "adler32", "blake3")
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """The hex digest that some bytes must have."""
 

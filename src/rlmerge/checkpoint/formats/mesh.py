@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.checkpoint.formats.torch_values import Dense, Saved
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 _MAX_RANKS = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Mesh:
     """The lengths of a mesh's dimensions, and where in it a process is."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from rlmerge.checkpoint.formats.mesh import Mesh
 from rlmerge.checkpoint.formats.records import Record, sizes
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 _MAX_PARTS = 1 << 10
 """Most sections that a strided shard may count, and parts that one process may hold of a tensor."""
@@ -23,7 +23,7 @@ Interval = tuple[int, int]
 """Indices [start, stop) along one dimension of a tensor."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Box:
     """A box of ``shape`` that begins at ``at`` of the whole tensor and at ``start`` of what a process holds."""
 
@@ -65,7 +65,7 @@ def boxes(shape: tuple[int, ...], placements: Any, order: Any, mesh: Mesh, where
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class _Cut:
     """Part ``index`` of ``parts``; with a ``factor`` of each of so many sections, as strided shards are."""
 

@@ -9,13 +9,14 @@ from functools import cached_property
 import numpy as np
 
 from rlmerge.checkpoint.source import Source
+from rlmerge.frozen import frozen
 from rlmerge.kernels.float8 import E2M1, SmallFloat
 
 PIECE = 1 << 15
 """Elements decoded at a time: NumPy widens the indices of a table lookup to 8 bytes each."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Integers:
     """Signed integers of ``bits`` bits, as codes in two's complement or ``raised`` by half their range."""
 
@@ -48,7 +49,7 @@ class Integers:
         return (nearest + half if self.raised else nearest & (2 * half - 1)).astype(np.uint8)
 
 
-@dataclass(frozen=True)
+@frozen
 class Floats:
     """Small floats, of which those without a NaN cannot hold what is not finite."""
 
@@ -143,7 +144,7 @@ class ByteCodes(Codes):
         return codes.view(self.part.dtype.storage)
 
 
-@dataclass(frozen=True)
+@frozen
 class Fp4Codes(Codes):
     """Two E2M1 codes a byte, the low four bits first; ``columns`` is even."""
 
@@ -165,7 +166,7 @@ class Fp4Codes(Codes):
         return codes[:, ::2] | codes[:, 1::2] << 4
 
 
-@dataclass(frozen=True)
+@frozen
 class WordCodes(Codes):
     """As many codes of ``bits`` bits as fit an int32, from its low end."""
 

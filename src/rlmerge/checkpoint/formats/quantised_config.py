@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlmerge.errors import CheckpointError, did_you_mean
+from rlmerge.frozen import frozen
 
 Block = tuple[int, int]
 """Rows and columns that share a scale; 0 stands for the whole dimension."""
@@ -62,7 +62,7 @@ _CALLED = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Quantisation:
     """``method`` as the config names it (None where it names none) and its whole entry."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeGuard
 
@@ -19,12 +18,13 @@ from rlmerge.checkpoint.formats.quantised_source import Grid, ScaledBlocks, Tran
 from rlmerge.checkpoint.layout import OutputTensor
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError, RunError
+from rlmerge.frozen import frozen
 
 _UNIT = 1 << 17
 """Elements encoded at a time where blocks allow it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Encoded:
     """``stored``: what to append to each output, flat, in storage types; ``values`` float32 [n]: what that means."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats.quantised_codes import PIECE, ByteCodes, Codes, Integers, unpack
 from rlmerge.checkpoint.source import Scratch, Source, combined
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, DType, decode
 from rlmerge.kernels.float8 import E8M0_VALUES, encode_e8m0
 from rlmerge.kernels.rounding import encode
@@ -93,7 +94,7 @@ class StoredGrid(Grid):
         return encode_e8m0(numbers) if self.is_exponents else encode(numbers, self.part.dtype)
 
 
-@dataclass(frozen=True)
+@frozen
 class PackedGrid(Grid):
     """Integers packed along the columns of the grid: an int32 holds those of as many rows as fit."""
 

@@ -28,6 +28,7 @@ from rlmerge.checkpoint.formats.torch_values import Dense, Saved, load
 from rlmerge.checkpoint.paths import inside, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
@@ -67,7 +68,7 @@ def _open(root: Path, names: Sequence[str], base: Checkpoint | None) -> Opened:
 FORMATS = (Format(_KIND, _recognises, _open),)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Part:
     """What one process holds of a tensor. ``shape`` is the whole's; ``copied`` says that no placement is recorded."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rlmerge.frozen import frozen
+
 _MAX_DIMENSIONS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Name:
     """A global that the vocabulary knows, as it calls it."""
 

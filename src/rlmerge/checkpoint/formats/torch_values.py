@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from rlmerge.checkpoint.files import InputFile
@@ -13,6 +12,7 @@ from rlmerge.checkpoint.formats.torch_archive import Archive
 from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.checkpoint.strided import Strided
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_NAME, DType
 
 _STORAGES = {
@@ -97,7 +97,7 @@ _VOCABULARY["__builtin__", "set"] = _VOCABULARY["builtins", "set"] = "set"
 _VOCABULARY["__builtin__", "bytearray"] = _VOCABULARY["builtins", "bytearray"] = "bytearray"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Storage:
     """The member ``data/<key>`` of an archive, ``count`` elements; bytes where ``dtype`` is None."""
 
@@ -106,7 +106,7 @@ class Storage:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Dense:
     """A tensor: elements of a storage from ``offset`` on, ``stride`` elements from one to the next."""
 
@@ -132,7 +132,7 @@ class Dense:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Saved:
     """The object that an archive holds, and the archive in which its storages lie."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from rlmerge.checkpoint.formats.torch_values import Dense, Saved, load
 from rlmerge.checkpoint.paths import inside, is_plain_name, read_bytes
 from rlmerge.checkpoint.source import Source
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 if TYPE_CHECKING:
     from rlmerge.checkpoint.model import Checkpoint
@@ -97,7 +97,7 @@ def _files(folder: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
     return [optimizer[rank] for rank in sorted(optimizer)], [models[rank] for rank in sorted(models)]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Vector:
     """Vectors of one type laid one after the other; nothing of them is read."""
 

@@ -15,7 +15,6 @@ import secrets
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from rlmerge.checkpoint import strictjson
 from rlmerge.checkpoint.failures import preparing
 from rlmerge.checkpoint.remote.outbox import ALONE, Denied, Edition, Outbox, Small, Taken
 from rlmerge.errors import RequestError, RlmergeError, RunError
+from rlmerge.frozen import frozen
 from rlmerge.text import shortened
 
 MARKER = "upload.json"
@@ -40,7 +40,7 @@ _LARGEST = 2**16
 _TRIES = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Holder:
     """Who holds a folder: the ``id`` of a cache directory, empty once it has been let go of, and names to show."""
 

@@ -11,7 +11,6 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from rlmerge.checkpoint.hub import PATTERNS
 from rlmerge.checkpoint.remote.file import RemoteFile
 from rlmerge.checkpoint.remote.store import Changed, ObjectStamp, Store, retried
 from rlmerge.errors import CheckpointError, RunError
+from rlmerge.frozen import frozen
 
 MAX_SMALL = 256 * 2**20
 """Bytes of the largest file that is fetched whole."""
@@ -41,7 +41,7 @@ _remote: dict[Path, RemoteFile] = {}
 _underway: ContextVar[dict[tuple[str, str | None], Future[Mirror]] | None] = ContextVar("underway", default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Mirror:
     """``root`` stands for ``address``; ``commit`` is that of the Hub."""
 

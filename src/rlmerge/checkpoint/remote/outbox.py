@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from rlmerge.checkpoint.remote.object_store import MAX_OBJECTS, ObjectStore, sta
 from rlmerge.checkpoint.remote.refusals import brief, network_hint, refusal
 from rlmerge.checkpoint.remote.store import ATTEMPTS, Changed, ObjectStamp, Transient, retried
 from rlmerge.errors import CheckpointError, RlmergeError, RunError
+from rlmerge.frozen import frozen
 
 Value = TypeVar("Value")
 
@@ -54,7 +54,7 @@ def room_of(memory: int) -> int:
     return min(LARGEST_ROOM, max(SMALLEST_ROOM, memory // 8))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Parts:
     """How uploads share ``room`` bytes of memory: so many ``lanes``, objects under way at a time."""
 
@@ -72,7 +72,7 @@ class Parts:
         return part, max(1, own // part - 2)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Small:
     """A small object: its content, the edition that a condition names, and when the store says it was written."""
 

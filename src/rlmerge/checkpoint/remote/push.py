@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rlmerge.checkpoint.remote.push_checks import (
 from rlmerge.checkpoint.remote.refusals import brief
 from rlmerge.errors import RequestError, RlmergeError, RunError, did_you_mean
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 from rlmerge.text import quoted
 
 KEPT = (".gitattributes",)
@@ -40,7 +41,7 @@ _BRANCH = re.compile(r"(?!.*(\.\.|//|@\{))[A-Za-z0-9_][A-Za-z0-9_./-]*(?<![./])"
 _LONGEST_NAME = 96
 
 
-@dataclass(frozen=True)
+@frozen
 class Push:
     """What a push will do, or has done.
 

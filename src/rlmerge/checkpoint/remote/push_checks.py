@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rlmerge.checkpoint.manifest import FileRecord, read_manifest
 from rlmerge.checkpoint.paths import read_bytes
 from rlmerge.checkpoint.verify import verify
 from rlmerge.errors import RequestError
+from rlmerge.frozen import frozen
 
 CARD = "README.md"
 LOCK = "rlmerge.lock.yaml"
@@ -26,7 +27,7 @@ _LARGEST_CARD = 2**24
 _LARGEST_LOCK = 2**26
 
 
-@dataclass(frozen=True)
+@frozen
 class Outgoing:
     """A file to send: its size and SHA-256; ``data`` where it is not the file on disk."""
 

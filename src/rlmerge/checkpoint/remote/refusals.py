@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from rlmerge.addresses import without_secrets
+from rlmerge.frozen import frozen
 from rlmerge.text import plain, shortened
 
 ENDPOINTS = {
@@ -30,7 +30,7 @@ _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _METADATA = ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "metadata/instance")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Refusal:
     """Why no other try of a request would help: ``what`` is wrong, and a ``hint`` at what to do."""
 

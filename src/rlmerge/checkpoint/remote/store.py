@@ -6,13 +6,13 @@ import errno
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 
 from rlmerge.checkpoint.remote.refusals import CREDENTIALS, Refusal, brief, network_hint
 from rlmerge.errors import CheckpointError
+from rlmerge.frozen import frozen
 
 Value = TypeVar("Value")
 
@@ -24,7 +24,7 @@ LONGEST_DELAY = 15.0
 """Seconds between tries: doubled each time, up to the longest, and drawn from the upper half of that."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class ObjectStamp:
     """What changes when an object does: its size in bytes, and its tag (an etag, a content digest, or its time)."""
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rlmerge.errors import RequestError, did_you_mean
+from rlmerge.frozen import frozen
 from rlmerge.kernels.random import stream_key
 
 BACKENDS = ("tiny", "transformers", "vllm", "server")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(slots=True, kw_only=True)
 class Sampling:
     """How outputs are drawn: ``samples`` to each prompt, of at most ``max_new_tokens`` tokens each.
 
@@ -52,7 +52,7 @@ class Sampling:
         return keys
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Sample:
     """One output to one prompt.
 

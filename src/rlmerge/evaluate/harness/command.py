@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from rlmerge.errors import RequestError
 from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.harness.process import STDOUT, failure, new_directory, run_harness, split_words
 from rlmerge.evaluate.harness.results import parse_scores
+from rlmerge.frozen import frozen
 
 _LISTED = 8
 _PLACEHOLDER = re.compile(r"\{(?:model|tasks|output)\}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Command:
     """Scores models with a command line of the user's.
 

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from rlmerge.errors import RequestError, RunError, did_you_mean
 from rlmerge.evaluate.evaluator import Score
 from rlmerge.evaluate.harness.process import STDERR, failure, new_directory, run_harness, tail
 from rlmerge.evaluate.harness.results import read_lm_eval
+from rlmerge.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Preset:
     """A well-known benchmark: its task in lm-eval, plain and for chat models, and the metric to judge by."""
 
@@ -47,7 +47,7 @@ BACKENDS = {"transformers": "hf", "vllm": "vllm", "server": "local-completions"}
 """What lm-eval calls each back end."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class LmEval:
     """Scores models with lm-evaluation-harness.
 

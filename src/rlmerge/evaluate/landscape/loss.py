@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from rlmerge.errors import RequestError, RunError
 from rlmerge.evaluate.landscape.weights import Weights, check_alike, combine, difference, hold, noise
+from rlmerge.frozen import frozen
 from rlmerge.jsondata import plain_fields
 from rlmerge.progress import Progress, Quiet
 
@@ -28,7 +28,7 @@ WeightScorer = Callable[[Weights], Point]
 Grid = tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Picture:
     """``score`` and ``loss`` [alphas][betas] of one task around ``center`` = θ_a, ``direction`` being τ_b.
 
@@ -48,7 +48,7 @@ class Picture:
         return plain_fields(self)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Barrier:
     """``loss`` [alphas] of a task on the straight line αθ_a + (1−α)θ_b, and how far it rises above its chord."""
 
@@ -60,7 +60,7 @@ class Barrier:
     barrier: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Sharpness:
     """How much the loss of a task rises, in the ``mean`` and at most, under ``perturbations`` random ones."""
 
@@ -73,7 +73,7 @@ class Sharpness:
     perturbations: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Landscape:
     """What surrounds the experts of an evaluation."""
 

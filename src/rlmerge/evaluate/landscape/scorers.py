@@ -7,7 +7,6 @@ the mean of minus its logarithm, in nats an item.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rlmerge.evaluate.landscape.loss import Point
 from rlmerge.evaluate.landscape.weights import Weights, shapes_of
 from rlmerge.evaluate.predict import CELLS
 from rlmerge.extras import require
+from rlmerge.frozen import frozen
 from rlmerge.language.characters import Encode, read_encoder
 from rlmerge.language.model import Causal, failures, find_device, load_causal, match_parameters
 from rlmerge.language.tiny import TinyConfig, TinyLlama
@@ -28,7 +28,7 @@ from rlmerge.language.tokens import encode_text
 _BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class TinyScorer:
     """Scores small Llamas of one configuration on ``items``."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from rlmerge.evaluate.compare import MEAN
 from rlmerge.evaluate.report.summary import (
@@ -20,10 +19,12 @@ from rlmerge.evaluate.report.summary import (
 )
 from rlmerge.evaluate.results import Cell, Comparison, Evaluation, Merge, Survival, Task
 from rlmerge.evaluate.statistics import Interval
-from rlmerge.report.axes import columns, finite, fit
+from rlmerge.frozen import frozen
+from rlmerge.report.axes import finite
 from rlmerge.report.rows import Dot, Dots, dot_plot
 from rlmerge.report.svg import COLORS
 from rlmerge.report.tables import amount, matrix, plot, share, table
+from rlmerge.text import columns, fit
 
 Colors = Mapping[str, int]
 
@@ -96,7 +97,7 @@ def score_table(found: Evaluation) -> str:
     return matrix("Models and tasks", note, [model.name for model in found.models], cell, list(titles))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class View:
     """One chart of what merges kept: how its figure is read off and said, what is marked, what its table adds."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -16,13 +15,14 @@ from rlmerge._version import __version__
 from rlmerge.errors import RequestError
 from rlmerge.evaluate.report.summary import by_task
 from rlmerge.evaluate.results import Cell, Evaluation
+from rlmerge.frozen import frozen
 from rlmerge.report.axes import finite
 from rlmerge.report.tables import amount
 
 FOLDER = ".eval_results"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Benchmark:
     """Where a score belongs: ``dataset`` on the Hub and its ``task``.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from rlmerge.evaluate.compare import MEAN
 from rlmerge.evaluate.health import ModelHealth
 from rlmerge.evaluate.results import Cell, Comparison, Evaluation, Merge, Survival, Task
 from rlmerge.evaluate.statistics import Interval
+from rlmerge.frozen import frozen
 from rlmerge.report.axes import finite
 from rlmerge.report.names import cut_names
 from rlmerge.report.tables import amount, interval_text, share
@@ -20,7 +21,7 @@ NAMED = 3
 """Tasks up to which they are listed by name."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Verdict:
     """What is found of one merge; ``level`` is that of a finding (good, info, warning, problem), ``label`` says why."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from rlmerge.frozen import frozen
 from rlmerge.report.tables import amount
 
 Result = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(slots=True)
 class Verdict:
     """One statement; ``level`` is good, info, warning or problem."""
 
