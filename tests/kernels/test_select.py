@@ -31,7 +31,7 @@ def select(layout, tiles, ranks, order=None):
             found = kernel(arrays, selection=selection)
             tallies.append(selector.collect(selection, found.counts))
         for tally in [tallies[i] for i in order] if order else tallies:
-            selector.tally.add(tally)
+            selector.add(tally)
         if selector.advance(np.asarray(ranks)):
             return selector, passes
     raise AssertionError("a selection takes five passes at most")
@@ -168,7 +168,7 @@ def test_nonzeros_may_be_counted_before_ranks_are_known():
     selector = Selector(layout.real, 1)
     selection = selector.selection()
     found = reduce_kernel(magnitude, layout, {}, "kth")(tiles[0], selection=selection)
-    selector.tally.add(selector.collect(selection, found.counts))
+    selector.add(selector.collect(selection, found.counts))
     assert selector.count_nonzero().tolist() == [5]
     assert selector.advance(np.array([2]))
     assert selector.result.tolist() == [2]
@@ -181,8 +181,8 @@ def test_arrays_are_tallied_without_a_kernel_to_the_same_ranks_as_sorting(dtype)
     selector = Selector(np.dtype(dtype), 2)
     ranks = np.array([17, 900])
     while True:
-        selector.tally.add(selector.tally_of([row[:3000] for row in rows]))
-        selector.tally.add(selector.tally_of([row[3000:] for row in rows]))
+        selector.add(selector.tally_of([row[:3000] for row in rows]))
+        selector.add(selector.tally_of([row[3000:] for row in rows]))
         if selector.advance(ranks):
             break
     expected = [np.sort(row)[::-1][rank - 1] for row, rank in zip(rows, ranks, strict=True)]
@@ -215,7 +215,7 @@ def test_any_sample_leads_to_the_exact_ranks(seed, kind, rank):
         passes += 1
         selection = selector.selection(len(row))
         found = reduce_kernel(magnitude, *_of_one)([row], selection=selection)
-        selector.tally.add(selector.collect(selection, found.counts))
+        selector.add(selector.collect(selection, found.counts))
         exact = selector.advance(np.array([rank]))
     assert passes == 1 or kind != "alike"
     assert passes <= 2

@@ -187,7 +187,7 @@ class _Kth:
 
     def add(self, tile: Tile, result: Any) -> None:
         assert self.selector is not None
-        self.selector.tally.add(result)
+        self.selector.add(result)
 
     def advance(self, numel: int, values: Mapping[str, Any]) -> np.ndarray | None:
         assert self.selector is not None

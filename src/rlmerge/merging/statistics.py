@@ -7,8 +7,8 @@ that its weights are read from disk once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from rlmerge.options import Options
 from rlmerge.progress import Progress
 
 from .accumulators import Accumulator, accumulator
-from .backend import Merger, Reducer, Storing, bind
+from .backend import Binding, Merger, Reducer, Storing, bind
 from .job import Job
 from .nonfinite import refuse_nonfinite
 from .pool import Pool
@@ -28,9 +28,16 @@ from .sizing import Sizing
 from .stream import Workers
 from .tiles import MATRIX_TILE, Tile, cut
 
+T = TypeVar("T")
 Found = dict[str, np.ndarray]
 _Open = dict[str, tuple[Statistic, Accumulator]]
 _Twins = dict[str, list[tuple[Statistic, Accumulator]]]
+
+LEAST_SHARE = 4
+"""Blocks of a tensor that are worth a thread of their own."""
+
+ALIKE = 256
+"""Bindings that are kept for tensors with the same values."""
 
 SCOPE = "\x1e"
 """What the names of statistics over a scope begin with: no tensor's name holds control characters."""
@@ -58,6 +65,8 @@ class Statistics:
         self.progress = progress
         self.known: dict[str, Found] = {} if known is None else known
         self.pool = pool
+        self.alike: dict[Hashable, tuple[Job, Any]] = {}
+        """By what they are made of, which the job keeps alive."""
         self.scopes: dict[str, list[Job]] = {}
         for job in jobs:
             if job.method is not None and job.output.numel:
@@ -88,11 +97,14 @@ class Statistics:
             store[statistic.name] = np.asarray(found[0])
         return True
 
-    def scan(self, job: Job) -> bool:
-        """Gather the remaining stages for one job; whether all of its inputs were read for that."""
+    def scan(self, job: Job, *, asked: bool = False) -> bool:
+        """Gather the remaining stages for one job; whether all of its inputs were read for that.
+
+        ``asked`` says that the kernel has been asked to read them.
+        """
         reads = False
         for stage in job.stages[wide_stages(job.stages) :]:
-            reads |= self._scan([job], stage, self._store(job))
+            reads |= self._scan([job], stage, self._store(job), asked or reads)
         return reads
 
     def forget(self, job: Job) -> None:
@@ -112,10 +124,29 @@ class Statistics:
     def mergers(self, job: Job, values: Mapping[str, Any], *accounts: bool) -> list[Merger]:
         """What merges the tiles of a job whose ``values`` are complete: for each of ``accounts``, with or without."""
         method, options = _method(job), self.options
-        keeps_base = job.base is not None and method.keeps_base(values)
-        binding = bind(method, method.formula, job, values, options)
-        storing = [Storing(job.output.dtype, options.rounding, keeps_base, told) for told in accounts]
-        return [self.workers.backend.merger(binding, each) for each in storing]
+
+        def made() -> tuple[Binding, list[Merger]]:
+            keeps_base = job.base is not None and method.keeps_base(values)
+            binding = bind(method, method.formula, job, values, options)
+            storing = [Storing(job.output.dtype, options.rounding, keeps_base, told) for told in accounts]
+            return binding, [self.workers.backend.merger(binding, each) for each in storing]
+
+        alike = not job.stages and options.rounding != "stochastic"
+        return self._for_all_alike(job, (accounts, job.output.dtype), made) if alike else made()[1]
+
+    def _for_all_alike(self, job: Job, what: Hashable, make: Callable[[], tuple[Binding, T]]) -> T:
+        """What ``make`` makes for a job, once for all that have its values if nothing else of it counts."""
+        key = (what, id(job.method), id(job.values), job.output.shape, job.operands)
+        found = self.alike.get(key)
+        if found is not None:
+            return found[1]
+        binding, made = make()
+        known = self.known.get(job.name) or self.known.get(f"{SCOPE}{job.scope}")
+        if not (job.extras or job.whole or binding.streams or known):
+            if len(self.alike) >= ALIKE:
+                self.alike.clear()
+            self.alike[key] = job, made
+        return made
 
     def report(self, job: Job, values: Mapping[str, Any]) -> tuple[Sequence[str], Mapping[str, Share]]:
         """What the method warns of and measures for one job."""
@@ -129,7 +160,7 @@ class Statistics:
         markers = {name: job.extras.get(name) for name in _method(job).inputs}
         return {**job.values, **markers, **found}
 
-    def _scan(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> bool:
+    def _scan(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found, asked: bool = False) -> bool:
         """Gather ``stage`` over all tiles of ``jobs``, in as many passes as it takes; whether it took any."""
         first = self._so_far(jobs[0])
         numel = sum(job.output.numel for job in jobs)
@@ -147,7 +178,7 @@ class Statistics:
         twins = _twins(open_, self._resume(jobs, open_, numel, first, store))
         reads = bool(open_)
         while open_:
-            self._pass(jobs, open_, first, twins)
+            self._pass(jobs, open_, first, twins, asked)
             passed = list(open_.values())
             for statistic, gathered in passed:
                 tally = gathered.first_tally
@@ -191,7 +222,7 @@ class Statistics:
                 if self.pool is not None:
                     self.pool.keep(jobs, statistic, value)
 
-    def _pass(self, jobs: Sequence[Job], open_: _Open, values: Mapping[str, Any], twins: _Twins) -> None:
+    def _pass(self, jobs: Sequence[Job], open_: _Open, values: Mapping[str, Any], twins: _Twins, asked: bool) -> None:
         rows = any(statistic.reduce == "rows" for statistic, _ in open_.values())
         reducers = {
             job.name: {name: self._reducer(statistic, job, gathered) for name, (statistic, gathered) in open_.items()}
@@ -214,7 +245,7 @@ class Statistics:
             for name, (_, gathered) in open_.items():
                 others = [twin for _, twin in twins.get(name, ())]
                 gathered.expect(reducers[jobs[0].name][name], whole, values, others)
-        for tile, partials in self.workers.map(tiles, work, reads=reads):
+        for tile, partials in self.workers.map(tiles, work, reads=reads, asked=asked):
             if self.options.on_nonfinite == "error" and any(bad for _, bad in partials.values()):
                 refuse_nonfinite(tile)
             for name, (partial, _) in partials.items():
@@ -226,12 +257,16 @@ class Statistics:
         if by_rows:
             return cut(job, self.sizing.tile, by_rows=True)
         # The merge waits for the scan of its tensor, so all threads take a part even of one that fits a tile.
-        share = -(-job.output.numel // (self.sizing.threads * BLOCK)) * BLOCK
+        share = max(-(-job.output.numel // (self.sizing.threads * BLOCK)), LEAST_SHARE) * BLOCK
         return cut(job, min(self.sizing.scan_tile, share))
 
     def _reducer(self, statistic: Statistic, job: Job, gathered: Accumulator) -> Reducer:
-        binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options)
-        reducer = self.workers.backend.reducer(binding, statistic.reduce)
+        def made() -> tuple[Binding, tuple[Binding, Reducer]]:
+            binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options)
+            return binding, (binding, self.workers.backend.reducer(binding, statistic.reduce))
+
+        first = any(each is statistic for each in job.stages[0])
+        binding, reducer = self._for_all_alike(job, id(statistic), made) if first else made()[1]
         gathered.prepare(binding, reducer)
         return reducer
 

@@ -62,11 +62,19 @@ class Workers:
         return result
 
     def map(
-        self, tiles: Iterable[Tile], work: Callable[[Tile, Sequence[Any]], Result], *, reads: bool = False
+        self,
+        tiles: Iterable[Tile],
+        work: Callable[[Tile, Sequence[Any]], Result],
+        *,
+        reads: bool = False,
+        asked: bool = False,
     ) -> Iterator[tuple[Tile, Result]]:
-        """(tile, result) in order, with at most two tiles a thread in flight; ``reads`` as for ``submit``."""
+        """(tile, result) in order, with at most two tiles a thread in flight; ``reads`` as for ``submit``.
+
+        They are asked for ahead, unless somebody has ``asked`` for them.
+        """
         flying: deque[tuple[Tile, Future[Result]]] = deque()
-        ahead = self.prefetched(tiles)
+        ahead = iter(tiles) if asked else self.prefetched(tiles)
         for tile in islice(ahead, 2 * self.threads):
             flying.append((tile, self.submit(tile, work, reads=reads)))
         while flying:
