@@ -37,7 +37,8 @@ def _made(cls: type[Any], eq: bool, slots: bool, kw_only: bool) -> type[Any]:
     every = fields(made)
     methods: dict[str, Any] = {"__init__": _initialiser(made, every), "__repr__": _text}
     if slots:
-        methods |= {"__getstate__": _values([entry.name for entry in every]), "__setstate__": _set_values}
+        values = _values([entry.name for entry in every])
+        methods |= {"__getstate__": lambda self: values(self), "__setstate__": _set_values}
     if eq:
         methods["__eq__"] = _equality(_values([entry.name for entry in every if entry.compare]))
         hashed = [entry.name for entry in every if (entry.compare if entry.hash is None else entry.hash)]
@@ -97,10 +98,9 @@ def _text(self: Any) -> str:
 
 
 def _values(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """A method that returns the values of these fields."""
+    """What gives the values of these fields; no method of a class by itself."""
     if len(names) > 1:
-        get = attrgetter(*names)
-        return lambda self: get(self)
+        return attrgetter(*names)
     return lambda self: tuple(getattr(self, name) for name in names)
 
 

@@ -92,6 +92,11 @@ class ShardWriter:
         """The tensors still to be written, in order."""
         return self.shard.tensors[self._done :]
 
+    @property
+    def _next(self) -> OutputTensor | None:
+        """The first of ``pending``."""
+        return self.shard.tensors[self._done] if self._done < len(self.shard.tensors) else None
+
     def write(self, name: str, data: np.ndarray | memoryview) -> None:
         """Append ``data``, C-contiguous in the tensor's storage type, to tensor ``name``, the first of ``pending``."""
         wait(self.submit(name, data))
@@ -133,8 +138,8 @@ class ShardWriter:
         entry = JournalEntry(name, self.shard.name, self.digest.finish_tensor(), stats)
         self._claims.append((self._offset, entry))
         self._done += 1
-        if self.pending:
-            self._stop += self.pending[0].nbytes
+        if (following := self._next) is not None:
+            self._stop += following.nbytes
             self._claim()
         else:
             self._flush()
@@ -176,8 +181,9 @@ class ShardWriter:
         self._file.close()
 
     def _expect(self, name: str) -> None:
-        if not self.pending or self.pending[0].name != name:
-            expected = repr(self.pending[0].name) if self.pending else "nothing"
+        following = self._next
+        if following is None or following.name != name:
+            expected = "nothing" if following is None else repr(following.name)
             raise ValueError(f"tensor {name!r} is out of order: {self.shard.name} expects {expected}")
 
 

@@ -103,11 +103,12 @@ _kernels_lock = threading.Lock()
 
 def _cached(key: Any, make: Callable[[], Program]) -> Kernel:
     with _kernels_lock:
-        if key not in _kernels:
+        kernel = _kernels.get(key)
+        if kernel is None:
             if len(_kernels) >= CACHED_KERNELS:
                 del _kernels[next(iter(_kernels))]
-            _kernels[key] = Kernel(make())
-        return _kernels[key]
+            kernel = _kernels[key] = Kernel(make())
+        return kernel
 
 
 def merge_kernel(

@@ -96,8 +96,8 @@ class Tally:
 def _from_top(counts: np.ndarray, rank: int, larger: int) -> tuple[int, int]:
     """Which of ``counts`` the entry of ``rank`` is among, from the last on, and how many entries there are beyond it;
     ``larger`` are beyond all of them."""
-    sums = np.cumsum(counts[::-1])
-    place = int(np.searchsorted(sums, rank - larger))
+    sums = counts[::-1].cumsum()
+    place = int(sums.searchsorted(rank - larger))
     return len(counts) - 1 - place, larger + (int(sums[place - 1]) if place else 0)
 
 
@@ -310,8 +310,10 @@ class Selector:
         if side is None:
             return False
         rank -= larger
-        words = np.concatenate([*side, np.zeros(0, self._word)])
-        inside = np.sort(words[(words >> self._word(self._shift)) == prefix])[::-1]
+        inside = np.zeros(0, self._word)
+        if any(map(len, side)):
+            words = np.concatenate(side)
+            inside = np.sort(words[(words >> self._word(self._shift)) == prefix])[::-1]
         self.result[i] = self._value(int(inside[rank - 1]) if rank <= len(inside) else prefix << self._shift)
         return True
 

@@ -39,6 +39,7 @@ class Job:
     scope: str = ""
     encoder: Encoder | None = None
     _inputs: tuple[Source, ...] = field(default=(), init=False, repr=False)
+    _width: int | None = field(default=0, init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -83,8 +84,11 @@ class Job:
     @property
     def width(self) -> int | None:
         """Bytes of all inputs an element; None unless every input has as many elements as the output."""
-        numel, inputs = self.output.numel, self.inputs
-        return sum([each.dtype.itemsize for each in inputs]) if all(x.numel == numel for x in inputs) else None
+        if self._width == 0:
+            numel, inputs = self.output.numel, self.inputs
+            even = all(each.numel == numel for each in inputs)
+            self._width = sum(each.dtype.itemsize for each in inputs) if even else None
+        return self._width
 
     @property
     def columns(self) -> int:
