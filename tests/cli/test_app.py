@@ -69,7 +69,7 @@ def test_help_loads_nothing_but_the_command_line():
     assert packages == {"rlmerge", "rlmerge_lab", "click"}
     assert {name for name in loaded if name.startswith("rlmerge_lab.")} == {"rlmerge_lab.commands"}
     rooms = {name.split(".")[1] for name in loaded if name.startswith("rlmerge.")}
-    assert rooms <= {"_version", "cli", "errors", "jsondata", "text"}
+    assert rooms <= {"_version", "cli", "errors", "frozen", "jsondata", "text"}
 
 
 def test_version(rlmerge):
