@@ -1,4 +1,4 @@
-"""Frozen dataclasses that take a fifth of the time to define: a merge defines more than a hundred before its first tile."""
+"""Frozen dataclasses that take a fifth of the time to define: a merge defines over a hundred before its first tile."""
 
 from __future__ import annotations
 
