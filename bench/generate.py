@@ -114,6 +114,42 @@ def llama(parameters: int) -> tuple[Shapes, Mapping[str, object]]:
     return shapes, config
 
 
+def moe(parameters: int, each: int) -> tuple[Shapes, Mapping[str, object]]:
+    """The same of a mixture of experts like Qwen3's, whose experts' matrices have about ``each`` entries."""
+    hidden, vocabulary, most = 1024, 32_000, 64
+    narrow = max(1, round(each / hidden))
+    wanted = max(1, round((parameters - vocabulary * hidden) / (3 * narrow * hidden)))
+    layers = -(-wanted // most)
+    experts = -(-wanted // layers)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for index in range(layers):
+        layer = f"model.layers.{index}"
+        shapes |= {f"{layer}.{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": (hidden, hidden) for name in "kqvo"}
+        shapes[f"{layer}.mlp.gate.weight"] = (experts, hidden)
+        for expert in range(experts):
+            for name, shape in {"down": (hidden, narrow), "gate": (narrow, hidden), "up": (narrow, hidden)}.items():
+                shapes[f"{layer}.mlp.experts.{expert}.{name}_proj.weight"] = shape
+    shapes["model.norm.weight"] = (hidden,)
+    config = {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "hidden_size": hidden,
+        "moe_intermediate_size": narrow,
+        "num_experts": experts,
+        "num_experts_per_tok": min(8, experts),
+        "num_hidden_layers": layers,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 64,
+        "vocab_size": vocabulary,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+    }
+    return shapes, config
+
+
 def generate(out: Path, shapes: Shapes, config: Mapping[str, object], spec: Spec) -> list[Path]:
     """Write the base and the experts under ``out``; returns their directories, the base first."""
     names = ["base", *(f"expert-{index}" for index in range(spec.experts))]

@@ -1,8 +1,8 @@
-"""How the cost of a merge grows with the size and the number of models: CPU a byte read, as a table and a plot.
+"""How the cost of a merge grows with the size and number of models and the number of tensors: CPU a byte read.
 
     python bench/growth.py --plot docs/growth.svg
 
-Models of one size are made once, with as many experts as are needed at most; every merge reads from the page cache.
+Mixtures of experts of one size have ever smaller tensors, and more of them. Every merge reads from the page cache.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from _measure import RLMERGE, common_arguments, measure, median, report, table, workspace
-from generate import Spec, generate, llama, quantity
+from generate import Spec, generate, llama, moe, quantity
 
 METHODS = ("task_arithmetic", "ties")
 SIZES = ("60M", "125M", "250M", "500M", "1B")
 COUNTS = (2, 4, 8, 16, 32)
+MATRICES = ("4M", "1M", "250K", "60K")
 
 
 def merge(method: str, models: Sequence[Path], out: Path, repeats: int) -> tuple[float, float]:
@@ -32,31 +33,40 @@ def merge(method: str, models: Sequence[Path], out: Path, repeats: int) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=SIZES, help="parameters of models merged by threes")
-    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="experts of models of the first size")
+    parser.add_argument("--sizes", nargs="*", default=SIZES, help="parameters of models merged by threes")
+    parser.add_argument("--counts", nargs="*", type=int, default=COUNTS, help=f"experts of models of {SIZES[0]}")
+    parser.add_argument("--matrices", nargs="*", default=MATRICES, help="entries of matrices in mixtures of experts")
+    parser.add_argument("--mixture", default="250M", help="parameters of a mixture of experts")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plot", type=Path, help="write the figures as SVG")
     common_arguments(parser)
     arguments = parser.parse_args()
     rows: list[list[str]] = []
-    series: dict[str, dict[str, list[tuple[float, float]]]] = {"size": {}, "count": {}}
+    by_count: dict[str, list[tuple[float, float]]] = {}
     with workspace("growth", arguments.keep) as work:
-        cases = [(size, 3) for size in arguments.sizes] + [(arguments.sizes[0], count) for count in arguments.counts]
-        for number, (size, count) in enumerate(cases):
-            models = generate(work / "models", *llama(quantity(size)), Spec(experts=count))
+        cases = [(llama(quantity(size)), size, 3, False) for size in arguments.sizes]
+        cases += [(llama(quantity(SIZES[0])), SIZES[0], count, True) for count in arguments.counts]
+        size = arguments.mixture
+        cases += [(moe(quantity(size), quantity(each)), size, 3, False) for each in arguments.matrices]
+        for (shapes, config), size, count, plotted in cases:
+            models = generate(work / "models", shapes, config, Spec(experts=count))
             for method in METHODS:
                 cpu, each = merge(method, models, work / "out", arguments.repeats)
-                rows.append([method, size, str(count), f"{cpu:.2f}", f"{each:.2f}"])
-                kind, x = ("size", quantity(size)) if number < len(arguments.sizes) else ("count", count)
-                series[kind].setdefault(method, []).append((float(x), each))
+                rows.append([method, size, f"{len(shapes):,}", str(count), f"{cpu:.2f}", f"{each:.2f}"])
+                if plotted:
+                    by_count.setdefault(method, []).append((float(count), each))
             for model in models:
                 for file in model.iterdir():
                     file.unlink()
                 model.rmdir()
     if arguments.plot:
-        arguments.plot.write_text(standalone(_plot(series["count"]), METHODS), encoding="utf-8")
-    body = table(["method", "parameters", "experts", "CPU s", "ns a byte read"], rows)
-    report("Growth with size and number of models", f"Medians of {arguments.repeats}.\n\n{body}", arguments.record)
+        arguments.plot.write_text(standalone(_plot(by_count), METHODS), encoding="utf-8")
+    body = table(["method", "parameters", "tensors", "experts", "CPU s", "ns a byte read"], rows)
+    report(
+        "Growth with size and number of models and tensors",
+        f"Medians of {arguments.repeats}.\n\n{body}",
+        arguments.record,
+    )
 
 
 def _plot(series: dict[str, list[tuple[float, float]]]) -> str:

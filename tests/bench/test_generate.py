@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from generate import Spec, generate, llama, quantity
+from generate import Spec, generate, llama, moe, quantity
 from safetensors import safe_open
 
 RUNS = {"one": 4, "two": 4, "three": 5}
@@ -90,6 +90,16 @@ def test_llama_models_have_about_the_size_asked_for(asked):
     shapes, config = llama(asked)
     assert sum(np.prod(shape) for shape in shapes.values()) == pytest.approx(asked, rel=0.05)
     assert ("lm_head.weight" in shapes) != config["tie_word_embeddings"]
+
+
+@pytest.mark.parametrize("each", [4_000_000, 1_000_000, 60_000])
+def test_mixtures_of_experts_have_about_the_matrices_asked_for(each):
+    shapes, config = moe(250_000_000, each)
+    experts = {name: np.prod(shape) for name, shape in shapes.items() if ".mlp.experts." in name}
+    assert all(size == pytest.approx(each, rel=0.05) for size in experts.values())
+    assert sum(experts.values()) == pytest.approx(250_000_000, rel=0.15)
+    assert len(experts) == 3 * config["num_experts"] * config["num_hidden_layers"]
+    assert shapes["model.layers.0.mlp.gate.weight"] == (config["num_experts"], config["hidden_size"])
 
 
 def test_contradictory_shares_are_refused():

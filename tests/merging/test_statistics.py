@@ -11,7 +11,7 @@ from rlmerge.kernels.dtypes import FLOAT32
 from rlmerge.kernels.histogram import BINS
 from rlmerge.kernels.program import Operands, reduce_kernel
 from rlmerge.kernels.select import SAMPLE, Selector
-from rlmerge.merging import on_llvm
+from rlmerge.merging import on_llvm, statistics
 from rlmerge.merging.reading import read_sample
 from rlmerge.merging.stream import Workers
 from rlmerge.merging.tiles import Tile
@@ -65,6 +65,47 @@ def test_a_kept_scan_saves_its_pass(family, tmp_path, reads):
     first, reads[0] = reads[0], 0
     result = merge(asked, tmp_path / "two")
     assert reads[0] == result.bytes_read < first
+
+
+MANY = {f"model.layers.{k}.mlp.{name}_proj.weight": (48, 40) for k in range(3) for name in ("up", "down")}
+"""Tensors that differ in their layer alone, of each of two kinds."""
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "options", "mergers"),
+    [
+        ("task_arithmetic", {"lambda": 0.7}, {}, 2),
+        ("linear", {"weight": [0.5, 0.2, 0.3]}, {}, 2),
+        # A filter looks at names.
+        ("task_arithmetic", {"lambda": [{"filter": "layers.1", "value": 0.2}, {"value": 0.7}]}, {}, 6),
+        # Thresholds are those of one tensor, and random numbers depend on its name.
+        ("ties", {"density": 0.5}, {}, 6),
+        ("dare_ties", {"density": 0.5}, {}, 6),
+        ("task_arithmetic", {}, {"rounding": "stochastic"}, 6),
+    ],
+    ids=["alike", "no base", "a filter", "thresholds", "random", "stochastic rounding"],
+)
+def test_tensors_that_are_alike_share_what_merges_them(tmp_path, monkeypatch, method, parameters, options, mergers):
+    base, experts = draw(6, 3, MANY)
+    for name, tensors in (("base", base), *((f"e{k}", each) for k, each in enumerate(experts))):
+        write_model(tmp_path / name, tensors, "bfloat16")
+    made = []
+    original = on_llvm.LlvmBackend.merger
+
+    def counted(self, binding, storing):
+        made.append(binding.name)
+        return original(self, binding, storing)
+
+    monkeypatch.setattr(on_llvm.LlvmBackend, "merger", counted)
+    asked = recipe(tmp_path, method, base=method != "linear", **(parameters if method == "linear" else {}))
+    if method != "linear":
+        asked["parameters"] = parameters
+    merge(asked, tmp_path / "shared", cache=False, **options)
+    assert len(made) == mergers
+    monkeypatch.setattr(statistics.Statistics, "_for_all_alike", lambda self, job, what, make: make()[1])
+    merge(asked, tmp_path / "each", cache=False, **options)
+    assert len(made) == mergers + len(MANY)
+    assert tree(tmp_path / "shared") == tree(tmp_path / "each")
 
 
 LARGE = {"model.embed_tokens.weight": (1 << 10, 1 << 10), "model.layers.0.mlp.up_proj.weight": (1500, 1021)}
