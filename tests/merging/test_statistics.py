@@ -76,6 +76,8 @@ MANY = {f"model.layers.{k}.mlp.{name}_proj.weight": (48, 40) for k in range(3) f
     [
         ("task_arithmetic", {"lambda": 0.7}, {}, 2),
         ("linear", {"weight": [0.5, 0.2, 0.3]}, {}, 2),
+        ("ram", {"r": 0.0}, {}, 2),
+        ("ties", {"density": 1.0}, {}, 2),
         # A filter looks at names.
         ("task_arithmetic", {"lambda": [{"filter": "layers.1", "value": 0.2}, {"value": 0.7}]}, {}, 6),
         # Thresholds are those of one tensor, and random numbers depend on its name.
@@ -83,7 +85,7 @@ MANY = {f"model.layers.{k}.mlp.{name}_proj.weight": (48, 40) for k in range(3) f
         ("dare_ties", {"density": 0.5}, {}, 6),
         ("task_arithmetic", {}, {"rounding": "stochastic"}, 6),
     ],
-    ids=["alike", "no base", "a filter", "thresholds", "random", "stochastic rounding"],
+    ids=["alike", "no base", "no scan", "thresholds of 0", "a filter", "thresholds", "random", "stochastic rounding"],
 )
 def test_tensors_that_are_alike_share_what_merges_them(tmp_path, monkeypatch, method, parameters, options, mergers):
     base, experts = draw(6, 3, MANY)

@@ -131,18 +131,22 @@ class Statistics:
             storing = [Storing(job.output.dtype, options.rounding, keeps_base, told) for told in accounts]
             return binding, [self.workers.backend.merger(binding, each) for each in storing]
 
-        alike = not job.stages and options.rounding != "stochastic"
+        # What needs no reading follows from the values.
+        alike = options.rounding != "stochastic" and all(self._skips(job, s) for stage in job.stages for s in stage)
         return self._for_all_alike(job, (accounts, job.output.dtype), made) if alike else made()[1]
 
+    def _skips(self, job: Job, statistic: Statistic) -> bool:
+        """Whether a statistic of a job is known without reading."""
+        return statistic.skip is not None and statistic.skip(self._so_far(job)) is not None
+
     def _for_all_alike(self, job: Job, what: Hashable, make: Callable[[], tuple[Binding, T]]) -> T:
-        """What ``make`` makes for a job, once for all that have its values if nothing else of it counts."""
+        """What ``make`` makes of a job's values, once for all with the same values and nothing of their own."""
         key = (what, id(job.method), id(job.values), job.output.shape, job.operands)
-        found = self.alike.get(key)
-        if found is not None:
+        own = bool(job.extras) or job.whole
+        if not own and (found := self.alike.get(key)) is not None:
             return found[1]
         binding, made = make()
-        known = self.known.get(job.name) or self.known.get(f"{SCOPE}{job.scope}")
-        if not (job.extras or job.whole or binding.streams or known):
+        if not own and not binding.streams:
             if len(self.alike) >= ALIKE:
                 self.alike.clear()
             self.alike[key] = job, made
@@ -265,6 +269,7 @@ class Statistics:
             binding = bind(_method(job), statistic.formula, job, self._so_far(job), self.options)
             return binding, (binding, self.workers.backend.reducer(binding, statistic.reduce))
 
+        # Those of later stages may look at what earlier ones found.
         first = any(each is statistic for each in job.stages[0])
         binding, reducer = self._for_all_alike(job, id(statistic), made) if first else made()[1]
         gathered.prepare(binding, reducer)
