@@ -76,3 +76,10 @@ def test_size_text(nbytes, text):
 )
 def test_duration_text(seconds, text):
     assert duration_text(seconds) == text
+
+
+def test_strings_look_the_same_alone_and_beside_other_parts():
+    parts = ["first [bold]line[/bold] :smile:  ", "a " * 60 + "long one", "two\nlines"]
+    alone, beside = (render(each, 40, color=False, apart=True) for each in (parts, [*parts, table("end", rules=False)]))
+    assert beside == f"{alone}\n\nend"
+    assert render(parts, 40, color=True, apart=True) == alone

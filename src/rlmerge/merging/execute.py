@@ -168,13 +168,11 @@ class Executor:
             self._enqueue(_Piece(Tile(task.jobs[0], 0, 0), merges, _done(([None] * len(merges), ())), nothing, True))
             return
         first = task.jobs[0]
-        # What was asked for of other machines may have made room since.
-        at_hand = asked >= first.output.numel and not any(x.is_remote for x in first.inputs)
-        merges: list[TileMerge] = []
-        for lane, job in zip(self.lanes, task.jobs, strict=True):
-            merge, scanned = self._merge(lane, job, at_hand)
-            merges.append(merge)
-            at_hand |= scanned
+        # What a scan has read is at hand; what was asked for of other machines may have made room since.
+        asked_for = asked >= first.output.numel and not any(x.is_remote for x in first.inputs)
+        merging = [self._merge(lane, job, asked_for) for lane, job in zip(self.lanes, task.jobs, strict=True)]
+        merges = [merge for merge, _ in merging]
+        at_hand = asked_for or any(scanned for _, scanned in merging)
         work = TileWork(merges, self.digested)
         for tile in tiles if at_hand else self.workers.prefetched(tiles):
             buffers = [self._buffer(lane, merge, tile) for lane, merge in zip(self.lanes, merges, strict=True)]
@@ -190,12 +188,12 @@ class Executor:
         size = first.output.numel if any(job.whole for job in task.jobs) else self.sizing.tile
         return cut(first, size, by_rows=any(job.by_rows for job in task.jobs))
 
-    def _merge(self, lane: Lane, job: Job, at_hand: bool) -> tuple[TileMerge, bool]:
-        """How a lane merges a job, and whether all of the tensor, which may be ``at_hand``, was read to know that."""
+    def _merge(self, lane: Lane, job: Job, asked: bool) -> tuple[TileMerge, bool]:
+        """How a lane merges a job, and whether all of the tensor was read to know that; ``asked`` as for a scan."""
         if job.method is None or (self.checked and self.options.on_nonfinite == "keep" and _is_shared_mask(job)):
             # Masks of -inf, which every model shares, are no numbers to compute with.
             return TileMerge(job, None), False
-        scanned = lane.statistics.scan(job, asked=at_hand)
+        scanned = lane.statistics.scan(job, asked=asked)
         values = lane.statistics.values(job)
         sampled = lane.sink.sampled and job.output.numel > SAMPLE and not (job.whole or job.by_rows or job.extras)
         merger, *quiet = lane.statistics.mergers(job, values, True, *([False] if sampled else []))

@@ -91,7 +91,7 @@ class Statistics:
     def _skipped(self, jobs: Sequence[Job], stage: Sequence[Statistic], store: Found) -> bool:
         """Whether every statistic over the model is known without reading; their values are stored."""
         for statistic in stage:
-            found = [statistic.skip(self._so_far(job)) if statistic.skip else None for job in jobs]
+            found = [self._unread(statistic, job) for job in jobs]
             if any(value is None for value in found):
                 return False
             store[statistic.name] = np.asarray(found[0])
@@ -104,7 +104,7 @@ class Statistics:
         """
         reads = False
         for stage in job.stages[wide_stages(job.stages) :]:
-            reads |= self._scan([job], stage, self._store(job), asked or reads)
+            reads |= self._scan([job], stage, self._store(job), asked)
         return reads
 
     def forget(self, job: Job) -> None:
@@ -132,12 +132,9 @@ class Statistics:
             return binding, [self.workers.backend.merger(binding, each) for each in storing]
 
         # What needs no reading follows from the values.
-        alike = options.rounding != "stochastic" and all(self._skips(job, s) for stage in job.stages for s in stage)
+        unread = all(self._unread(each, job) is not None for stage in job.stages for each in stage)
+        alike = unread and options.rounding != "stochastic"
         return self._for_all_alike(job, (accounts, job.output.dtype), made) if alike else made()[1]
-
-    def _skips(self, job: Job, statistic: Statistic) -> bool:
-        """Whether a statistic of a job is known without reading."""
-        return statistic.skip is not None and statistic.skip(self._so_far(job)) is not None
 
     def _for_all_alike(self, job: Job, what: Hashable, make: Callable[[], tuple[Binding, T]]) -> T:
         """What ``make`` makes of a job's values, once for all with the same values and nothing of their own."""
@@ -156,6 +153,10 @@ class Statistics:
         """What the method warns of and measures for one job."""
         return _method(job).warn(values), _method(job).report(values)
 
+    def _unread(self, statistic: Statistic, job: Job) -> Any | None:
+        """The value of a statistic of a job that is known without reading; None where there is none."""
+        return statistic.skip(self._so_far(job)) if statistic.skip else None
+
     def _store(self, job: Job) -> Found:
         return self.known.setdefault(job.name, {})
 
@@ -172,7 +173,7 @@ class Statistics:
         for statistic in stage:
             if statistic.name in store:
                 continue
-            skipped = [statistic.skip(self._so_far(job)) if statistic.skip else None for job in jobs]
+            skipped = [self._unread(statistic, job) for job in jobs]
             if all(value is not None for value in skipped):
                 store[statistic.name] = np.asarray(skipped[0])
             elif self.pool is not None and (shared := self.pool.value(jobs, statistic)) is not None:
