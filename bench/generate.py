@@ -150,9 +150,14 @@ def moe(parameters: int, each: int) -> tuple[Shapes, Mapping[str, object]]:
     return shapes, config
 
 
+def names_of(spec: Spec) -> list[str]:
+    """The directories of a base and its experts."""
+    return ["base", *(f"expert-{index}" for index in range(spec.experts))]
+
+
 def generate(out: Path, shapes: Shapes, config: Mapping[str, object], spec: Spec) -> list[Path]:
     """Write the base and the experts under ``out``; returns their directories, the base first."""
-    names = ["base", *(f"expert-{index}" for index in range(spec.experts))]
+    names = names_of(spec)
     writers = [ModelWriter(out / name, shapes, config, spec.dtype, spec.shard) for name in names]
     for index, (name, shape) in enumerate(shapes.items()):
         for start in range(0, prod(shape), BLOCK):

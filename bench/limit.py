@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 
 from _measure import RLMERGE, common_arguments, forget, measure, report, table, workspace
-from generate import add_arguments, generate, llama, spec_of
+from generate import add_arguments, generate, llama, names_of, spec_of
 
 BLOCK = 2**22
+STATES = ("cold", "warm")
 GOALS = {"cold": {"ties": 1.3}, "warm": {}}
 """How near the limit a command is meant to come: 1.15 cold and 2 warm but for these."""
 
@@ -93,17 +94,22 @@ def main() -> None:
     methods = ["linear", "task_arithmetic", "ram"]
     parser.add_argument("--methods", nargs="+", default=methods, metavar="NAME", help=f"default {' '.join(methods)}")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--states", nargs="+", default=STATES, choices=STATES, help="of the inputs before a run")
+    parser.add_argument("--models", type=Path, metavar="DIR", help="directories generated before, instead of new ones")
     common_arguments(parser)
     arguments = parser.parse_args()
     spec = spec_of(parser, arguments)
     rows: list[list[str]] = []
     with workspace("limit", arguments.keep) as work:
-        models = generate(work / "models", *llama(arguments.parameters), spec)
+        if arguments.models:
+            models = [arguments.models / name for name in names_of(spec)]
+        else:
+            models = generate(work / "models", *llama(arguments.parameters), spec)
         files = [file for model in models for file in weights(model)]
         read = sum(file.stat().st_size for file in files)
         states: dict[str, Callable[[], object]] = {"cold": lambda: forget(files), "warm": os.sync}
-        for state, prepare in states.items():
-            times = run_all(models, arguments.methods, arguments.repeats, prepare, work / "out")
+        for state in arguments.states:
+            times = run_all(models, arguments.methods, arguments.repeats, states[state], work / "out")
             copies = [list(zip(*times.pop(job), strict=True)) for job in list(times) if job.startswith("copy")]
             limit, floor = (min(statistics.median(copy[k]) for copy in copies) for k in range(2))
             for method, runs in times.items():

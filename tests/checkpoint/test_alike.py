@@ -10,6 +10,7 @@ import torch
 
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.checkpoint.alike import known_of, once, opened_together
+from rlmerge.checkpoint.header import LaidOut, read_header
 from rlmerge.errors import CheckpointError
 from support import quantised
 
@@ -101,5 +102,41 @@ def test_quantised_twins_have_their_own_codes_and_scales(tmp_path):
     for name, source in alone.tensors.items():
         np.testing.assert_array_equal(twin.tensors[name].read(), source.read())
         assert twin.tensors[name].fingerprint(True) == source.fingerprint(True)
+        for told in ("dtype", "nominal", "shape", "nbytes", "scratch", "is_remote", "where"):
+            assert getattr(twin.tensors[name], told) == getattr(source, told), told
+        assert [file.path for file in twin.tensors[name].files] == [file.path for file in source.files]
+    np.testing.assert_array_equal(twin.tensors["l.weight"].read(150, 290), alone.tensors["l.weight"].read()[150:290])
     # Without a quantization_config the same files are read by their names alone, and this config is another.
     assert other.config == {"model_type": "qwen3"}
+
+
+def test_a_quantised_twin_with_more_than_codes_and_scales_is_read_by_itself(tmp_path):
+    for k in range(2):
+        codes, scales = quantised.fp8(k, (130, 140))
+        beside = torch.full((1,), 2.0 + k)
+        tensors = {"l.weight": codes, "l.weight_scale_inv": scales, "l.input_scale": beside}
+        quantised.write(tmp_path / f"m{k}", tensors, FP8)
+    with opened_together():
+        _, twin = (open_checkpoint(tmp_path / f"m{k}") for k in range(2))
+    np.testing.assert_array_equal(
+        twin.tensors["l.weight"].read(), open_checkpoint(tmp_path / "m1").tensors["l.weight"].read()
+    )
+    assert [beside.read().tolist() for beside in twin.tensors["l.weight"].beside] == [[3.0]]
+
+
+def test_tensors_that_are_laid_out_as_another_models_are_made_when_they_are_asked_for(sharded):
+    with opened_together():
+        headers = [[read_header(sharded / f"m{k}" / f"model-{n}.safetensors") for n in (1, 2)] for k in range(2)]
+        layouts = tuple(header.layout for header in headers[0])
+        found = LaidOut(headers[1], layouts)
+        again = LaidOut(headers[0], layouts)
+    assert list(found) == ["a.weight", "b.weight", "c"] and len(found) == 3
+    assert "c" in found and "d" not in found and found.get("d") is None
+    assert {name: source.read().tolist() for name, source in found.items()} == {
+        "a.weight": [1, 1],
+        "b.weight": [2, 1, 3],
+        "c": [4],
+    }
+    assert found["b.weight"] is found["b.weight"] and again["b.weight"].read().tolist() == [2, 0, 3]
+    assert dict(found) == {**headers[1][0].tensors, **headers[1][1].tensors}
+    assert not found.is_remote

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rlmerge.checkpoint import strictjson
+from rlmerge.checkpoint.alike import keep, known_of
 from rlmerge.checkpoint.disguise import HEAD, refuse_disguise
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.source import Extent
-from rlmerge.checkpoint.usual_header import Layout, usual_layout
+from rlmerge.checkpoint.usual_header import Layout, Placed, usual_layout
 from rlmerge.errors import CheckpointError, did_you_mean
 from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BY_CODE
@@ -56,17 +58,58 @@ _NO_OBJECT = "must have exactly dtype, shape and data_offsets"
 _AGAIN = "The file is damaged or was written by a faulty tool; download or save it again."
 
 
-@frozen(slots=True)
+@frozen(eq=False)
 class Header:
-    """A file's tensors in the order in which their bytes lie, and the strings of its ``__metadata__``.
+    """What a file says of its tensors, and the strings of its ``__metadata__``.
 
-    Files opened together whose headers are the same bytes have the same ``layout``.
+    Files opened together whose headers are the same bytes have the same ``layout``; without one they are ``listed``.
     """
 
     file: InputFile
-    tensors: dict[str, Extent]
     metadata: dict[str, str]
     layout: Layout | None = None
+    listed: tuple[Extent, ...] = ()
+
+    @cached_property
+    def tensors(self) -> dict[str, Extent]:
+        """The file's tensors in the order in which their bytes lie."""
+        if self.layout is None:
+            return {tensor.name: tensor for tensor in self.listed}
+        return {name: Extent(name, dtype, shape, self.file, i, j) for name, dtype, shape, i, j in self.layout.tensors}
+
+
+class LaidOut(Mapping[str, Extent]):
+    """The tensors of files whose headers are known from another model; each is made when it is asked for."""
+
+    def __init__(self, headers: Sequence[Header], layouts: tuple[Layout, ...]) -> None:
+        self._files = [header.file for header in headers]
+        self._made: dict[str, Extent] = {}
+        places: dict[str, tuple[int, Placed]] | None = known_of("places", layouts)
+        if places is None:
+            places = {placed[0]: (k, placed) for k, layout in enumerate(layouts) for placed in layout.tensors}
+            keep("places", layouts, places)
+        self._places = places
+
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether any of the files is."""
+        return any(file.is_remote for file in self._files)
+
+    def __getitem__(self, name: str) -> Extent:
+        found = self._made.get(name)
+        if found is None:
+            file, (_, dtype, shape, start, stop) = self._places[name]
+            found = self._made[name] = Extent(name, dtype, shape, self._files[file], start, stop)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def read_header(file: Path | InputFile) -> Header:
@@ -83,8 +126,7 @@ def read_header(file: Path | InputFile) -> Header:
         raise CheckpointError("does not start with a safetensors header", where=where, hint=_AGAIN)
     layout = usual_layout(raw)
     if layout is not None and layout.size == input.size and len(layout.tensors) <= MAX_TENSORS:
-        usual = {name: Extent(name, dtype, shape, input, i, j) for name, dtype, shape, i, j in layout.tensors}
-        return Header(input, usual, dict(layout.metadata), layout)
+        return Header(input, dict(layout.metadata), layout)
     begin, metadata = 8 + len(raw), dict[str, str]()
     tensors: list[Extent] = []
     for name, value in _entries(raw, where):
@@ -96,7 +138,7 @@ def read_header(file: Path | InputFile) -> Header:
             tensors.append(_tensor(input, name, value, begin))
     tensors.sort(key=lambda tensor: (tensor.start, tensor.stop))
     _check_layout(tensors, where, begin, input.size)
-    return Header(input, {tensor.name: tensor for tensor in tensors}, metadata)
+    return Header(input, metadata, listed=tuple(tensors))
 
 
 def open_input(path: Path) -> InputFile:

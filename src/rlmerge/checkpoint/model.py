@@ -19,7 +19,7 @@ from rlmerge.checkpoint.directory import INDEX, SINGLE, entries, has_folder
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.fingerprint import edition, fingerprint
 from rlmerge.checkpoint.formats import Opened, find_format
-from rlmerge.checkpoint.header import MAX_HEADER, Header, read_header
+from rlmerge.checkpoint.header import MAX_HEADER, Header, LaidOut, read_header
 from rlmerge.checkpoint.paths import inside, read_bytes, unreadable
 from rlmerge.checkpoint.side_files import find_side_files
 from rlmerge.checkpoint.source import Extent, Source
@@ -151,7 +151,7 @@ def _is_plain(root: Path, names: list[str]) -> bool:
     return SINGLE in names or (INDEX in names and not is_delta)
 
 
-Layouts = tuple[Layout | None, ...] | None
+Layouts = tuple[Layout, ...] | None
 """What the headers of a model say; two models opened together for which it is the same need one check."""
 
 
@@ -161,9 +161,11 @@ def _open_safetensors(root: Path, names: list[str]) -> tuple[Opened, Layouts]:
     for name in shards:
         headers.append(read_header(inside(root, name)))
         refuse_delta(headers[-1].metadata, headers[-1].file.path)
-    layouts = tuple(header.layout for header in headers)
+    layouts = tuple(header.layout for header in headers if header.layout is not None)
     tensors: dict[str, Extent] = {}
-    if None not in layouts and known_of("checked", layouts) is shards:
+    if len(layouts) == len(headers) and known_of("checked", layouts) is shards:
+        if known_of("decoded", layouts) is not None:
+            return Opened("safetensors", LaidOut(headers, layouts), ()), layouts
         for header in headers:
             tensors.update(header.tensors)
         return Opened("safetensors", tensors, ()), layouts
@@ -174,9 +176,10 @@ def _open_safetensors(root: Path, names: list[str]) -> tuple[Opened, Layouts]:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
     check_weights(tensors, root)
-    if not warnings:
+    usual = len(layouts) == len(headers)
+    if usual and not warnings:
         keep("checked", layouts, shards)
-    return Opened("safetensors", tensors, tuple(warnings)), None if None in layouts else layouts
+    return Opened("safetensors", tensors, tuple(warnings)), layouts if usual else None
 
 
 def _decoded(
@@ -194,8 +197,10 @@ def _decoded(
     from rlmerge.checkpoint.formats.quantised import decode_quantised, decoded_like
 
     earlier: tuple[object, Opened] | None = known_of("decoded", layouts)
-    if earlier is not None and earlier[0] == config and (found := decoded_like(earlier[1], tensors)):
-        return found
+    if earlier is not None and earlier[0] == config and isinstance(tensors, LaidOut):
+        found = decoded_like(earlier[1], tensors)
+        if found is not None:
+            return found
     refuse_payload(tensors, root)
     found = decode_quantised(tensors, config, root)
     if layouts is not None and found is not None and not found.warnings:

@@ -36,7 +36,11 @@ def embedding_rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | No
 
     Of several with different numbers of rows, those of config.json's ``vocab_size`` count, else the largest.
     """
-    tensors = _candidates(tensors)
+    return _rows(_candidates(tensors), config)
+
+
+def _rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | None) -> int | None:
+    """The same, of ``_candidates``."""
     rows = {tensor.shape[0] for name, tensor in tensors.items() if _is(name, tensor, _EMBEDDING, 2)}
     if not rows:
         # Some tied models store the shared matrix under the head's name alone.
@@ -48,7 +52,7 @@ def embedding_rows(tensors: Mapping[str, Source], config: Mapping[str, Any] | No
 def vocabulary_tables(tensors: Mapping[str, Source], config: Mapping[str, Any] | None) -> dict[str, Source]:
     """The tables of a model by name, [rows, ...]: all that are called like one and have the embedding's rows."""
     tensors = _candidates(tensors)
-    rows = embedding_rows(tensors, config)
+    rows = _rows(tensors, config)
     return {
         name: tensor
         for name, tensor in tensors.items()

@@ -12,7 +12,7 @@ import numpy as np
 from rlmerge.checkpoint.model import Checkpoint
 from rlmerge.checkpoint.picked_rows import MIX, PADDING, ZERO, Mixes, PickedRows, Rows
 from rlmerge.checkpoint.source import Source
-from rlmerge.checkpoint.tables import embedding_rows, same_table, vocabulary_tables
+from rlmerge.checkpoint.tables import same_table, vocabulary_tables
 from rlmerge.checkpoint.token_table import AddedToken
 from rlmerge.checkpoint.tokenizer import Tokenizer
 from rlmerge.frozen import frozen
@@ -67,7 +67,7 @@ class Member:
     @cached_property
     def rows(self) -> int:
         """Rows of its vocabulary tables; 0 where it has none."""
-        return embedding_rows(self.checkpoint.tensors, self.checkpoint.config) or 0
+        return next((table.shape[0] for table in self.tables.values()), 0)
 
     @property
     def ids(self) -> Mapping[str, int]:

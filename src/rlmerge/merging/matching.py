@@ -62,9 +62,10 @@ def pair_tensors(
     models: list[Checkpoint] = [*([base] if base else []), *experts]
     names, problems = _names(base, models, seen, pairs)
     promoted: dict[str, list[str]] = {}
+    theirs = seen[1 if base else 0 :]
     for name in names:
         base_source = seen[0].get(name) if base else None
-        sources = tuple(tensors[name] for tensors in seen[1 if base else 0 :] if name in tensors)
+        sources = tuple([tensors[name] for tensors in theirs if name in tensors])
         if not sources or is_derived(name, base_source or sources[0]):
             pairs.matched[name] = (base_source, ()) if base_source else (None, sources[:1])
             continue
@@ -164,10 +165,13 @@ def _mismatch(
 ) -> RequestError | None:
     """The problem of one tensor; element types that are merged in the widest of them are noted in ``promoted``."""
     first, *others = (base, *sources) if base else sources
-    if all(other.dtype is first.dtype and other.shape == first.shape for other in others) and (
-        first.dtype in MERGEABLE and all(other.nominal is first.nominal for other in others)
-    ):
-        return None
+    if first.dtype in MERGEABLE:
+        dtype, shape, nominal = first.dtype, first.shape, first.nominal
+        for other in others:
+            if other.dtype is not dtype or other.shape != shape or other.nominal is not nominal:
+                break
+        else:
+            return None
     for other, model in zip(others, models[1:], strict=False):
         where = f"{model.reference}: {first.name}"
         if other.shape != first.shape:

@@ -41,11 +41,11 @@ class OutputTypes:
 
         A tensor that all models keep in float32 is not narrowed by ``dtype``, only by ``out_dtype``.
         """
-        own = widest(source.nominal for source in sources)
         if self._wish.encoders is not None:
             return sources[0].nominal
         if self._wish.out_dtype is not None:
             return self._wish.out_dtype
+        own = widest([source.nominal for source in sources])
         asked = self._wish.dtype
         if asked is None:
             return own

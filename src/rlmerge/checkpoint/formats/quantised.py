@@ -29,12 +29,14 @@ from rlmerge.checkpoint.formats.quantised_config import (
 )
 from rlmerge.checkpoint.formats.quantised_source import (
     EXPONENTS,
+    LikeBlocks,
     PackedGrid,
     ScaledBlocks,
     StoredGrid,
     TransposedBlocks,
     grid_of,
 )
+from rlmerge.checkpoint.header import LaidOut
 from rlmerge.checkpoint.source import Extent, Source
 from rlmerge.errors import CheckpointError
 from rlmerge.kernels.dtypes import BY_NAME, MERGEABLE
@@ -78,20 +80,19 @@ def decode_quantised(tensors: Mapping[str, Source], config: Mapping[str, Any] | 
     return Opened("safetensors", tensors, (warning,), config=plain_config(config))
 
 
-def decoded_like(earlier: Opened, tensors: Mapping[str, Source]) -> Opened | None:
+def decoded_like(earlier: Opened, tensors: LaidOut) -> Opened | None:
     """What ``decode_quantised`` makes of ``tensors``, which have the names, types and shapes of those of ``earlier``.
 
     None where that also depends on what is stored, or has more parts than codes and scales.
     """
     found: dict[str, Source] = {}
     for name, source in earlier.tensors.items():
-        if isinstance(source, Extent):
+        if isinstance(source, ScaledBlocks) and source.is_simple:
+            found[name] = LikeBlocks(source, tensors)
+        elif isinstance(source, Extent):
             found[name] = tensors[name]
-            continue
-        again = source.of(tensors) if isinstance(source, ScaledBlocks) else None
-        if again is None:
+        else:
             return None
-        found[name] = again
     return replace(earlier, tensors=found)
 
 

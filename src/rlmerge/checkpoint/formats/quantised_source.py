@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from rlmerge.checkpoint.files import InputFile
 from rlmerge.checkpoint.formats.quantised_codes import PIECE, ByteCodes, Codes, Integers, unpack
+from rlmerge.checkpoint.header import LaidOut
 from rlmerge.checkpoint.source import Scratch, Source, combined
 from rlmerge.frozen import frozen
 from rlmerge.kernels.dtypes import BFLOAT16, FLOAT32, DType, decode
@@ -149,14 +151,11 @@ class ScaledBlocks(Source):
         self.zeros = zeros
         self.beside: Sequence[Source] = ()
 
-    def of(self, tensors: Mapping[str, Source]) -> ScaledBlocks | None:
-        """The same made of the ``tensors`` of these names; None where it is more than bytes and scales."""
-        codes, scales = self.codes, self.scales
-        if self.zeros is not None or self.beside or scales.groups is not None or type(codes) is not ByteCodes:
-            return None
-        stored = ByteCodes(tensors[codes.part.name], codes.rows, codes.columns, codes.kind)
-        grid = StoredGrid(tensors[scales.part.name], scales.matrix, scales.block)
-        return ScaledBlocks(self.name, self.shape, stored, grid)
+    @property
+    def is_simple(self) -> bool:
+        """Whether bytes and scales are all there is to the tensor."""
+        beside = self.zeros is not None or self.beside or self.scales.groups is not None
+        return not beside and type(self.codes) is ByteCodes
 
     @property
     def nominal(self) -> DType:
@@ -224,6 +223,44 @@ class ScaledBlocks(Source):
     def _stored(self, start: int, stop: int) -> tuple[int, int]:
         columns, width = max(1, self.columns), self.codes.width
         return start // columns * width, min(-(-stop // columns), self.codes.rows) * width
+
+
+class LikeBlocks(ScaledBlocks):
+    """The tensor of another model that is stored as the ``first``, of bytes and scales alone, is in its own.
+
+    ``tensors`` are the other model's. Models have ten thousands of these: what is no different is asked of the first.
+    """
+
+    def __init__(self, first: ScaledBlocks, tensors: LaidOut) -> None:
+        self.name = first.name
+        self.shape = first.shape
+        self.first = first
+        self.tensors = tensors
+        self.zeros = None
+        self.beside = ()
+
+    @cached_property
+    def codes(self) -> Codes:  # pyright: ignore[reportIncompatibleVariableOverride]
+        codes = self.first.codes
+        assert isinstance(codes, ByteCodes)
+        return ByteCodes(self.tensors[codes.part.name], codes.rows, codes.columns, codes.kind)
+
+    @cached_property
+    def scales(self) -> StoredGrid:  # pyright: ignore[reportIncompatibleVariableOverride]
+        scales = self.first.scales
+        return StoredGrid(self.tensors[scales.part.name], scales.matrix, scales.block)
+
+    @property
+    def nbytes(self) -> int:
+        return self.first.nbytes
+
+    @property
+    def scratch(self) -> Scratch:
+        return self.first.scratch
+
+    @property
+    def is_remote(self) -> bool:
+        return self.tensors.is_remote
 
 
 class TransposedBlocks(Source):
