@@ -1,5 +1,5 @@
 """Fixtures of models on disk."""
 
-from support.fixtures import family, own_cache, values
+from support.fixtures import family, matrices, own_cache, values
 
-__all__ = ["family", "own_cache", "values"]
+__all__ = ["family", "matrices", "own_cache", "values"]

@@ -23,6 +23,17 @@ SHAPES = {
 }
 """2.5 million entries: 23, 5, 1, 5 and 7 blocks of 65536, and tensors of none and of one."""
 
+MATRICES = {
+    "model.embed_tokens.weight": (520, 150),
+    "model.layers.0.mlp.up_proj.weight": (75, 255),
+    "model.layers.0.input_layernorm.weight": (150,),
+    "model.layers.1.mlp.up_proj.weight": (255, 75),
+    "model.layers.1.empty": (0, 4),
+    "model.layers.1.scale": (),
+    "lm_head.weight": (175, 150),
+}
+"""The same a quarter as high and wide, for methods that decompose matrices: the largest has two blocks."""
+
 COMMAND = [sys.executable, "-c", "from rlmerge.cli import main; main()"]
 """The `rlmerge` command of this environment."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.family import draw
+from support.family import MATRICES, SHAPES, draw
 from support.models import stored, write_model
 
 
@@ -18,8 +18,23 @@ def own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def family(tmp_path_factory):
     """The folder of ``base``, ``e0``, ``e1`` and ``e2`` in bfloat16, with an integer tensor."""
-    folder = tmp_path_factory.mktemp("family")
-    base, experts = draw(1)
+    return write_family(tmp_path_factory.mktemp("family"), SHAPES)
+
+
+@pytest.fixture(scope="session")
+def values():
+    """What ``family`` holds, as arrays rounded to bfloat16: (base, experts)."""
+    return rounded_values(SHAPES)
+
+
+@pytest.fixture(scope="session")
+def matrices(tmp_path_factory):
+    """Like ``family``, but small enough to be decomposed often."""
+    return write_family(tmp_path_factory.mktemp("matrices"), MATRICES)
+
+
+def write_family(folder, shapes):
+    base, experts = draw(1, shapes=shapes)
     steps = {"model.rotary.steps": np.arange(7)}
     write_model(folder / "base", base | steps, "bfloat16")
     for k, expert in enumerate(experts):
@@ -27,9 +42,8 @@ def family(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def values():
-    """What ``family`` holds, as arrays rounded to bfloat16: (base, experts)."""
-    base, experts = draw(1)
+def rounded_values(shapes):
+    """What such a family holds, as arrays rounded to bfloat16: (base, experts)."""
+    base, experts = draw(1, shapes=shapes)
     rounded = [{name: stored(w, "bfloat16") for name, w in model.items()} for model in (base, *experts)]
     return rounded[0], rounded[1:]

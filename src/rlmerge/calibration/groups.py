@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from rlmerge.checkpoint.module_kinds import place
+from rlmerge.checkpoint.module_kinds import kind_of
 from rlmerge.errors import RequestError
 from rlmerge.frozen import frozen
 from rlmerge.recipe.layers import layer_count, layer_index
@@ -72,7 +72,7 @@ def make_groups(tensors: Iterable[str], layer_groups: int, kinds: bool) -> Group
     for name in sorted(names, key=lambda name: (_run(name, runs, layers), names.index(name))):
         label = _label(_run(name, runs, layers), runs, layers)
         if kinds:
-            kind = place(name).kind
+            kind = kind_of(name)
             label = f"{label}, {kind}" if runs and layer_index(name) is not None else kind
         group_of[name] = labels.setdefault(label, len(labels))
     found = Groups(tuple(labels), {name: group_of[name] for name in names})

@@ -45,10 +45,14 @@ class Place:
 
 
 def place(tensor: str) -> Place:
-    """The place of the tensor called ``tensor``; names nobody knows become their own type, without numbers."""
+    """The place of the tensor called ``tensor``."""
     found = _LAYER.search(tensor)
-    layer = int(found[1]) if found else None
-    return Place(_known_kind(_NUMBER.sub(".0", tensor)) or _own_kind(tensor, found), layer)
+    return Place(kind_of(tensor), int(found[1]) if found else None)
+
+
+def kind_of(tensor: str) -> str:
+    """The module type of the tensor called ``tensor``; names nobody knows become their own type, without numbers."""
+    return _known_kind(_NUMBER.sub(".0", tensor)) or _own_kind(tensor)
 
 
 @lru_cache(maxsize=4096)
@@ -57,7 +61,8 @@ def _known_kind(tensor: str) -> str | None:
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.search(tensor)), None)
 
 
-def _own_kind(tensor: str, layer: re.Match[str] | None) -> str:
+def _own_kind(tensor: str) -> str:
+    layer = _LAYER.search(tensor)
     rest = tensor[layer.end() :] if layer else tensor
     rest = re.sub(r"\.(weight|bias)$", "", rest)
     return _NUMBER.sub("", rest).strip(".") or tensor

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import ROUTER, kind_of
 from rlmerge.geometry.observation import Observation
 from rlmerge.geometry.observe import EPSILON
 from rlmerge.geometry.survival import Survival
@@ -68,7 +68,7 @@ class _Candidate:
         """Add what one tensor's merge accounted for."""
         survival = Survival.of(np.asarray(stats["counts"], np.int64), np.asarray(stats["sums"]))
         self.found = survival if self.found is None else self.found + survival
-        if place(job.name).kind == ROUTER:
+        if kind_of(job.name) == ROUTER:
             self.routers = survival if self.routers is None else self.routers + survival
 
 
@@ -99,7 +99,7 @@ class Forecaster:
         for candidate in self.candidates:
             for statistic in candidate.statistics:
                 if statistic.reduce == "kth" and statistic.rank is not None and seen.magnitudes:
-                    values = candidate.recipe.values(name, self.layers, place(name).kind == ROUTER)
+                    values = candidate.recipe.values(name, self.layers, kind_of(name) == ROUTER)
                     ranks = statistic.rank(numel, np.array([m.count for m in seen.magnitudes]), values)
                     tables = [m.table for m in seen.magnitudes]
                     found = [t.kth_largest(int(rank)).value for t, rank in zip(tables, ranks, strict=True)]
@@ -146,7 +146,7 @@ class Forecaster:
     def _job(self, candidate: _Candidate, job: Job) -> Job:
         recipe = candidate.recipe
         known = {"experts": float(len(job.experts)), "numel": job.output.numel, "wide": job.operands.real == np.float64}
-        values = {**recipe.values(job.name, self.layers, place(job.name).kind == ROUTER), **known}
+        values = {**recipe.values(job.name, self.layers, kind_of(job.name) == ROUTER), **known}
         return replace(job, method=recipe.method, values=values, stages=(candidate.statistics,))
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from rlmerge.checkpoint import Source, open_checkpoint
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import ROUTER, kind_of
 from rlmerge.errors import RequestError
 from rlmerge.geometry.survival import Survival, compare, compared
 from rlmerge.kernels.dtypes import MERGEABLE, decode
@@ -64,7 +64,7 @@ def look_back(
     progress.start("look back", sum(tile.nbytes for tile in tiles))
     for tile, found in workers.map(tiles, _compare):
         total = found if total is None else total + found
-        if place(tile.job.name).kind == ROUTER:
+        if kind_of(tile.job.name) == ROUTER:
             routers = found if routers is None else routers + found
         progress.advance(tile.nbytes)
     progress.done()

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from rlmerge.addresses import addressed
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import ROUTER, kind_of
 from rlmerge.frozen import frozen
 from rlmerge.methods.method import Share
 
@@ -211,7 +211,7 @@ class Account:
         if "counts" not in stats:
             return
         self.all.add(job, stats)
-        if place(job.name).kind == ROUTER:
+        if kind_of(job.name) == ROUTER:
             self.routers.add(job, stats)
 
     def _add_contents(self, job: Job, digests: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import ROUTER, kind_of
 from rlmerge.errors import RequestError
 from rlmerge.kernels.dtypes import BY_NAME, FLOAT32
 from rlmerge.options import Options
@@ -62,7 +62,7 @@ def merge_as_adapter(
             output_name=tensor,
             source_names=names,
             position=position(tensor, depths),
-            is_router=place(tensor).kind == ROUTER,
+            is_router=kind_of(tensor) == ROUTER,
         )
         for problem in models.recipe.method.check({**values, "experts": float(len(names)), "wide": True}):
             raise RequestError(problem, where=tensor)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmerge.checkpoint import Checkpoint, OutputTensor, Source
-from rlmerge.checkpoint.module_kinds import place
+from rlmerge.checkpoint.module_kinds import kind_of
 from rlmerge.errors import RecipeError, RequestError
 from rlmerge.kernels.dtypes import FLOAT32, FLOAT64, MERGEABLE
 from rlmerge.methods.method import Stages
@@ -343,11 +343,11 @@ class JobMaker:
             output = OutputTensor(name, sample.dtype, sample.shape)
             self.made.jobs[name] = self._as_copy(Job(output, None, base, sources_, numbers[: len(sources_)]))
             return
-        kind, method = place(name).kind, self.recipe.method_of(module)
+        kind, method = kind_of(name), self.recipe.method_of(module)
         dtype = self.types.of(name, (*(() if base is None else (base,)), *sources)) if encoder is None else FLOAT32
         output = OutputTensor(name, dtype, sample.shape)
-        extras = inputs_of(name, self.inputs) if names is None else {}
-        wide = self.wish.wide or sample.dtype is FLOAT64 or any(source.dtype is FLOAT64 for source in sources)
+        extras = inputs_of(name, self.inputs) if names is None and self.inputs else {}
+        wide = self.wish.wide or FLOAT64.name in [sample.dtype.name, *[source.dtype.name for source in sources]]
         further = tuple(sorted(extras)) if extras else ()
         values = self.values.of(
             module,

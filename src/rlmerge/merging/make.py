@@ -15,7 +15,7 @@ from rlmerge.checkpoint.config import read_config, with_dtype, with_quantization
 from rlmerge.checkpoint.formats import ADAPTER
 from rlmerge.checkpoint.identity import CONFIG, Identity, plan_identity
 from rlmerge.checkpoint.license import read_license
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import ROUTER, kind_of
 from rlmerge.checkpoint.reindex import reindexed
 from rlmerge.checkpoint.side_files import open_side_file
 from rlmerge.checkpoint.vocabulary import ModelToken, TokenizerSpec, TokenSpec
@@ -293,5 +293,5 @@ def _rounded_adapters(models: Models, jobs: Iterable[Job]) -> list[str]:
 def _unused(recipe: Recipe, tensors: Mapping[str, object]) -> Sequence[str]:
     return [
         f"the filter '{pattern}' matches no tensor"
-        for pattern in recipe.unused_filters(tensors, any(place(name).kind == ROUTER for name in tensors))
+        for pattern in recipe.unused_filters(tensors, any(kind_of(name) == ROUTER for name in tensors))
     ]

@@ -16,7 +16,7 @@ import numpy as np
 from rlmerge.checkpoint import ShardPlan, Source
 from rlmerge.checkpoint.failures import writing
 from rlmerge.checkpoint.header import remote_file
-from rlmerge.checkpoint.module_kinds import ROUTER, place
+from rlmerge.checkpoint.module_kinds import ROUTER, kind_of
 from rlmerge.kernels.dtypes import decode
 
 from .account import RouterOutcome, Routers, Tally
@@ -36,7 +36,7 @@ def measure_routers(plan: Plan, folder: Path, tally: Tally) -> Routers | None:
 
     ``tally`` is the account of them. CheckpointError or RunError if a file cannot be read any more.
     """
-    jobs = [job for job in plan.merged if job.base is not None and place(job.name).kind == ROUTER]
+    jobs = [job for job in plan.merged if job.base is not None and kind_of(job.name) == ROUTER]
     if not jobs or not tally.tensors:
         return None
     places = _places(plan.shards)
