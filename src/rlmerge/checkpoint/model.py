@@ -162,8 +162,9 @@ def _open_safetensors(root: Path, names: list[str]) -> tuple[Opened, Layouts]:
         headers.append(read_header(inside(root, name)))
         refuse_delta(headers[-1].metadata, headers[-1].file.path)
     layouts = tuple(header.layout for header in headers if header.layout is not None)
+    usual = len(layouts) == len(headers)
     tensors: dict[str, Extent] = {}
-    if len(layouts) == len(headers) and known_of("checked", layouts) is shards:
+    if usual and known_of("checked", layouts) is shards:
         if known_of("decoded", layouts) is not None:
             return Opened("safetensors", LaidOut(headers, layouts), ()), layouts
         for header in headers:
@@ -176,7 +177,6 @@ def _open_safetensors(root: Path, names: list[str]) -> tuple[Opened, Layouts]:
         hint = "Download or save the model again."
         raise CheckpointError("its safetensors files hold no tensors", where=str(root), hint=hint)
     check_weights(tensors, root)
-    usual = len(layouts) == len(headers)
     if usual and not warnings:
         keep("checked", layouts, shards)
     return Opened("safetensors", tensors, tuple(warnings)), layouts if usual else None
