@@ -10,6 +10,7 @@ import torch
 
 from rlmerge.checkpoint import open_checkpoint
 from rlmerge.checkpoint.alike import known_of, once, opened_together
+from rlmerge.checkpoint.formats.quantised_source import LikeBlocks, ScaledBlocks
 from rlmerge.checkpoint.header import LaidOut, read_header
 from rlmerge.errors import CheckpointError
 from support import quantised
@@ -98,6 +99,7 @@ def test_quantised_twins_have_their_own_codes_and_scales(tmp_path):
     with opened_together():
         _, twin, other = (open_checkpoint(tmp_path / name) for name in ("m0", "m1", "other"))
     assert list(twin.tensors) == list(alone.tensors)
+    assert type(twin.tensors["l.weight"]) is LikeBlocks and type(alone.tensors["l.weight"]) is ScaledBlocks
     assert (twin.format, twin.config, twin.warnings) == (alone.format, alone.config, ())
     for name, source in alone.tensors.items():
         np.testing.assert_array_equal(twin.tensors[name].read(), source.read())

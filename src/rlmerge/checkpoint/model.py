@@ -164,7 +164,7 @@ def _open_safetensors(root: Path, names: list[str]) -> tuple[Opened, Layouts]:
     layouts = tuple(header.layout for header in headers if header.layout is not None)
     usual = len(layouts) == len(headers)
     tensors: dict[str, Extent] = {}
-    if usual and known_of("checked", layouts) is shards:
+    if usual and known_of("checked", layouts) == shards:
         if known_of("decoded", layouts) is not None:
             return Opened("safetensors", LaidOut(headers, layouts), ()), layouts
         for header in headers:
